@@ -1,0 +1,289 @@
+"""The command line: study, prepare, phantom, report, ui."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from litsexp import __version__
+from litsexp.config import DataConfig, LitsexpError, StudyConfig, load_study
+from litsexp.display import LiveDisplay, progress_bar
+
+if TYPE_CHECKING:
+    from litsexp.data.store import Store
+    from litsexp.evidence.claims import Verdict
+    from litsexp.study.runner import Places, Session
+
+app = typer.Typer(
+    name="litsexp",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    help="Does this choice really help a 2D U-Net segment liver and tumor, and by how much?",
+)
+console = Console()
+
+PHANTOM_SIZE = 96  # pixels a side, unless the study wants more
+BADGES = {"supported": "green", "contradicted": "red", "equivalent": "blue", "inconclusive": "yellow"}
+
+File = Annotated[Path, typer.Argument(metavar="FILE.yaml", help="The study file.")]
+Data = Annotated[Path | None, typer.Option("--data", metavar="DIR", help="CT volumes in LiTS layout instead.")]
+Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a key; repeatable.")]
+Uri = Annotated[str | None, typer.Option("--tracking-uri", help="MLflow; default: mlruns/mlflow.db (SQLite).")]
+Storage = Annotated[str | None, typer.Option("--storage", help="Optuna's database; default: mlruns/optuna.db.")]
+Runs = Annotated[Path, typer.Option("--mlruns", metavar="DIR", help="Folder for databases, artifacts, reports.")]
+Stores = Annotated[Path, typer.Option("--stores", metavar="DIR", help="Folder for phantom and slice stores.")]
+
+
+@dataclass(frozen=True)
+class Request:
+    """A study as the command line asks for it."""
+
+    file: Path
+    data: Path | None
+    overrides: Sequence[str]
+    places: Places
+    stores: Path
+
+    def study(self) -> StudyConfig:
+        """The resolved study file."""
+        return load_study(self.file, self.overrides, self.data)
+
+    def command(self) -> str:
+        """What to type to get the same study again."""
+        data = ["--data", str(self.data)] if self.data else []
+        settings = [word for override in self.overrides for word in ("--set", override)]
+        return shlex.join(["python", "run_study.py", str(self.file), *data, *settings])
+
+
+@app.command()
+def study(
+    file: File,
+    data: Data = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Runs at a time; default: one a core (at most 8), one on a GPU.")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads a run; another number changes the last bits. Default: 1.")
+    ] = None,
+    settings: Settings = None,
+    tracking_uri: Uri = None,
+    storage: Storage = None,
+    mlruns: Runs = Path("mlruns"),
+    stores: Stores = Path("data"),
+) -> None:
+    """Run a study to its verdicts. The same command goes on after an interruption, and never runs a cell twice.
+
+    Example: `litsexp study experiments/mini.yaml --workers 2 --set run.epochs=3`
+
+    Example: `litsexp study experiments/paper.yaml --data ~/LiTS`
+    """
+    from litsexp.evidence.conclusion import conclude
+    from litsexp.study.runner import trials_table
+
+    request = _request(file, data, settings, tracking_uri, storage, mlruns, stores)
+    asked = request.study()
+    with _open(request, asked) as session:
+        with LiveDisplay(console, asked) as display:
+            session.run(workers, threads, display)
+        with console.status("writing the report"):
+            search = trials_table(session) if asked.search else None
+            conclusion = conclude(session, request.places.root / "reports", search, request.command())
+    _show(asked, conclusion.verdicts)
+    if asked.search and search is not None and len(search):
+        console.print(f"best trial: {dict(search.iloc[0])}", highlight=False)
+    console.print(f"report: {conclusion.report}", soft_wrap=True, highlight=False)
+    console.print(f"runs:   litsexp ui  (MLflow experiment {session.name!r})", soft_wrap=True, highlight=False)
+    if session.failures:
+        for reason, names in _grouped(session.failures).items():
+            console.print(f"{len(names)} failed: {reason}\n  " + "\n  ".join(names), style="red", soft_wrap=True)
+        console.print("The same command runs the failed ones again.")
+        raise typer.Exit(1)
+
+
+@app.command()
+def report(
+    file: File,
+    data: Data = None,
+    settings: Settings = None,
+    tracking_uri: Uri = None,
+    storage: Storage = None,
+    mlruns: Runs = Path("mlruns"),
+    stores: Stores = Path("data"),
+) -> None:
+    """Write a study's report again from the runs there are, training nothing.
+
+    Example: `litsexp report experiments/mini.yaml`
+    """
+    from litsexp.evidence.conclusion import conclude
+    from litsexp.study.runner import trials_table
+
+    request = _request(file, data, settings, tracking_uri, storage, mlruns, stores)
+    asked = request.study()
+    with _open(request, asked) as session:
+        search = trials_table(session) if asked.search else None
+        conclusion = conclude(session, request.places.root / "reports", search, request.command())
+    _show(asked, conclusion.verdicts)
+    console.print(f"report: {conclusion.report}", soft_wrap=True, highlight=False)
+
+
+@app.command()
+def prepare(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="CT volumes in LiTS layout.")],
+    size: Annotated[int, typer.Option(help="Pixels a side.")] = 128,
+    slices: Annotated[str, typer.Option(help="liver: slices that show liver; all: every slice.")] = "liver",
+    stores: Stores = Path("data"),
+) -> None:
+    """Build the slice store that studies of this size share. Built once, reused by every later study.
+
+    Example: `litsexp prepare ~/LiTS --size 128 --slices liver`
+    """
+    asked = StudyConfig.model_validate({"question": "prepare", "split": {"folds": 2}})
+    asked = asked.model_copy(update={"data": _data_config(directory, size, slices)})
+    store = _store(asked, stores)
+    console.print(f"{len(store.cases)} cases, {len(store.index)} slices of {store.size} px: {store.directory}")
+
+
+@app.command()
+def phantom(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write; must not exist.")],
+    patients: Annotated[int, typer.Option(min=1)] = 30,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    size: Annotated[int, typer.Option(min=32, help="Pixels a side.")] = PHANTOM_SIZE,
+) -> None:
+    """Write a synthetic abdominal CT cohort as NIfTI in LiTS layout. Same seed, same bytes.
+
+    Example: `litsexp phantom data/my-phantom --patients 12 --seed 3`
+    """
+    from litsexp.data.phantom import PhantomConfig, write_cohort
+
+    with progress_bar(console, "phantom patients") as advance:
+        write_cohort(directory, PhantomConfig(patients, seed, size), progress=advance)
+    console.print(f"{patients} phantom patients: {directory}", soft_wrap=True, highlight=False)
+
+
+@app.command()
+def ui(
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
+    tracking_uri: Uri = None,
+    mlruns: Runs = Path("mlruns"),
+) -> None:
+    """Open the MLflow UI on the studies' database, on 127.0.0.1 only.
+
+    Example: `litsexp ui --port 5001`
+    """
+    if tracking_uri is None and not (mlruns / "mlflow.db").is_file():
+        raise LitsexpError(f"{mlruns / 'mlflow.db'}: not there; run a study first, or name its folder with --mlruns")
+    uri = tracking_uri or f"sqlite:///{mlruns.resolve() / 'mlflow.db'}"
+    console.print(f"MLflow UI on http://127.0.0.1:{port} (this machine only); Ctrl-C ends it")
+    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--host", "127.0.0.1"]
+    raise typer.Exit(subprocess.run([*command, "--port", str(port)], check=False).returncode)  # noqa: S603
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version and end.")] = False) -> None:
+    if version:
+        console.print(__version__)
+        raise typer.Exit
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; a LitsexpError becomes one line on stderr and exit code 2, Ctrl-C exit code 130."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill is an interruption, too
+    try:
+        app(args=arguments, prog_name="litsexp", standalone_mode=True)
+    except LitsexpError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _request(
+    file: Path, data: Path | None, settings: list[str] | None, uri: str | None, storage: str | None, mlruns: Path, stores: Path
+) -> Request:
+    from litsexp.study.runner import Places
+
+    return Request(file, data, settings or (), Places.below(mlruns, uri, storage), stores)
+
+
+@contextmanager
+def _open(request: Request, asked: StudyConfig) -> Iterator[Session]:
+    """Data, splits and the study's lock; Ctrl-C inside leaves a study that goes on with the same command."""
+    from litsexp.data.splits import make_splits
+    from litsexp.study.runner import open_study
+
+    try:
+        store = _store(asked, request.stores)
+        splits = make_splits(store.has_tumor, asked.split)
+        with open_study(request.file.stem, asked, store, splits, request.places) as session:
+            yield session
+    except KeyboardInterrupt:
+        print("interrupted; finished runs are kept, and the same command goes on", file=sys.stderr)
+        sys.exit(130)
+
+
+def _store(asked: StudyConfig, stores: Path) -> Store:
+    """The study's slice store, built where it is missing; the phantom is written first."""
+    from litsexp.data.store import prepare as prepare_store
+
+    data = asked.data
+    root = Path(data.cohort)
+    if data.cohort == "phantom":
+        root = _phantom(data, stores)
+    with progress_bar(console, "slice store") as advance:
+        return prepare_store(root, stores / "stores", data, progress=advance)
+
+
+def _phantom(data: DataConfig, stores: Path) -> Path:
+    from litsexp.data.phantom import PhantomConfig, write_cohort
+
+    config = PhantomConfig(data.patients, data.seed, max(PHANTOM_SIZE, data.size))
+    directory = stores / f"phantom-{config.patients}-seed{config.seed}-{config.size}px"
+    with progress_bar(console, "phantom patients") as advance:
+        return write_cohort(directory, config, progress=advance)
+
+
+def _data_config(directory: Path, size: int, slices: str) -> DataConfig:
+    from pydantic import ValidationError
+
+    try:
+        return DataConfig.model_validate({"cohort": str(directory), "size": size, "slices": slices})
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise LitsexpError(f"--{problem['loc'][0]}: found {problem['input']!r}; {problem['msg'].lower()}") from None
+
+
+def _grouped(failures: Mapping[str, str]) -> dict[str, list[str]]:
+    """Names of the failed runs by reason."""
+    return {reason: [name for name in failures if failures[name] == reason] for reason in failures.values()}
+
+
+def _show(asked: StudyConfig, verdicts: Sequence[Verdict]) -> None:
+    """The verdict table, and the same in words."""
+    console.print(f"\n[bold]{asked.question}[/]")
+    if not verdicts:
+        console.print("This study file makes no claims.")
+        return
+    table = Table(box=None, pad_edge=False)
+    for name, justify in [("claim", "left"), ("effect", "right"), ("95 % interval", "right"), ("adjusted p", "right")]:
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    table.add_column("patients", justify="right")
+    table.add_column("verdict")
+    for v in verdicts:
+        ruling = f"[{BADGES[v.verdict]}]{v.verdict}[/]" + (", substantially" if v.substantial else "")
+        cells = [f"{v.effect:+.3f}", f"[{v.low:+.3f}, {v.high:+.3f}]".replace("[", r"\["), f"{v.p_adjusted:.3g}"]
+        table.add_row(v.claim.id, *cells, str(v.n_patients), ruling + (" (post hoc)" if v.post_hoc else ""))
+    console.print(table)
+    for v in verdicts:
+        console.print(f"{v.claim.id}: {v.sentence}", highlight=False, markup=False)

@@ -1,0 +1,119 @@
+"""What a person sees while a study runs: one live table of arms and folds, with the time left."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from litsexp.config import Cell, StudyConfig
+
+if TYPE_CHECKING:
+    from litsexp.study.cell import Outcome
+
+MARKS = {"finished": "[green]✓[/]", "pruned": "[yellow]✂[/]", "failed": "[red]✗[/]", "kept": "[dim]✓[/]"}
+
+
+class LiveDisplay:
+    """The study's one live display; on a pipe, a line a finished cell instead."""
+
+    def __init__(self, console: Console, study: StudyConfig):
+        self.console = console
+        self.epochs_a_cell = study.run.epochs
+        self.places = list(itertools.product(study.seeds, range(study.split.n_folds if not study.search else 1)))
+        self.marks: dict[tuple[str, int, int], str] = {}
+        self.running: dict[Cell, tuple[int, float]] = {}  # cell -> epochs done, validation score
+        self.left = self.done_epochs = self.failed = 0
+        self.started_s = time.monotonic()
+        self.live = Live(console=console, refresh_per_second=4, get_renderable=self.render, transient=True)
+
+    def __enter__(self) -> LiveDisplay:
+        if self.console.is_terminal:
+            self.live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.live.is_started:
+            self.live.stop()
+
+    def planned(self, done: Sequence[Cell], left: int) -> None:
+        """Note the cells that are done already, and how many are left."""
+        self.left = left
+        for cell in done:
+            self.marks[cell.arm.name, cell.seed, cell.fold] = MARKS["kept"]
+        if done or left:
+            self.console.print(f"{len(done)} runs done before, {left} to train")
+
+    def started(self, cell: Cell) -> None:
+        """A cell began."""
+        self.running[cell] = 0, float("nan")
+
+    def epoch(self, cell: Cell, epoch: int, metrics: dict[str, float]) -> None:
+        """A cell finished an epoch."""
+        self.running[cell] = epoch + 1, metrics["valid/score"]
+        self.done_epochs += 1
+
+    def ended(self, cell: Cell, outcome: Outcome) -> None:
+        """A cell ended."""
+        done, _ = self.running.pop(cell, (0, 0.0))
+        self.done_epochs += self.epochs_a_cell - done  # stopped early: its other epochs need no time either
+        self.left -= 1
+        self.marks[cell.arm.name, cell.seed, cell.fold] = MARKS[outcome.status]
+        if outcome.status == "failed":
+            self.console.print(f"[red]failed[/] {cell.name}: {outcome.reason}", highlight=False, soft_wrap=True)
+        elif not self.console.is_terminal:
+            word, score, seconds = outcome.status, outcome.value, outcome.seconds
+            left = f"{self.left} left, about {self.minutes_left():.0f} min"
+            self.console.print(f"{word} {cell.name}: validation {score:.3f}, {seconds:.0f} s ({left})", highlight=False, soft_wrap=True)
+
+    def tick(self) -> None:
+        """Nothing to do: the live display redraws itself."""
+
+    def minutes_left(self) -> float:
+        """From the pace so far."""
+        running = sum(self.epochs_a_cell - done for done, _ in self.running.values())
+        left = running + max(self.left - len(self.running), 0) * self.epochs_a_cell
+        pace_s = (time.monotonic() - self.started_s) / max(self.done_epochs, 1)
+        return left * pace_s / 60
+
+    def render(self) -> Group:
+        """Arms down, seeds and folds across, and a line a running cell."""
+        table = Table(box=None, pad_edge=False)
+        table.add_column("arm")
+        many_seeds = len({seed for seed, _ in self.places}) > 1
+        for seed, fold in self.places:
+            table.add_column(f"seed {seed} fold {fold}" if many_seeds else f"fold {fold}", justify="center")
+        now = {(cell.arm.name, cell.seed, cell.fold): state for cell, state in self.running.items()}
+        for arm in dict.fromkeys(name for name, _, _ in [*self.marks, *now]):
+            marks = [self._mark((arm, *place), now) for place in self.places]
+            table.add_row(arm, *marks)
+        left = f"{self.minutes_left():.1f} min left" if self.done_epochs else "time left: after the first epoch"
+        return Group(table, f"[dim]{self.left} runs to go, {left}; Ctrl-C stops, the same command goes on[/]")
+
+    def _mark(self, place: tuple[str, int, int], now: dict[tuple[str, int, int], tuple[int, float]]) -> str:
+        if place in now:
+            done, score = now[place]
+            return f"[cyan]{done}/{self.epochs_a_cell}[/]" + ("" if score != score else f" [dim]{score:.2f}[/]")
+        return self.marks.get(place, "[dim]·[/]")
+
+
+@contextmanager
+def progress_bar(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar for ``progress(done, total)``; it leaves no trace, and shows nothing where nothing is done."""
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        tasks: list[object] = []
+
+        def advance(done: int, total: int) -> None:
+            if not tasks:
+                tasks.append(bar.add_task(what, total=total))
+            bar.update(tasks[0], completed=done)  # type: ignore[arg-type]
+
+        yield advance

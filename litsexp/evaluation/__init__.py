@@ -1,0 +1,1 @@
+"""Masks: scores per case, lesions, pictures."""

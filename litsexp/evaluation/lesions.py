@@ -1,0 +1,165 @@
+"""Tumors as lesions: which are found, which are made up, how large they are, how much of the liver they take.
+
+A lesion is a 6-connected component of label 2 in one case's volume. The detection rule is the LiTS scorer's
+(PatrickChrist/LiTS-CHALLENGE, ``metrics.detect_lesions``): a reference lesion joins the prediction that overlaps it
+most, so that references bridged by one prediction count as one object; each prediction joins the object that it
+overlaps most; an object whose IoU with its predictions exceeds 0.5 is detected. Unlike that scorer, whose running
+count mixes merged and single lesions, ``lesions_detected`` counts every reference lesion of a detected object, and
+``lesions_false`` counts the predicted lesions that belong to none.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+TUMOR = 2
+SIX_CONNECTED = ndimage.generate_binary_structure(3, 1)
+# LiTS's bins of the equivalent-sphere diameter; 10 mm and 20 mm themselves belong to the middle one
+SIZE_BINS = ("lt10mm", "10to20mm", "gt20mm")
+
+
+def score_lesions(
+    truth: NDArray[np.uint8],
+    prediction: NDArray[np.uint8],
+    spacing_mm: Sequence[float],
+    z: NDArray[np.integer] | None = None,
+) -> dict[str, float | int]:
+    """Lesion counts and tumor burden of one case; which lesions exist never depends on the spacing.
+
+    Args:
+        truth: (slices, height, width), labels 0 background, 1 liver, 2 tumor.
+        prediction: the same shape.
+        spacing_mm: voxel size (z, y, x) of these arrays in mm; NaN where unknown.
+        z: (slices,), slice numbers, ascending; lesions do not connect across a number that is missing.
+            Default: no slice is missing.
+
+    Returns:
+        ``lesions_true``, ``lesions_predicted``, ``lesions_detected`` (of the true ones), ``lesions_false`` (of the
+        predicted ones); the true and detected ones in each of ``SIZE_BINS`` of the true lesion's diameter, as
+        ``lesions_true_lt10mm``, all six NaN where a spacing is NaN; ``burden_true`` and ``burden_predicted`` =
+        tumor / liver voxels (liver: label >= 1) of one mask, NaN where that mask has no liver.
+        Counts are zero, never NaN, where there is no lesion.
+
+    Raises:
+        ValueError: shapes that differ, a label above 2, slice numbers that do not ascend, a spacing not above 0.
+    """
+    _check(truth, prediction, spacing_mm, z)
+    reference, found = _separate(truth == TUMOR, prediction == TUMOR, z)
+    true_voxels, predicted_voxels = _component_voxels(reference), _component_voxels(found)
+    detected, matched = _match(reference, found, true_voxels, predicted_voxels)
+    return {
+        "lesions_true": len(true_voxels),
+        "lesions_predicted": len(predicted_voxels),
+        "lesions_detected": int(detected.sum()),
+        "lesions_false": int((~matched).sum()),
+        **_size_bins("lesions_true", true_voxels, spacing_mm),
+        **_size_bins("lesions_detected", true_voxels[detected], spacing_mm),
+        "burden_true": tumor_burden(truth),
+        "burden_predicted": tumor_burden(prediction),
+    }
+
+
+def tumor_burden(labels: NDArray[np.uint8]) -> float:
+    """Tumor voxels / liver voxels (label >= 1, as LiTS counts), in [0, 1]; NaN where there is no liver."""
+    liver = int(np.count_nonzero(labels))
+    return int(np.count_nonzero(labels == TUMOR)) / liver if liver else math.nan
+
+
+def sphere_diameter_mm(voxels: NDArray[np.int64], spacing_mm: Sequence[float]) -> NDArray[np.float64]:
+    """Diameter in mm of the sphere with the volume of so many voxels; NaN where the spacing is."""
+    diameter: NDArray[np.float64] = np.cbrt(6 / np.pi * voxels * math.prod(spacing_mm))
+    return diameter
+
+
+def _check(
+    truth: NDArray[np.uint8],
+    prediction: NDArray[np.uint8],
+    spacing_mm: Sequence[float],
+    z: NDArray[np.integer] | None,
+) -> None:
+    if truth.ndim != 3 or truth.shape != prediction.shape:
+        raise ValueError(f"truth {truth.shape} and prediction {prediction.shape}; expected one (slices, height, width)")
+    if truth.size and max(truth.max(), prediction.max()) > TUMOR:
+        raise ValueError(f"labels up to {max(truth.max(), prediction.max())}; expected 0, 1, 2")
+    if len(spacing_mm) != 3 or any(mm <= 0 for mm in spacing_mm):
+        raise ValueError(f"spacing_mm = {tuple(spacing_mm)}; expected (z, y, x) above 0, or NaN where unknown")
+    if z is not None and (z.shape != truth.shape[:1] or (np.diff(z) <= 0).any()):
+        raise ValueError(f"z {z.shape} for {len(truth)} slices; expected one slice number a slice, ascending")
+
+
+def _separate(
+    truth: NDArray[np.bool_], prediction: NDArray[np.bool_], z: NDArray[np.integer] | None
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Number the lesions of both masks from 1, inside the box that holds them all; an empty slice fills each gap."""
+    box = ndimage.find_objects(truth | prediction, max_label=1)[0] or (slice(0, 0),) * 3
+    numbers = np.arange(len(truth)) if z is None else z
+    gaps = np.flatnonzero(np.diff(numbers[box[0]]) > 1) + 1
+    labelled = (ndimage.label(np.insert(mask[box], gaps, False, axis=0), SIX_CONNECTED) for mask in (truth, prediction))
+    (reference, _), (found, _) = labelled
+    return reference, found
+
+
+def _component_voxels(components: NDArray[np.int32]) -> NDArray[np.int64]:
+    """Voxels of component 1, 2, ..."""
+    return np.bincount(components.ravel(), minlength=1)[1:]
+
+
+def _match(
+    reference: NDArray[np.int32],
+    found: NDArray[np.int32],
+    true_voxels: NDArray[np.int64],
+    predicted_voxels: NDArray[np.int64],
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which references are detected and which predictions detect; a tie goes to the lower number.
+
+    A merged object carries the number of the prediction that its references joined.
+    """
+    n_predicted = len(predicted_voxels)
+    overlapping = (reference > 0) & (found > 0)
+    code = (reference[overlapping] - 1).astype(np.int64) * n_predicted + (found[overlapping] - 1)
+    pair, shared = np.unique(code, return_counts=True)  # only pairs that touch: noise has very many components
+    true, predicted = np.divmod(pair, max(n_predicted, 1))
+
+    object_of_true = _largest(true, predicted, shared, len(true_voxels))
+    pair, index = np.unique(predicted * n_predicted + object_of_true[true], return_inverse=True)
+    shared = np.bincount(index, shared).astype(np.int64)
+    predicted, merged = np.divmod(pair, max(n_predicted, 1))
+    object_of_predicted = _largest(predicted, merged, shared, n_predicted)
+
+    joined = object_of_predicted[predicted] == merged
+    common = _sum_by(merged[joined], shared[joined], n_predicted)
+    union = _sum_by(object_of_true, true_voxels, n_predicted) - common
+    union += _sum_by(object_of_predicted, predicted_voxels, n_predicted)
+    hit = np.append(2 * common > union, False)  # IoU > 0.5 in integers; the last answers for number -1, no object
+    return hit[object_of_true], hit[object_of_predicted]
+
+
+def _largest(
+    who: NDArray[np.int64], partner: NDArray[np.int64], shared: NDArray[np.int64], n: int
+) -> NDArray[np.int64]:
+    """For each of 0 .. n - 1 the partner that shares most voxels with it, the lower one in a tie; -1 without any."""
+    order = np.lexsort((-partner, shared, who))  # the last of each ``who`` is its largest
+    chosen = np.full(n, -1, dtype=np.int64)
+    last = np.flatnonzero(np.diff(who[order], append=n))
+    chosen[who[order][last]] = partner[order][last]
+    return chosen
+
+
+def _sum_by(group: NDArray[np.int64], voxels: NDArray[np.int64], n: int) -> NDArray[np.int64]:
+    """Voxels added up by group 0 .. n - 1; group -1 is left out."""
+    known = group >= 0
+    return np.bincount(group[known], voxels[known], minlength=n).astype(np.int64)
+
+
+def _size_bins(name: str, voxels: NDArray[np.int64], spacing_mm: Sequence[float]) -> dict[str, float | int]:
+    """How many lesions of so many voxels fall into each of ``SIZE_BINS``; NaN where a spacing is unknown."""
+    if any(math.isnan(mm) for mm in spacing_mm):
+        return {f"{name}_{size}": math.nan for size in SIZE_BINS}
+    diameter = sphere_diameter_mm(voxels, spacing_mm)
+    small, large = int((diameter < 10).sum()), int((diameter > 20).sum())
+    return {f"{name}_{size}": n for size, n in zip(SIZE_BINS, (small, len(voxels) - small - large, large), strict=True)}

@@ -1,0 +1,156 @@
+"""Pictures of one slice: the image, the truth, the prediction, and where they differ. Pillow draws, numpy colors."""
+
+from __future__ import annotations
+
+import io
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from litsexp.evaluation.metrics import confusion_by_case, scores
+
+Color = tuple[int, int, int]
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+PANELS = ("image", "truth", "prediction", "error")
+PANEL_PX, GAP_PX, LINE_PX, FONT_PX = 256, 6, 22, 14
+
+# Okabe and Ito's palette: this trio stays apart in deutan, protan and tritan vision when blended over gray
+MISSED: Color = (213, 94, 0)  # false negative, vermilion
+FALSE: Color = (86, 180, 233)  # false positive, sky blue
+TUMOR: Color = (240, 228, 66)  # tumor, and in the error panel the tumor that was found, yellow
+LIVER: Color = (0, 158, 115)  # outline, bluish green: white would vanish where the liver saturates the window
+INK: Color = (235, 235, 235)
+PAPER: Color = (24, 24, 24)
+STRONG, PALE = 0.65, 0.4  # opacity of tumor, and of liver errors
+
+
+def overlay(
+    hu: NDArray[np.int16],
+    truth: NDArray[np.uint8],
+    prediction: NDArray[np.uint8],
+    title: str,
+    window: tuple[float, float] = (150, 30),
+) -> Image.Image:
+    """Image, truth, prediction and error of one slice side by side, with title, slice Dice and legend.
+
+    Args:
+        hu: (height, width) in Hounsfield units.
+        truth: (height, width), labels 0 background, 1 liver, 2 tumor.
+        prediction: the same shape.
+        title: what slice this is, for example ``case 17 · z 240``.
+        window: (width, level) in HU of the gray scale.
+
+    Returns:
+        RGB; each panel's longer side is ``PANEL_PX``, whatever the slice's size. Masks keep their pixels' edges.
+
+    Raises:
+        ValueError: shapes that differ, or a label above 2.
+    """
+    if hu.ndim != 2 or not hu.shape == truth.shape == prediction.shape:
+        raise ValueError(
+            f"hu {hu.shape}, truth {truth.shape} and prediction {prediction.shape}; expected one (height, width)"
+        )
+    dice = _slice_dice(truth, prediction)
+    gray = _resized(_windowed(hu, window), Image.Resampling.BICUBIC)
+    truth, prediction = (_resized(mask, Image.Resampling.NEAREST) for mask in (truth, prediction))
+    base = np.repeat(gray[..., None], 3, axis=-1)
+    panels = (base, labelled(base, truth), labelled(base, prediction), errors(base, truth, prediction))
+    height, width = gray.shape
+    picture = Image.new("RGB", (4 * width + 3 * GAP_PX, height + 3 * LINE_PX), PAPER)
+    draw = ImageDraw.Draw(picture)
+    font = ImageFont.load_default(size=FONT_PX)
+    _headline(draw, font, title, dice, picture.width)
+    for index, (name, panel) in enumerate(zip(PANELS, panels, strict=True)):
+        left = index * (width + GAP_PX)
+        draw.text((left + width // 2, LINE_PX * 3 // 2), name, INK, font, anchor="mm")
+        picture.paste(Image.fromarray(panel), (left, 2 * LINE_PX))
+    _legend(draw, font, 2.5 * LINE_PX + height)
+    return picture
+
+
+def to_png(image: Image.Image) -> bytes:
+    """The picture as PNG; equal pixels give equal bytes."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", compress_level=6)
+    return buffer.getvalue()
+
+
+def labelled(base: NDArray[np.uint8], labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The (height, width, 3) image with the tumor filled and the liver outlined."""
+    return _painted(_painted(base, labels == 2, TUMOR, STRONG), _outline(labels >= 1), LIVER, 1.0)
+
+
+def errors(base: NDArray[np.uint8], truth: NDArray[np.uint8], prediction: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The (height, width, 3) image with missed, false and found tumor; liver errors in the same colors, pale."""
+    tumor, tumor_found = truth == 2, prediction == 2
+    liver, liver_found = truth >= 1, prediction >= 1
+    settled = tumor | tumor_found  # a pixel has one color: the tumor's error goes before the liver's
+    image = _painted(base, liver & ~liver_found & ~settled, MISSED, PALE)
+    image = _painted(image, liver_found & ~liver & ~settled, FALSE, PALE)
+    image = _painted(image, tumor & ~tumor_found, MISSED, STRONG)
+    image = _painted(image, tumor_found & ~tumor, FALSE, STRONG)
+    return _painted(image, tumor & tumor_found, TUMOR, STRONG)
+
+
+def _windowed(hu: NDArray[np.int16], window: tuple[float, float]) -> NDArray[np.uint8]:
+    """Gray values 0 .. 255 over the window's HU, the rest clipped."""
+    width_hu, level_hu = window
+    share = (hu.astype(np.float32) - (level_hu - width_hu / 2)) / width_hu
+    gray: NDArray[np.uint8] = np.rint(255 * share.clip(0, 1)).astype(np.uint8)
+    return gray
+
+
+def _resized(image: NDArray[np.uint8], resample: Image.Resampling) -> NDArray[np.uint8]:
+    """The longer side at ``PANEL_PX``, the shape kept."""
+    scale = PANEL_PX / max(image.shape)
+    height, width = (max(1, round(side * scale)) for side in image.shape)
+    resized: NDArray[np.uint8] = np.asarray(Image.fromarray(image).resize((width, height), resample))
+    return resized
+
+
+def _painted(image: NDArray[np.uint8], mask: NDArray[np.bool_], color: Color, opacity: float) -> NDArray[np.uint8]:
+    """A copy of the (height, width, 3) image with the masked pixels blended towards ``color``."""
+    result = image.copy()
+    blend = (1 - opacity) * image[mask] + opacity * np.array(color)
+    result[mask] = np.rint(blend).astype(np.uint8)
+    return result
+
+
+def _outline(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The rim, two pixels wide, that lies inside the mask; beyond the picture's edge counts as inside."""
+    padded = np.pad(mask, 2, mode="edge")
+    inside = padded[:-4, 2:-2] & padded[4:, 2:-2] & padded[2:-2, :-4] & padded[2:-2, 4:]
+    return mask & ~inside
+
+
+def _slice_dice(truth: NDArray[np.uint8], prediction: NDArray[np.uint8]) -> str:
+    """``slice Dice: liver 0.95, tumor 0.71``; ``undefined`` where the truth has none of it."""
+    score = scores(confusion_by_case(truth[None], prediction[None], np.zeros(1, np.int64))[0])
+    parts = (f"{name} {_two_digits(score[f'dice_{name}'])}" for name in ("liver", "tumor"))
+    return f"slice Dice: {', '.join(parts)}"
+
+
+def _two_digits(value: float) -> str:
+    return "undefined" if math.isnan(value) else f"{value:.2f}"
+
+
+def _headline(draw: ImageDraw.ImageDraw, font: Font, title: str, dice: str, width: int) -> None:
+    """The title from the left, the Dice at the right; a title too long for the line is cut, never the Dice."""
+    right = width - GAP_PX
+    draw.text((GAP_PX, LINE_PX // 2), title, INK, font, anchor="lm")
+    draw.rectangle((right - draw.textlength(dice, font) - 2 * GAP_PX, 0, width, LINE_PX), fill=PAPER)
+    draw.text((right, LINE_PX // 2), dice, INK, font, anchor="rm")
+
+
+def _legend(draw: ImageDraw.ImageDraw, font: Font, middle: float) -> None:
+    """One line under the panels: a swatch for each color, and what the error panel shows."""
+    left: float = GAP_PX
+    entries = ((LIVER, "liver outline"), (TUMOR, "tumor; in error: tumor found"), (MISSED, "missed"), (FALSE, "false"))
+    for color, text in entries:
+        draw.rectangle((left, middle - 6, left + 12, middle + 6), fill=color)
+        draw.text((left + 18, middle), text, INK, font, anchor="lm")
+        left += 18 + draw.textlength(text, font) + 18
+    draw.text((left, middle), "in error: strong = tumor, pale = liver", INK, font, anchor="lm")

@@ -1,0 +1,1 @@
+"""Numbers: paired statistics, verdicts, the report."""

@@ -1,0 +1,288 @@
+"""From results to verdicts: what the runs say about each claim of the study file.
+
+A verdict is a pure function of the study, the scores per case, and the claims as they stood before the first run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from litsexp.config import Claim, StudyConfig, contexts, format_level
+from litsexp.evidence import stats
+
+Ruling = Literal["supported", "contradicted", "equivalent", "inconclusive"]
+ALPHA = 0.05  # of the adjusted p; the intervals are at 1 - ALPHA
+MIN_PATIENTS = 6  # with 5, no two-sided sign-flip p is below 0.05, and a bootstrap interval is too narrow to trust
+CELL_CASE = ["fold", "seed", "case"]  # what two arms are paired on
+
+METRIC_WORDS = {
+    "dice_liver": "liver Dice",
+    "dice_tumor": "tumor Dice",
+    "foreground_acc": "foreground accuracy",
+    "pixel_acc": "pixel accuracy",
+}
+
+
+@dataclass(frozen=True)
+class FalsePositives:
+    """Tumor-free patients of both arms, and in how many an arm painted any tumor pixel in any of its runs."""
+
+    patients: int
+    better: int
+    than: int
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the runs say about one claim. Differences are ``better`` minus ``than``, one a patient."""
+
+    claim: Claim
+    arms: tuple[tuple[str, str], ...]  # every pair (better, than) of arm names that the claim compares
+    effect: float  # mean difference over patients, units of the metric
+    low: float  # 95 % interval of the effect
+    high: float
+    p: float
+    superiority: float  # P(better > than) over patients
+    n_patients: int
+    n_undefined: int  # patients tested in both arms whose metric is undefined in one of them (no tumor to find ...)
+    n_missing: int  # patients that the study tested, but not in a finished run of each arm
+    better_mean: float
+    than_mean: float
+    verdict: Ruling
+    substantial: bool  # supported or contradicted, and the effect itself (not all of its interval) beyond the margin
+    patients_needed: int | None  # about how many would settle it; only where inconclusive
+    post_hoc: bool  # the claim was not fixed, as it stands, before the first run
+    p_adjusted: float = math.nan  # Holm, over the claims of the study
+    reason: str = ""  # why it is inconclusive, where no number says so
+    false_positives: FalsePositives | None = None  # only of tumor metrics
+    differences: pd.DataFrame = field(default_factory=pd.DataFrame, compare=False, repr=False)
+    """Index case; columns better, than, difference. Rows ascending by case."""
+
+    @property
+    def sentence(self) -> str:
+        """The verdict in plain words: what changed, by how much, on how many patients, and what follows."""
+        return _sentence(self)
+
+    @property
+    def comparison(self) -> tuple[str, str]:
+        """The two sides in words: ``init=imagenet``, ``init=scratch``."""
+        claim = self.claim
+        return f"{claim.factor}={format_level(claim.better)}", f"{claim.factor}={format_level(claim.than)}"
+
+
+def judge(
+    study: StudyConfig,
+    cases: pd.DataFrame,
+    preregistered: Mapping[str, str] | None,
+    seed: int = 0,
+    draws: int = 10_000,
+) -> list[Verdict]:
+    """One verdict a claim, in the order of the study file.
+
+    Args:
+        study: the question, its arms and its claims.
+        cases: a row a test case and finished cell: ``arm, fold, seed, case``, a column a metric (NaN = undefined),
+            and for tumor metrics the pixel counts ``tp_tumor, fp_tumor, fn_tumor``.
+        preregistered: claim id -> ``Claim.digest`` as fixed before the first run. A claim that is absent from it, or
+            has another digest now, is post hoc; None: nothing was fixed.
+        seed: with the claim's id it seeds the claim's own generator, so no verdict depends on the other claims,
+            the adjustment of p apart.
+        draws: of the bootstrap, and of the sign-flip test where it is not exact.
+
+    Raises:
+        ValueError: a column is missing, or a case stands twice in one cell.
+    """
+    _check(cases, study.claims)
+    verdicts = []
+    for claim in study.claims:
+        word = int.from_bytes(hashlib.sha256(claim.id.encode()).digest()[:8], "big")
+        fixed = (preregistered or {}).get(claim.id) == claim.digest
+        verdicts.append(_measure(study, claim, cases, np.random.default_rng([seed, word]), draws, post_hoc=not fixed))
+    adjusted = stats.holm([verdict.p for verdict in verdicts])
+    return [_rule(dataclasses.replace(v, p_adjusted=p), len(verdicts)) for v, p in zip(verdicts, adjusted, strict=True)]
+
+
+def metric_words(metric: str) -> str:
+    """``dice_tumor`` -> ``tumor Dice``, ``sensitivity_liver`` -> ``liver sensitivity``."""
+    return METRIC_WORDS.get(metric) or " ".join(reversed(metric.split("_")))
+
+
+def patient_means(cases: pd.DataFrame, columns: Iterable[str]) -> pd.DataFrame:
+    """A row a case, each column averaged over folds and seeds, undefined values left out; cases ascending."""
+    ordered = cases.sort_values(["case", "seed", "fold"], kind="stable")
+    return ordered.groupby("case", sort=True)[list(columns)].mean()
+
+
+def _check(cases: pd.DataFrame, claims: Iterable[Claim]) -> None:
+    """Refuse a table that would be misread; one without rows (every run failed) needs no columns."""
+    if cases.empty:
+        return
+    wanted = ["arm", *CELL_CASE, *(claim.metric for claim in claims)]
+    missing = sorted(set(wanted) - set(cases.columns))
+    if missing:
+        raise ValueError(f"cases: no column {missing[0]!r}; found {sorted(map(str, cases.columns))}")
+    twice = cases[cases.duplicated(["arm", *CELL_CASE])]
+    if len(twice):
+        row = twice.iloc[0]
+        raise ValueError(
+            f"cases: case {row['case']} stands twice in arm {row['arm']!r}, fold {row['fold']}, seed {row['seed']}; "
+            "expected one row a test case and finished cell"
+        )
+
+
+def _measure(
+    study: StudyConfig, claim: Claim, cases: pd.DataFrame, rng: np.random.Generator, draws: int, *, post_hoc: bool
+) -> Verdict:
+    """The numbers of one claim, not yet ruled upon."""
+    arms = tuple((better.name, than.name) for better, than in contexts(study, claim))
+    pairs = _pairs(cases, arms, claim.metric)
+    tested = set(pairs["case"])
+    table = _differences(pairs)
+    values = table["difference"].to_numpy(dtype=np.float64)
+    interval = stats.bootstrap_mean(values, rng, draws, 1 - ALPHA)
+    return Verdict(
+        claim=claim,
+        arms=arms,
+        **interval._asdict(),
+        p=stats.sign_flip_p(values, rng, draws),
+        superiority=stats.superiority(values),
+        n_patients=len(table),
+        n_undefined=len(tested) - len(table),
+        n_missing=len(set(cases["case"]) - tested) if len(cases) else 0,
+        better_mean=float(table["better"].mean()) if len(table) else math.nan,
+        than_mean=float(table["than"].mean()) if len(table) else math.nan,
+        verdict="inconclusive",
+        substantial=False,
+        patients_needed=None,
+        post_hoc=post_hoc,
+        reason=_nothing_to_compare(cases, arms, claim, tested) if not len(table) else "",
+        false_positives=_false_positives(pairs) if claim.metric.endswith("_tumor") else None,
+        differences=table,
+    )
+
+
+def _pairs(cases: pd.DataFrame, arms: Iterable[tuple[str, str]], metric: str) -> pd.DataFrame:
+    """A row a context, fold, seed and case that both arms were tested on.
+
+    Columns ``context, fold, seed, case, better, than``, and with ``_better`` and ``_than`` the tumor's pixel counts.
+    """
+    counts = [name for name in ("tp_tumor", "fp_tumor", "fn_tumor") if name in cases.columns]
+    columns = [*CELL_CASE, metric, *counts]
+    tables = []
+    for context, names in enumerate(arms if len(cases) else ()):
+        ours, theirs = (cases.loc[cases["arm"] == name, columns] for name in names)
+        both = ours.merge(theirs, on=CELL_CASE, suffixes=("_better", "_than"))
+        both = both.rename(columns={f"{metric}_better": "better", f"{metric}_than": "than"})
+        tables.append(both.assign(context=context))
+    if not tables:
+        return pd.DataFrame(columns=["context", *CELL_CASE, "better", "than"])
+    return pd.concat(tables).sort_values(["context", *CELL_CASE], ignore_index=True)
+
+
+def _differences(pairs: pd.DataFrame) -> pd.DataFrame:
+    """A row a patient: seeds averaged first, then contexts; only pairs whose two values are defined."""
+    defined = pairs.dropna(subset=["better", "than"]).astype({"better": float, "than": float})
+    by_context = defined.groupby(["context", "case"], sort=True)[["better", "than"]].mean()
+    table = by_context.groupby("case", sort=True).mean()
+    return table.assign(difference=table["better"] - table["than"])
+
+
+def _false_positives(pairs: pd.DataFrame) -> FalsePositives | None:
+    if "fp_tumor_better" not in pairs.columns:
+        return None
+    free = pairs[pairs["tp_tumor_better"] + pairs["fn_tumor_better"] == 0].groupby("case")
+    any_better, any_than = (int((free[f"fp_tumor_{side}"].max() > 0).sum()) for side in ("better", "than"))
+    return FalsePositives(patients=free.ngroups, better=any_better, than=any_than)
+
+
+def _nothing_to_compare(
+    cases: pd.DataFrame, arms: tuple[tuple[str, str], ...], claim: Claim, tested: set[object]
+) -> str:
+    """Why a claim has not one difference."""
+    if tested:
+        return f"{metric_words(claim.metric)} is undefined in every patient"
+    finished = set(cases["arm"]) if len(cases) else set()
+    lost = sorted({name for pair in arms for name in pair} - finished)
+    return f"no finished run of {' and '.join(lost)}" if lost else "the arms' finished runs share no test patient"
+
+
+def _rule(verdict: Verdict, claims: int) -> Verdict:
+    """Apply the rules, in this order: supported, contradicted, equivalent, else inconclusive."""
+    margin, significant = verdict.claim.margin, verdict.p_adjusted < ALPHA
+    substantial = abs(verdict.effect) > margin
+    if 0 < verdict.n_patients < MIN_PATIENTS:
+        few = f"{verdict.n_patients} patient{'s' * (verdict.n_patients > 1)} cannot settle a claim"
+        return dataclasses.replace(verdict, reason=f"{few}, at least {MIN_PATIENTS} are needed")
+    if significant and verdict.low > 0:
+        return dataclasses.replace(verdict, verdict="supported", substantial=substantial)
+    if significant and verdict.high < 0:
+        return dataclasses.replace(verdict, verdict="contradicted", substantial=substantial)
+    if -margin < verdict.low and verdict.high < margin:
+        return dataclasses.replace(verdict, verdict="equivalent")
+    differences = verdict.differences["difference"].to_numpy(dtype=np.float64)
+    needed = stats.patients_needed(differences, margin, 1 - ALPHA, claims=claims)
+    at_least = None if needed is None else max(needed, verdict.n_patients + 1)  # this many were not enough
+    return dataclasses.replace(verdict, patients_needed=at_least)
+
+
+def _sentence(verdict: Verdict) -> str:
+    better, than = verdict.comparison
+    metric = metric_words(verdict.claim.metric)
+    if not verdict.n_patients:
+        return f"{better} and {than} could not be compared in {metric}: inconclusive; {verdict.reason}."
+    digits = digits_for(verdict.claim.margin)
+    low, high, effect = verdict.low, verdict.high, verdict.effect
+    if verdict.verdict == "contradicted":
+        what, low, high, effect = "lowered", -high, -low, -effect
+    else:
+        what = "raised" if verdict.verdict == "supported" else "changed"
+    shown = (low,) if what != "changed" else (effect, low, high)  # an interval that excludes 0 should be seen to
+    while digits < 6 and any(shown) and all(float(plain(value, digits)) == 0 for value in shown):
+        digits += 1
+    interval = "" if math.isnan(low) else f" [{plain(low, digits)}, {plain(high, digits)}]"
+    patients = f"{verdict.n_patients} patient{'s' * (verdict.n_patients != 1)}"
+    where = ", ".join(f"{name}={format_level(level)}" for name, level in verdict.claim.where.items())
+    p = "p < 0.001" if verdict.p_adjusted < 0.001 else f"p = {verdict.p_adjusted:.3f}"
+    return (
+        f"{better} {what} {metric} by {plain(effect, digits)}{interval} {'over' if what == 'raised' else 'against'} "
+        f"{than}{where and f' where {where}'} on {patients} (adjusted {p}): {_conclusion(verdict)}."
+    )
+
+
+def _conclusion(verdict: Verdict) -> str:
+    margin = f"{verdict.claim.margin:g}"
+    if verdict.verdict in ("supported", "contradicted"):
+        beyond = "substantially" if verdict.substantial else f"though by no more than the margin of {margin}"
+        return f"{verdict.verdict}, {beyond}"
+    if verdict.verdict == "equivalent":
+        return f"equivalent within {margin}"
+    if verdict.reason:
+        return f"inconclusive; {verdict.reason}"
+    if verdict.patients_needed is None:
+        return "inconclusive; how many patients would settle it cannot be told"
+    return f"inconclusive; about {_rounded(verdict.patients_needed)} patients would settle it"
+
+
+def digits_for(margin: float) -> int:
+    """Decimals that show a margin: 2 for 0.02, 3 for 0.005."""
+    return min(6, max(2, -math.floor(math.log10(margin)))) if margin > 0 else 3
+
+
+def plain(value: float, digits: int) -> str:
+    """Fixed decimals, without a minus before zero."""
+    text = f"{value:.{digits}f}"
+    return text.removeprefix("-") if float(text) == 0 else text
+
+
+def _rounded(number: int) -> str:
+    """Two significant digits, rounded up: 143 -> 150."""
+    step = 10 ** max(0, len(str(number)) - 2)
+    return f"{math.ceil(number / step) * step:,}"

@@ -1,0 +1,173 @@
+"""The report's figures, as SVG text: same data, same bytes.
+
+Text stays text, laid out with the wide font that matplotlib brings and shown in the reader's own, narrower one. One
+colour an arm throughout, from the palette of Okabe and Ito (2008), which colour-blind readers can tell apart.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from typing import Any, ParamSpec
+
+import numpy as np
+import pandas as pd
+from matplotlib import style
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from litsexp.config import format_level
+from litsexp.evidence.claims import Verdict, digits_for, metric_words, plain
+
+P = ParamSpec("P")
+
+INK, MUTED, HAIR = "#1f2933", "#6b7280", "#d5dae0"
+ARM_COLOURS = ("#3d4650", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
+VERDICT_COLOURS = {"supported": "#0b6bab", "contradicted": "#b8480a", "equivalent": "#2f7d68", "inconclusive": MUTED}
+CURVE_ARMS = 12  # more lines than this cannot be told apart
+CURVES = {"valid/dice_tumor": "tumor Dice, validation", "valid/dice_liver": "liver Dice, validation"}
+CURVES["valid/loss"] = "loss, validation"
+FONTS = "system-ui, -apple-system, 'Segoe UI', Helvetica, Arial, 'Liberation Sans', sans-serif"
+STYLE: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "litsexp",
+    "font.family": ["DejaVu Sans"],
+    "font.size": 8.5,
+    "axes.titlesize": 9,
+    "axes.titlelocation": "left",
+    "axes.titlecolor": INK,
+    "axes.labelcolor": MUTED,
+    "axes.edgecolor": HAIR,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "text.color": INK,
+    "legend.frameon": False,
+    "axes.unicode_minus": True,
+}
+
+
+def arm_colours(arms: Sequence[str]) -> dict[str, str]:
+    """Arm -> its colour in every figure and table; colours repeat, with other dashes, after the seventh."""
+    return {arm: ARM_COLOURS[i % len(ARM_COLOURS)] for i, arm in enumerate(arms)}
+
+
+def _svg(draw: Callable[P, Figure]) -> Callable[P, str]:
+    """Draw in the report's style, without touching anyone's settings, and return the SVG's text."""
+
+    @wraps(draw)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> str:
+        buffer = io.StringIO()
+        with style.context(["default", STYLE]):
+            metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+            draw(*args, **kwargs).savefig(buffer, format="svg", metadata=metadata, transparent=True)
+        return buffer.getvalue().replace("'DejaVu Sans'", FONTS)
+
+    return wrapper
+
+
+@_svg
+def forest(verdicts: Sequence[Verdict]) -> Figure:
+    """A row a claim: effect and 95 % interval, on the band of differences too small to matter."""
+    rows = len(verdicts)
+    figure = Figure(figsize=(8.6, 0.75 + 0.46 * rows), layout="constrained")
+    axes = figure.add_subplot()
+    for row, verdict in enumerate(verdicts):
+        margin, colour = verdict.claim.margin, VERDICT_COLOURS[verdict.verdict]
+        axes.barh(row, 2 * margin, left=-margin, height=0.72, color="#e9edf1", zorder=1)
+        if math.isnan(verdict.effect):
+            axes.text(0, row, "no patients to compare", ha="center", va="center", color=MUTED)
+            continue
+        axes.plot([verdict.low, verdict.high], [row, row], color=colour, linewidth=2.2, zorder=3, solid_capstyle="butt")
+        axes.plot(verdict.effect, row, "o", color=colour, markersize=6.5, zorder=4)
+    axes.axvline(0, color=INK, linewidth=0.9, zorder=2)
+    labels = [f"{v.claim.id}: {metric_words(v.claim.metric)}\n{_versus(v)}" for v in verdicts]
+    axes.set_yticks(range(rows), labels, color=INK, linespacing=1.25)
+    axes.set_ylim(rows - 0.5, -0.5)
+    reach = max([abs(x) for v in verdicts for x in (v.low, v.high, v.effect, v.claim.margin) if x == x] + [0.01])
+    axes.set_xlim(-1.12 * reach, 1.12 * reach)
+    axes.set_xlabel("mean difference over patients, 95 % interval")
+    axes.spines["left"].set_visible(False)
+    right = axes.twinx()
+    right.set_ylim(axes.get_ylim())
+    right.set_yticks(range(rows), [_estimate(verdict) for verdict in verdicts], color=INK)
+    right.spines["left"].set_visible(False)
+    return figure
+
+
+def _versus(verdict: Verdict) -> str:
+    claim = verdict.claim
+    return f"{claim.factor} {format_level(claim.better)} − {format_level(claim.than)}"
+
+
+def _estimate(verdict: Verdict) -> str:
+    digits = digits_for(verdict.claim.margin) + 1
+    effect, low, high = (plain(x, digits).replace("-", "−") for x in (verdict.effect, verdict.low, verdict.high))
+    return "–" if math.isnan(verdict.effect) else f"{effect}  [{low}, {high}]"
+
+
+@_svg
+def curves(table: pd.DataFrame, colours: Mapping[str, str]) -> Figure:
+    """Validation curves: mean over folds and seeds a line, smallest to largest a band; arms as in ``colours``."""
+    shown = [arm for arm in colours if arm in set(table["arm"])][:CURVE_ARMS]
+    columns = max(1, min(5, 125 // (12 + max(map(len, shown), default=0))))  # of the legend, about 125 letters wide
+    figure = Figure(figsize=(8.6, 2.8 + 0.18 * math.ceil(len(shown) / columns)), layout="constrained")
+    panels = figure.subplots(1, len(CURVES))
+    for axes, (metric, title) in zip(panels, CURVES.items(), strict=True):
+        for arm in shown:
+            one = table[(table["arm"] == arm) & (table["metric"] == metric)]
+            _curve(axes, one, arm, colours[arm], list(colours).index(arm))
+        axes.set_title(title)
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+        axes.grid(axis="y", color=HAIR, linewidth=0.6)
+        axes.set_axisbelow(True)
+    handles, labels = panels[0].get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside lower center", ncols=columns, handlelength=2.6)
+    return figure
+
+
+def _curve(axes: Axes, table: pd.DataFrame, arm: str, colour: str, index: int) -> None:
+    values = table.dropna(subset=["value"]).sort_values(["epoch", "fold", "seed"]).groupby("epoch")["value"]
+    mean, low, high = values.mean(), values.min(), values.max()
+    epochs = mean.index.to_numpy(dtype=float)
+    axes.fill_between(epochs, low.to_numpy(), high.to_numpy(), color=colour, alpha=0.13, linewidth=0)
+    marker = "o" if len(epochs) == 1 else None
+    dash = DASHES[(index // len(ARM_COLOURS)) % len(DASHES)]
+    axes.plot(epochs, mean.to_numpy(), color=colour, linestyle=dash, linewidth=1.7, label=arm, marker=marker)
+
+
+@_svg
+def pairs(verdict: Verdict, colours: tuple[str, str]) -> Figure:
+    """A column a patient, ascending by difference: both arms' scores, joined; ``colours`` of better and than."""
+    table = verdict.differences.sort_values("difference", kind="stable")
+    figure = Figure(figsize=(8.6, 2.5), layout="constrained")
+    axes = figure.add_subplot()
+    x, better, than = np.arange(len(table)), table["better"].to_numpy(float), table["than"].to_numpy(float)
+    size = 26 if len(table) <= 60 else 10
+    line = [colours[0] if b > t else colours[1] if t > b else HAIR for b, t in zip(better, than, strict=True)]
+    axes.vlines(x, than, better, color=line, linewidth=2.2 if len(table) <= 60 else 1, alpha=0.45, zorder=2)
+    names = verdict.comparison
+    axes.scatter(x, than, s=size, facecolor="white", edgecolor=colours[1], linewidth=1.4, zorder=3, label=names[1])
+    axes.scatter(x, better, s=size, color=colours[0], linewidth=0, zorder=4, label=names[0])
+    axes.set_ylabel(metric_words(verdict.claim.metric))
+    axes.set_xlim(-0.8, len(table) - 0.2)
+    few = len(table) <= 50
+    axes.set_xticks(x if few else [], [str(case) for case in table.index] if few else [], fontsize=7.5)
+    axes.set_xlabel("patients, ascending by difference" + (" (case number)" if few else ""))
+    axes.grid(axis="y", color=HAIR, linewidth=0.6)
+    axes.set_axisbelow(True)
+    split = int((table["difference"] > 0).to_numpy().argmax()) if (table["difference"] > 0).any() else len(table)
+    if 0 < split < len(table):
+        axes.axvline(split - 0.5, color=MUTED, linewidth=0.8, linestyle=(0, (2, 2)))
+    figure.legend(loc="outside upper left", ncols=2, handletextpad=0.3)
+    return figure

@@ -1,0 +1,380 @@
+"""A study's evidence as one self-contained HTML file, and as tables for papers (CSV, LaTeX).
+
+No scripts, no external resources, no dates: the same evidence gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import math
+import os
+import re
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from litsexp.config import StudyConfig, arms, cells
+from litsexp.evidence import figures, stats
+from litsexp.evidence.claims import Verdict, digits_for, metric_words, patient_means, plain
+
+MAIN_METRICS = ("dice_tumor", "dice_liver", "sensitivity_tumor", "precision_tumor", "foreground_acc", "pixel_acc")
+PICTURE_BYTES = 2_000_000  # of PNG in a report; what is over stays in MLflow
+RUN_COLUMNS = ("arm", "fold", "seed", "status", "reason", "minutes", "best_epoch", "epochs", "lr")
+BEST_TRIALS = 10
+FAILING = 0.1  # overlap below which an arm does not segment
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG with its words."""
+
+    title: str
+    caption: str
+    png: bytes
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All that a report shows. Tables are long: a row a case and cell, an epoch and metric, a run, a trial."""
+
+    name: str
+    study: StudyConfig
+    cohort: str  # "phantom, 30 patients, seed 0"
+    verdicts: Sequence[Verdict]
+    cases: pd.DataFrame  # arm, fold, seed, case, a column a metric, tp_tumor, fp_tumor, fn_tumor (pixels)
+    curves: pd.DataFrame  # arm, fold, seed, epoch, metric (train/loss, valid/dice_tumor ...), value
+    runs: pd.DataFrame  # arm, fold, seed, status (FINISHED | FAILED), reason, minutes, best_epoch, epochs, lr
+    trivial: pd.DataFrame  # predictor (all background | liver everywhere), case, a column a metric
+    split: pd.DataFrame  # case, test_fold (-1: never tested), liver_pixels, tumor_pixels, slices, spacing
+    pictures: Sequence[Picture] = ()
+    facts: dict[str, str] | None = None  # versions, digests, fingerprint, device, where MLflow is, command
+    search: pd.DataFrame | None = None  # params, value, state; only of ``design: search``
+    notes: Sequence[str] = ()
+
+
+def write_report(evidence: Evidence, path: Path) -> Path:
+    """Write the HTML file, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
+            file.write(render(evidence))
+        Path(temporary).chmod(0o644)  # mkstemp's own is private
+        Path(temporary).replace(path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            Path(temporary).unlink()
+        raise
+    return path
+
+
+def verdict_table(verdicts: Sequence[Verdict]) -> pd.DataFrame:
+    """A row a claim, numbers unrounded."""
+    rows = [
+        {
+            "claim": verdict.claim.id,
+            "metric": verdict.claim.metric,
+            "better": verdict.comparison[0],
+            "than": verdict.comparison[1],
+            "margin": verdict.claim.margin,
+            "effect": verdict.effect,
+            "low": verdict.low,
+            "high": verdict.high,
+            "p": verdict.p,
+            "p_adjusted": verdict.p_adjusted,
+            "superiority": verdict.superiority,
+            "patients": verdict.n_patients,
+            "undefined": verdict.n_undefined,
+            "missing": verdict.n_missing,
+            "better_mean": verdict.better_mean,
+            "than_mean": verdict.than_mean,
+            "verdict": verdict.verdict,
+            "substantial": verdict.substantial,
+            "patients_needed": verdict.patients_needed,
+            "post_hoc": verdict.post_hoc,
+            "says": verdict.claim.says,
+            "sentence": verdict.sentence,
+        }
+        for verdict in verdicts
+    ]
+    return pd.DataFrame(rows).astype({"patients_needed": "Int64"}) if rows else pd.DataFrame()
+
+
+def arm_scores(cases: pd.DataFrame, metrics: Sequence[str], by: str = "arm", order: Sequence[str] = ()) -> pd.DataFrame:
+    """Mean over patients and its 95 % bootstrap interval: ``arm, metric, mean, low, high, patients``, long.
+
+    A patient's seeds are averaged first; undefined scores are left out, so ``patients`` may differ between metrics.
+    """
+    rows = []
+    for arm in (order or sorted(cases[by].unique())) if len(cases) else ():
+        one = cases[cases[by] == arm].assign(**{name: 0 for name in ("fold", "seed") if name not in cases})
+        means = patient_means(one, [m for m in metrics if m in cases])
+        for metric in means.columns:
+            values = means[metric].dropna().to_numpy(dtype=np.float64)
+            mean, low, high = stats.bootstrap_mean(values, np.random.default_rng(0))
+            rows.append({by: arm, "metric": metric, "mean": mean, "low": low, "high": high, "patients": len(values)})
+    return pd.DataFrame(rows, columns=[by, "metric", "mean", "low", "high", "patients"])
+
+
+def write_tables(evidence: Evidence, directory: Path) -> list[Path]:
+    """``verdicts`` and ``arms`` as .csv (numbers unrounded) and .tex (booktabs, rounded); returns the four paths."""
+    directory.mkdir(parents=True, exist_ok=True)
+    verdicts = verdict_table(evidence.verdicts)
+    scores = arm_scores(evidence.cases, _metrics(evidence), order=_arm_names(evidence))
+    paper = [
+        {
+            "Claim": v.claim.id,
+            "Comparison": " vs. ".join(v.comparison),
+            "Metric": metric_words(v.claim.metric),
+            "Effect [95 % CI]": _interval(v.effect, v.low, v.high, digits_for(v.claim.margin)),
+            "p (Holm)": f"{v.p_adjusted:.4f}" if v.p_adjusted >= 1e-4 else "<0.0001",
+            "Patients": v.n_patients,
+            "Verdict": v.verdict + ", substantially" * v.substantial + " (post hoc)" * v.post_hoc,
+        }
+        for v in evidence.verdicts
+    ]
+    wide: dict[str, dict[str, str]] = {name: {"Arm": name} for name in _arm_names(evidence)}
+    for row in scores.to_dict("records"):
+        wide[row["arm"]][metric_words(row["metric"])] = _interval(row["mean"], row["low"], row["high"], 3)
+    arms_wide = pd.DataFrame(list(wide.values())).fillna("--")
+    written = []
+    for stem, numbers, rounded in (("verdicts", verdicts, pd.DataFrame(paper)), ("arms", scores, arms_wide)):
+        csv, tex = directory / f"{stem}.csv", directory / f"{stem}.tex"
+        numbers.to_csv(csv, index=False, lineterminator="\n")
+        tex.write_text(rounded.to_latex(index=False, escape=True), encoding="utf-8")
+        written += [csv, tex]
+    return written
+
+
+def render(evidence: Evidence) -> str:
+    """The report as HTML text."""
+    loader = FileSystemLoader(Path(__file__).parent / "templates")
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {
+        "number": _number,
+        "minus": _minus,
+        "words": metric_words,
+        "uri": _uri,
+        "digits": digits_for,
+    }
+    return environment.get_template("report.html").render(**_content(evidence))
+
+
+def _content(evidence: Evidence) -> dict[str, Any]:
+    """What the template shows, section by section."""
+    study, names, metrics = evidence.study, _arm_names(evidence), _metrics(evidence)
+    colours = figures.arm_colours(names)
+    scores = arm_scores(evidence.cases, metrics, order=names)
+    known = evidence.trivial["case"].isin(evidence.cases["case"]) if len(evidence.cases) else slice(None)
+    trivial = arm_scores(evidence.trivial[known], metrics, by="predictor")
+    runs = evidence.runs[[column for column in RUN_COLUMNS if column in evidence.runs]]
+    finished = int((runs["status"] == "FINISHED").sum()) if len(runs) else 0
+    return {
+        "evidence": evidence,
+        "study": study,
+        "phantom": study.data.cohort == "phantom" or "phantom" in evidence.cohort.lower(),
+        "verdicts": [(v, _cautions(v, evidence)) for v in evidence.verdicts],
+        "forest": figures.forest(evidence.verdicts) if evidence.verdicts else "",
+        "metrics": metrics,
+        "colours": colours,
+        "scores": {(row["arm"], row["metric"]): row for row in scores.to_dict("records")},
+        "trivial": {(row["predictor"], row["metric"]): row for row in trivial.to_dict("records")},
+        "most": scores.groupby("metric")["patients"].max().to_dict(),
+        "predictors": list(dict.fromkeys(trivial["predictor"])),
+        "curves": figures.curves(evidence.curves, colours) if len(evidence.curves) else "",
+        "curve_arms": figures.CURVE_ARMS,
+        "pairs": [(v, _pairs_figure(v, colours)) for v in evidence.verdicts if v.n_patients],
+        "pictures": _affordable(evidence.pictures),
+        "false_positives": _false_positives(evidence.cases, names),
+        "learning_rates": _learning_rates(evidence.runs, study),
+        "controls": _controls(evidence),
+        "split": _grid(_never_tested_blank(evidence.split)),
+        "folds": _grid(_folds(evidence.split)),
+        "runs": _grid(runs),
+        "failures": _grid(runs[runs["status"] != "FINISHED"]) if len(runs) else None,
+        "planned": len(evidence.runs) if study.design == "search" else len(cells(study)),
+        "finished": finished,
+        "minutes": float(runs["minutes"].sum()) if "minutes" in runs else 0.0,
+        "trials": _grid(_best_trials(evidence.search)) if evidence.search is not None else None,
+        "settings": yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100),
+    }
+
+
+def _arm_names(evidence: Evidence) -> list[str]:
+    """Arms that ran or should have: the design's order, then a search's own."""
+    planned = [arm.name for arm in arms(evidence.study)]
+    seen = [str(name) for table in (evidence.runs, evidence.cases) if len(table) for name in table["arm"].unique()]
+    if evidence.study.design == "search":
+        planned = [name for name in planned if name in seen]
+    return list(dict.fromkeys([*planned, *sorted(seen)]))
+
+
+def _metrics(evidence: Evidence) -> list[str]:
+    """The main metrics and the claims' own, of those that were measured."""
+    wanted = dict.fromkeys([*MAIN_METRICS, *(claim.metric for claim in evidence.study.claims)])
+    return [metric for metric in wanted if metric in evidence.cases.columns]
+
+
+def _cautions(verdict: Verdict, evidence: Evidence) -> list[str]:
+    """What a reader should know before believing the verdict."""
+    claim, metric = verdict.claim, metric_words(verdict.claim.metric)
+    found, best = [], max(verdict.better_mean, verdict.than_mean)
+    trivial = evidence.trivial
+    if verdict.n_patients and claim.metric in trivial:
+        same = trivial[trivial["case"].isin(verdict.differences.index)]
+        for name, mean in same.groupby("predictor")[claim.metric].mean().items():
+            if mean >= best and mean > 0:
+                found.append(f"Neither arm beats “{name}”, which scores {mean:.2f} in {metric} and learns nothing.")
+    if best < FAILING and claim.metric.startswith(("dice", "sensitivity")):
+        found.append(f"Both arms stay below {FAILING:g}: two models that hardly segment are compared.")
+    if verdict.n_undefined:
+        why = "no tumor to find" if claim.metric in ("dice_tumor", "sensitivity_tumor") else "nothing to divide by"
+        found.append(f"Left out: {_patients(verdict.n_undefined)} whose {metric} is undefined ({why}).")
+    if verdict.n_missing:
+        found.append(f"Missing: {_patients(verdict.n_missing)} without a finished run in each arm.")
+    if len(verdict.arms) > 1:
+        found.append(f"Averaged over {len(verdict.arms)} pairs of arms that differ in {claim.factor} alone.")
+    return found
+
+
+def _patients(number: int) -> str:
+    return f"{number} patient{'s' * (number != 1)}"
+
+
+def _pairs_figure(verdict: Verdict, colours: dict[str, str]) -> str:
+    """In the arms' colours where the claim compares two arms, else in the verdict's."""
+    better, than = (colours[name] for name in verdict.arms[0])
+    if len(verdict.arms) > 1 or better == than:
+        better, than = figures.VERDICT_COLOURS["supported"], figures.VERDICT_COLOURS["contradicted"]
+    return figures.pairs(verdict, (better, than))
+
+
+def _affordable(pictures: Sequence[Picture]) -> list[Picture]:
+    """The first pictures, as many as keep the file a size that mail carries."""
+    total, kept = 0, []
+    for picture in pictures:
+        total += len(picture.png)
+        if total <= PICTURE_BYTES:
+            kept.append(picture)
+    return kept
+
+
+def _false_positives(cases: pd.DataFrame, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Per arm: tumor-free patients, those with any false-positive tumor pixel, and the pixels a patient on average."""
+    if not {"tp_tumor", "fp_tumor", "fn_tumor"} <= set(cases.columns):
+        return []
+    free = cases[cases["tp_tumor"] + cases["fn_tumor"] == 0]
+    rows = []
+    for name in names:
+        patients = free[free["arm"] == name].groupby("case")["fp_tumor"]
+        pixels = float(patients.mean().mean()) if patients.ngroups else math.nan
+        rows.append({"arm": name, "patients": patients.ngroups, "any": int((patients.max() > 0).sum()), "mean": pixels})
+    return rows if any(row["patients"] for row in rows) else []
+
+
+def _learning_rates(runs: pd.DataFrame, study: StudyConfig) -> str:
+    """What the runs logged, in words."""
+    rates = sorted({float(f"{lr:.3g}") for lr in runs["lr"].dropna()}) if "lr" in runs else []
+    if not rates:
+        return "No run logged its learning rate."
+    spread = f"{rates[0]:.2g}" + (f" to {rates[-1]:.2g}" if len(rates) > 1 else "")
+    if study.design == "search":
+        return f"The search chose the learning rate ({spread})."
+    if study.run.lr == "find" or "lr" in study.factors:
+        how = "a factor of this study" if "lr" in study.factors else "found by the same procedure in every arm"
+        return f"The learning rate was {how} ({spread})."
+    if len(rates) == 1:
+        return f"Every run used the same learning rate, {spread}."
+    return f"The runs logged different learning rates ({spread}) though the study fixes one: check before believing."
+
+
+def _controls(evidence: Evidence) -> list[str]:
+    """Arms that show whether an initialisation helps by its features or by something cheaper."""
+    study, found = evidence.study, []
+    for arm in arms(study) if study.design != "search" else ():
+        if arm.run.init == "shuffled":
+            found.append(f"{arm.name}: the pretrained weights' statistics without their features")
+        elif arm.run.frozen_epochs == arm.run.epochs:
+            found.append(f"{arm.name}: the encoder stays as initialised ({arm.run.init})")
+    needs = any(
+        claim.factor == "init" and {"imagenet", "scratch"} == {claim.better, claim.than} for claim in study.claims
+    )
+    if needs and not any("statistics" in text for text in found):
+        found.append(
+            "none for initialisation: a gain of imagenet over scratch may come from the scale of the weights alone "
+            "(Raghu 2019); add init: shuffled to tell"
+        )
+    return found
+
+
+def _folds(split: pd.DataFrame) -> pd.DataFrame:
+    """A row a test fold: patients, tumor-free ones, slices, pixels."""
+    if not len(split):
+        return split
+    free = split.assign(tumor_free=(split["tumor_pixels"] == 0).astype(int), patients=1)
+    tested = free[free["test_fold"] >= 0]
+    columns = ["patients", "tumor_free", "slices", "liver_pixels", "tumor_pixels"]
+    return tested.groupby("test_fold", as_index=False)[columns].sum()
+
+
+def _never_tested_blank(split: pd.DataFrame) -> pd.DataFrame:
+    """A holdout tests some patients only: fold -1 is no fold."""
+    if not len(split):
+        return split
+    return split.assign(test_fold=split["test_fold"].where(split["test_fold"] >= 0))
+
+
+def _best_trials(search: pd.DataFrame) -> pd.DataFrame:
+    """Finished trials, highest value first; a pruned one's value is not comparable."""
+    done = search[search["state"] == "COMPLETE"] if "state" in search else search
+    ordered = done.sort_values("value", ascending=False, kind="stable") if "value" in done else done
+    return ordered.head(BEST_TRIALS)
+
+
+def _grid(frame: pd.DataFrame) -> dict[str, Any]:
+    """A data frame as text: ``head`` with (title, is a number), ``rows`` of cells."""
+    numeric = [pd.api.types.is_numeric_dtype(frame[c]) and frame[c].dtype != bool for c in frame.columns]
+    head = [(str(c).replace("_", " "), number) for c, number in zip(frame.columns, numeric, strict=True)]
+    return {"head": head, "rows": [[_text(value) for value in row] for row in frame.itertuples(index=False)]}
+
+
+def _text(value: object) -> str:
+    if isinstance(value, tuple | list | np.ndarray):
+        return " × ".join(_text(part) for part in value)
+    if value is None or value is pd.NA or value is pd.NaT:
+        return "–"
+    if isinstance(value, int | np.integer) and not isinstance(value, bool):
+        return f"{value:,}"
+    if isinstance(value, float | np.floating):
+        return "–" if math.isnan(value) else _minus(f"{value:,.0f}" if value == round(value) else f"{value:.4g}")
+    return str(value)
+
+
+def _interval(mean: float, low: float, high: float, digits: int) -> str:
+    if math.isnan(mean):
+        return "--"
+    return f"{plain(mean, digits)} [{plain(low, digits)}, {plain(high, digits)}]"
+
+
+def _number(value: float | None, digits: int = 2) -> str:
+    return "–" if value is None or math.isnan(value) else _minus(plain(value, digits))
+
+
+def _minus(text: str) -> str:
+    """A true minus sign before numbers, and no line break inside ``p = 0.01``."""
+    return re.sub(r"\bp ([<=]) ", "p\u00a0\\1\u00a0", re.sub(r"(?<![\w.])-(?=\d)", "−", text))
+
+
+def _uri(content: str | bytes) -> str:
+    kind, data = ("png", content) if isinstance(content, bytes) else ("svg+xml", content.encode())
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"

@@ -1,0 +1,205 @@
+"""What happens in a cell: train, score the test cases, log everything to the cell's own MLflow run.
+
+``run_cell`` is all that an executor launches, in whichever process. It needs nothing but its ``Job`` and talks to no
+ledger.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, RunTag
+from numpy.typing import NDArray
+from PIL.Image import Image
+from safetensors.torch import save_file
+
+from litsexp.config import METRICS, Cell, LitsexpError
+from litsexp.data.splits import Split
+from litsexp.data.store import Store
+from litsexp.evaluation.cases import score_cases
+from litsexp.evaluation.metrics import mean_defined
+from litsexp.evaluation.overlays import overlay
+from litsexp.training.loop import Epoch, RunResult, train
+
+WATCHED_SLICES = 2  # validation slices drawn at the first, a middle and the last epoch
+SHOWN_CASES = 2  # best and worst test cases drawn at the end, each
+
+OnEpoch = Callable[[int, dict[str, float]], bool]  # epoch, metrics -> go on?
+
+
+@dataclass(frozen=True)
+class Job:
+    """A cell with all that its process needs; picklable."""
+
+    cell: Cell
+    run_key: str
+    split: Split
+    store: Path
+    tracking_uri: str
+    run_id: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a cell ended. ``value`` is its best validation score; ``reason`` says why it failed, in one line."""
+
+    status: Literal["finished", "pruned", "failed"]
+    value: float = math.nan
+    reason: str = ""
+    detail: str = ""  # the traceback
+    seconds: float = 0.0  # of fitting and evaluating
+
+
+def run_cell(job: Job, on_epoch: OnEpoch) -> Outcome:
+    """Train, score and log one cell; a finished one ends its MLflow run. A failure is an outcome, not an exception."""
+    client = MlflowClient(job.tracking_uri)
+    try:
+        log = CellLog(client, job, on_epoch)
+        result = train(job.cell.arm.run, log.store, job.split, job.cell.seed, log)
+        return log.finish(result)
+    except Exception as error:  # whatever breaks a run must not break the study
+        return Outcome("failed", reason=describe(error), detail=traceback.format_exc())
+
+
+def describe(error: Exception) -> str:
+    """One line that says what went wrong and, where it is known, what to do."""
+    first = " ".join(str(error).split())
+    if isinstance(error, LitsexpError):
+        return first
+    if isinstance(error, FloatingPointError):
+        return f"{first}; try a smaller run.lr, or run.precision fp32"
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in first:
+        return f"out of memory ({first}); try a smaller run.batch_size or data.size, or fewer --workers"
+    return f"{type(error).__name__}: {first}"
+
+
+class CellLog:
+    """The training room's listener: sends every epoch to the run, and at the end the results."""
+
+    def __init__(self, client: MlflowClient, job: Job, on_epoch: OnEpoch):
+        self.client, self.job, self.on_epoch = client, job, on_epoch
+        self.store = Store.open(job.store)
+        self.log_s = 0.0
+        self.watched = fixed_slices(self.store, job.split.valid)
+        last = job.cell.arm.run.epochs - 1
+        self.draw_at = {0, last // 2, last}
+        source = Dataset(self.store.directory.name, self.store.fingerprint, "local", str(self.store.directory))
+        client.log_inputs(job.run_id, [DatasetInput(source, [InputTag("mlflow.data.context", "training")])])
+
+    def epoch(self, epoch: Epoch) -> bool:
+        """One ``log_batch`` of the epoch's metrics, now and then the watched slices; ask whether to go on."""
+        start_s = time.perf_counter()
+        self.client.log_batch(self.job.run_id, metrics=points(epoch.metrics, epoch.number))
+        if epoch.number in self.draw_at:
+            for row in self.watched:
+                prediction = epoch.prediction[np.flatnonzero(epoch.rows == row)[0]]
+                picture = self._overlay(int(row), prediction, f"epoch {epoch.number + 1}")
+                key = f"valid case {self.store.index['case'].iat[row]}"
+                self.client.log_image(self.job.run_id, picture, key=key, step=epoch.number)
+        self.log_s += time.perf_counter() - start_s
+        return self.on_epoch(epoch.number, epoch.metrics)
+
+    def finish(self, result: RunResult) -> Outcome:
+        """Score the test cases and log scores, pictures, weights and facts; end the run as FINISHED."""
+        fit_s, start_s = result.fit_s - self.log_s, time.perf_counter()
+        cases = self._score(result)
+        evaluation_s = result.evaluation_s + time.perf_counter() - start_s
+        start_s = time.perf_counter()
+        self._log_files(result, cases)
+        best = result.history[result.best_epoch]
+        scalars = {f"best/{name.removeprefix('valid/')}": value for name, value in best.items() if "valid/" in name}
+        scalars |= {"best/epoch": float(result.best_epoch), "best/lr_max": float(result.facts["lr_max"])}
+        scalars |= {f"test/{name}": mean_defined(cases[name]) for name in METRICS if len(cases)}
+        scalars |= {"time/fit_s": fit_s, "time/evaluation_s": evaluation_s, "time/epochs": float(len(result.history))}
+        scalars["time/log_s"] = self.log_s + time.perf_counter() - start_s
+        tags = [RunTag(name, value) for name, value in result.facts.items()]
+        tags.append(RunTag("pruned", str(result.pruned).lower()))
+        self.client.log_batch(self.job.run_id, metrics=points(scalars, 0), tags=tags)
+        self.client.set_terminated(self.job.run_id, "FINISHED")
+        status: Literal["finished", "pruned"] = "pruned" if result.pruned else "finished"
+        return Outcome(status, scalars["best/score"], seconds=fit_s + evaluation_s)
+
+    def _score(self, result: RunResult) -> pd.DataFrame:
+        """The table of test cases; empty for a pruned run, which has not seen them."""
+        if result.pruned:
+            return pd.DataFrame(columns=["case", *METRICS])
+        rows = result.test_rows
+        return score_cases(self.store.index.iloc[rows], np.asarray(self.store.labels[rows]), result.test_prediction)
+
+    def _log_files(self, result: RunResult, cases: pd.DataFrame) -> None:
+        """``cases.parquet``, the best weights, ``run.json`` and pictures of the best and worst test cases."""
+        with tempfile.TemporaryDirectory() as name:
+            directory = Path(name)
+            cases.to_parquet(directory / "cases.parquet", index=False)
+            save_file(result.weights, directory / "weights.safetensors")
+            (directory / "run.json").write_text(json.dumps(self._description(result), indent=1))
+            if len(cases):
+                self._draw_extremes(result, cases, directory / "test")
+            self.client.log_artifacts(self.job.run_id, str(directory))
+
+    def _description(self, result: RunResult) -> dict[str, object]:
+        """What the weights need beside them to be used, and how they came to be."""
+        cell = self.job.cell
+        return {
+            "run_key": self.job.run_key,
+            "run": cell.arm.run.model_dump(mode="json"),
+            "fold": cell.fold,
+            "seed": cell.seed,
+            "size": self.store.size,
+            "data_fingerprint": self.store.fingerprint,
+            "split": {"train": self.job.split.train, "valid": self.job.split.valid, "test": self.job.split.test},
+            "best_epoch": result.best_epoch,
+            "facts": result.facts,
+        }
+
+    def _draw_extremes(self, result: RunResult, cases: pd.DataFrame, directory: Path) -> None:
+        """Overlays of the best and worst test cases by tumor Dice (liver Dice where no case has a tumor)."""
+        directory.mkdir()
+        metric = "dice_tumor" if cases["dice_tumor"].notna().any() else "dice_liver"
+        ranked = cases.dropna(subset=[metric]).sort_values([metric, "case"], kind="stable")
+        count = min(SHOWN_CASES, len(ranked) // 2) or min(1, len(ranked))
+        shown = [("worst", ranked.head(count)), ("best", ranked.tail(count) if len(ranked) > 1 else ranked.head(0))]
+        for rank, part in shown:
+            for case, score in zip(part["case"], part[metric], strict=True):
+                row = tallest(self.store, [case])[0]
+                prediction = result.test_prediction[np.flatnonzero(result.test_rows == row)[0]]
+                picture = self._overlay(int(row), prediction, f"{metric} of the case {score:.2f}")
+                picture.save(directory / f"{rank}_case_{case}.png", optimize=False)
+
+    def _overlay(self, row: int, prediction: NDArray[np.uint8], what: str) -> Image:
+        index = self.store.index.iloc[row]
+        title = f"case {index['case']}, z {index['z']}: {what} · {self.job.cell.name}"
+        return overlay(np.asarray(self.store.hu[row]), np.asarray(self.store.labels[row]), prediction, title)
+
+
+def fixed_slices(store: Store, cases: Collection[int]) -> NDArray[np.int64]:
+    """Rows of the slices to watch: the tallest tumors among these cases, whatever any run makes of them."""
+    rows = tallest(store, cases)
+    tumor = store.index["tumor_pixels"].to_numpy()[rows]
+    return rows[np.argsort(-tumor, kind="stable")][:WATCHED_SLICES]
+
+
+def tallest(store: Store, cases: Collection[int]) -> NDArray[np.int64]:
+    """For each case, ascending, the row of the slice with most tumor (most liver where there is none)."""
+    table = store.index.loc[store.index["case"].isin(list(cases)), ["case", "tumor_pixels", "liver_pixels"]]
+    ranked = table.sort_values(["case", "tumor_pixels", "liver_pixels"], ascending=[True, False, False], kind="stable")
+    rows: NDArray[np.int64] = ranked.groupby("case", sort=True).head(1).index.to_numpy(np.int64)
+    return rows
+
+
+def points(values: Mapping[str, float], step: int) -> list[Metric]:
+    """MLflow points of these values, the undefined ones left out: they are not zero, and a chart cannot show them."""
+    now_ms = int(time.time() * 1000)
+    return [Metric(name, value, now_ms, step) for name, value in values.items() if math.isfinite(value)]

@@ -1,0 +1,169 @@
+"""The ledger: which cells exist, which are done, which are left. Only the driver asks and tells.
+
+Optuna keeps one trial a cell, found by the ``run_key`` among its user attributes. With fixed designs every trial is
+enqueued; a search lets the sampler fill them in. A trial left RUNNING belongs to a driver that was killed, because one
+lock a study admits one driver at a time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import optuna
+from filelock import FileLock, Timeout
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import SQLAlchemyError
+
+from litsexp.config import Level, LitsexpError, StudyConfig
+
+PRUNE_AFTER_TRIALS = 4
+PRUNE_AFTER_EPOCHS = 1
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """A trial that was asked for: run this, then tell."""
+
+    number: int
+    params: dict[str, Level]
+    run_key: str  # empty for a search's fresh sample, whose key follows from its params
+
+
+class Ledger:
+    """One Optuna study."""
+
+    def __init__(self, storage_url: str, name: str, study: StudyConfig):
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        try:
+            storage = optuna.storages.RDBStorage(storage_url)
+            self.study = optuna.create_study(
+                storage=storage, study_name=name, direction="maximize", load_if_exists=True, pruner=_pruner()
+            )
+        except (SQLAlchemyError, ImportError, ValueError) as error:
+            first = str(error).splitlines()[0]
+            raise LitsexpError(f"--storage {storage_url}: cannot be opened ({first}); expected a database URL") from None
+        self.study.sampler = _sampler(study, started=len(self.study.get_trials(deepcopy=False)))
+        self.space = distributions(study)
+        self._asked: dict[int, optuna.trial.Trial] = {}
+
+    def close_interrupted(self, finished: Mapping[str, float]) -> None:
+        """End the trials that a killed driver left RUNNING: complete where the run had finished, else failed."""
+        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            value = finished.get(_key(trial))
+            if value is None:
+                self.study.tell(trial.number, state=TrialState.FAIL)
+            else:
+                self.study.tell(trial.number, value)
+
+    def complete(self) -> set[str]:
+        """Run keys of the complete trials."""
+        return {_key(trial) for trial in self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))}
+
+    def enqueue(self, params: Mapping[str, Level], run_key: str) -> None:
+        """Put a cell in the queue, unless it already waits there."""
+        waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        if run_key not in {_key(trial) for trial in waiting}:
+            self.study.enqueue_trial(dict(params), user_attrs={"run_key": run_key})
+
+    def enqueue_interrupted_samples(self) -> None:
+        """Queue a search's failed or interrupted samples again, as they were, unless a later trial has settled them."""
+        trials = self.study.get_trials(deepcopy=False)
+        settled = [trial.params for trial in trials if trial.state != TrialState.FAIL]
+        queued = [trial.system_attrs.get("fixed_params") for trial in trials if trial.state == TrialState.WAITING]
+        for trial in trials:
+            if trial.state == TrialState.FAIL and trial.params and trial.params not in [*settled, *queued]:
+                self.study.enqueue_trial(dict(trial.params))
+                queued.append(dict(trial.params))
+
+    def ask(self) -> Ticket:
+        """The next queued cell, or in a search a fresh sample."""
+        trial = self.study.ask(self.space)
+        self._asked[trial.number] = trial
+        return Ticket(trial.number, dict(trial.params), trial.user_attrs.get("run_key", ""))
+
+    def waiting(self) -> int:
+        """How many trials are queued."""
+        return len(self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
+
+    def settled(self) -> int:
+        """How many trials have a result: complete or pruned."""
+        return len(self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)))
+
+    def name(self, number: int, run_key: str) -> None:
+        """Write a sampled cell's key to its trial."""
+        self._asked[number].set_user_attr("run_key", run_key)
+
+    def should_prune(self, number: int, epoch: int, score: float) -> bool:
+        """Report an epoch's validation score; True when the median pruner gives the trial up."""
+        trial = self._asked[number]
+        trial.report(score, epoch)
+        return trial.should_prune()
+
+    def tell(self, number: int, value: float) -> None:
+        """The cell is done."""
+        self.study.tell(number, value)
+
+    def tell_pruned(self, number: int) -> None:
+        """The cell was stopped early by the pruner; Optuna keeps its last reported score."""
+        self.study.tell(number, state=TrialState.PRUNED)
+
+    def tell_failed(self, number: int) -> None:
+        """The cell failed or was interrupted; the next driver runs it again."""
+        self.study.tell(number, state=TrialState.FAIL)
+
+    def trials(self) -> list[FrozenTrial]:
+        """Every trial, for the report of a search."""
+        return self.study.get_trials(deepcopy=False)
+
+
+def distributions(study: StudyConfig) -> dict[str, BaseDistribution]:
+    """What a trial's params may be: the factors' levels, and fold and seed, or a search's learning rate."""
+    space: dict[str, BaseDistribution] = {name: CategoricalDistribution(study.levels(name)) for name in study.factors}
+    if study.search is not None:
+        return {**space, "lr": FloatDistribution(*study.search.lr, log=True)}
+    fold = CategoricalDistribution(list(range(study.split.n_folds)))
+    return {**space, "fold": fold, "seed": CategoricalDistribution(list(study.seeds))}
+
+
+@contextmanager
+def one_driver(storage_url: str, name: str, fallback: Path) -> Iterator[None]:
+    """Hold the study's lock; LitsexpError names the driver that has it. A killed driver's lock frees itself."""
+    url = make_url(storage_url)
+    directory = Path(url.database).parent if url.drivername.startswith("sqlite") and url.database else fallback
+    directory.mkdir(parents=True, exist_ok=True)
+    lock, holder = FileLock(directory / f"{name}.lock"), directory / f"{name}.driver.json"
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        who = "another process"
+        with suppress(OSError, ValueError, KeyError):
+            found = json.loads(holder.read_text())
+            who = f"process {found['pid']} on {found['host']}"
+        raise LitsexpError(f"study {name}: {who} is running it; wait until it ends, or stop it first") from None
+    try:
+        holder.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()
+
+
+def _key(trial: FrozenTrial) -> str:
+    return str(trial.user_attrs.get("run_key", ""))
+
+
+def _pruner() -> optuna.pruners.BasePruner:
+    return optuna.pruners.MedianPruner(n_startup_trials=PRUNE_AFTER_TRIALS, n_warmup_steps=PRUNE_AFTER_EPOCHS)
+
+
+def _sampler(study: StudyConfig, started: int) -> optuna.samplers.BaseSampler:
+    """TPE. Its seed moves on with the trials, or a resumed search would draw its first samples a second time."""
+    return optuna.samplers.TPESampler(seed=study.seeds[0] * 100_003 + started)

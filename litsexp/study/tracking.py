@@ -1,0 +1,265 @@
+"""MLflow: one experiment a study name, a parent run a study, a child run a cell; and reading them back as data frames.
+
+Only ``MlflowClient`` with explicit run ids is used: the fluent API's active run belongs to a thread. Runs are found by
+the tag ``run_key``, never by name.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when mlflow is imported, as is the next
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+
+import pandas as pd
+import yaml
+from mlflow import MlflowClient
+from mlflow.entities import Param, Run, RunStatus
+from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME, MLFLOW_RUN_NOTE, MLFLOW_SOURCE_NAME
+
+from litsexp.config import Cell, LitsexpError, StudyConfig
+
+PACKAGES = ("torch", "fastai", "timm", "optuna", "mlflow", "numpy", "nibabel", "litsexp")
+CURVES = (
+    "train/loss",
+    "valid/loss",
+    "valid/dice_liver",
+    "valid/dice_tumor",
+    "valid/sensitivity_tumor",
+    "valid/foreground_acc",
+    "valid/pixel_acc",
+)
+
+
+@dataclass(frozen=True)
+class Parent:
+    """A study's parent run and the claims that were written to it before its first cell: id -> digest."""
+
+    run_id: str
+    preregistered: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Results:
+    """What the finished cells of a study gave; ``arm``, ``fold`` and ``seed`` in every table."""
+
+    cases: pd.DataFrame  # a row a test case: counts and scores
+    curves: pd.DataFrame  # a row a metric and epoch
+    runs: pd.DataFrame  # a row a cell, finished or not
+
+
+class Tracking:
+    """The driver's view of one MLflow experiment."""
+
+    def __init__(self, uri: str, experiment: str, artifacts: Path):
+        for name in ("mlflow", "alembic"):
+            logging.getLogger(name).setLevel(logging.WARNING)
+        self.uri = uri
+        local = uri.startswith("sqlite")
+        if local:
+            artifacts.mkdir(parents=True, exist_ok=True)
+        try:
+            self.client = MlflowClient(uri)
+            found = self.client.get_experiment_by_name(experiment)
+            place = (artifacts / experiment).resolve().as_uri() if local else None
+            self.experiment_id = found.experiment_id if found else self.client.create_experiment(experiment, place)
+        except MlflowException as error:
+            first = str(error).splitlines()[0]
+            raise LitsexpError(f"--tracking-uri {uri}: MLflow does not answer ({first}); check the address") from None
+        if found and found.lifecycle_stage == "deleted":
+            raise LitsexpError(f"MLflow experiment {experiment!r} is deleted; restore it, or rename the study file")
+
+    def runs(self, filter_string: str = "") -> list[Run]:
+        """Every run of the experiment that is not deleted, oldest first."""
+        found: list[Run] = []
+        token = None
+        while True:
+            page = self.client.search_runs(
+                [self.experiment_id], filter_string, order_by=["attributes.start_time ASC"], page_token=token
+            )
+            found += page
+            token = page.token
+            if not token:
+                return found
+
+    def finished(self) -> dict[str, Run]:
+        """The finished run of each run key, in the whole experiment: a cell is its content, not its study."""
+        runs = self.runs("attributes.status = 'FINISHED'")
+        return {run.data.tags["run_key"]: run for run in runs if "run_key" in run.data.tags and not _pruned(run)}
+
+    def open_parent(self, study: StudyConfig, digest: str, name: str, donors: Iterable[str]) -> Parent:
+        """The study's parent run, made before its first cell with the claims' digests; RUNNING from here on.
+
+        ``donors`` are parent runs whose finished cells this study takes over: a claim then counts as fixed beforehand
+        only if they had it too.
+        """
+        known = self.runs(f"tags.study_digest = '{digest}'")
+        if known:
+            self.client.update_run(known[0].info.run_id, status="RUNNING")
+            return Parent(known[0].info.run_id, json.loads(known[0].data.tags["claims_preregistered"]))
+        claims = {claim.id: claim.digest for claim in study.claims}
+        for donor in donors:
+            tags = self.client.get_run(donor).data.tags
+            theirs = json.loads(tags.get("claims_preregistered", "{}")).values()
+            claims = {claim: value for claim, value in claims.items() if value in theirs}
+        tags = {
+            MLFLOW_RUN_NAME: f"{name}-{digest[:8]}",
+            MLFLOW_RUN_NOTE: f"**{study.question}**\n\nThe answer stands here when the study has ended.",
+            "study_digest": digest,
+            "claims_preregistered": json.dumps(claims),
+            **versions(),
+        }
+        run_id = self.client.create_run(self.experiment_id, tags=tags).info.run_id
+        self.client.log_text(run_id, to_yaml(study), "study.yaml")
+        return Parent(run_id, claims)
+
+    def close_interrupted(self, parent: Parent) -> None:
+        """Close as KILLED the runs that a killed driver left RUNNING below this parent."""
+        for run in self.runs(f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent.run_id}' and attributes.status = 'RUNNING'"):
+            self.end(run.info.run_id, "KILLED", "the driver was interrupted")
+
+    def start_cell(self, cell: Cell, run_key: str, parent: Parent, tags: Mapping[str, str]) -> str:
+        """A new RUNNING child run for a cell; earlier attempts are marked superseded. Returns its run id."""
+        earlier = self.runs(f"tags.run_key = '{run_key}'")
+        for run in earlier:
+            self.client.set_tag(run.info.run_id, "superseded", "true")
+        all_tags = {
+            MLFLOW_RUN_NAME: cell.name,
+            MLFLOW_PARENT_RUN_ID: parent.run_id,
+            MLFLOW_SOURCE_NAME: "litsexp",
+            "run_key": run_key,
+            "attempt": str(len(earlier) + 1),
+            **tags,
+        }
+        run_id: str = self.client.create_run(self.experiment_id, tags=all_tags).info.run_id
+        settings = {"arm": cell.arm.name, **cell.arm.run.model_dump(), "fold": cell.fold, "seed": cell.seed}
+        self.client.log_batch(run_id, params=[Param(name, str(value)) for name, value in settings.items()])
+        return run_id
+
+    def end(self, run_id: str, status: str, reason: str = "", detail: str = "") -> None:
+        """End a run as FINISHED, FAILED or KILLED, with the reason as a tag and the detail as ``failure.txt``."""
+        if reason:
+            self.client.set_tag(run_id, "reason", reason[:1000])
+        if detail:
+            self.client.log_text(run_id, detail, "failure.txt")
+        self.client.set_terminated(run_id, status)
+
+    def conclude(self, parent: Parent, note: str, tags: Mapping[str, str], directory: Path) -> None:
+        """Write answer, tags and every file of ``directory`` to the parent and finish it."""
+        self.client.set_tag(parent.run_id, MLFLOW_RUN_NOTE, note)
+        for name, value in tags.items():
+            self.client.set_tag(parent.run_id, name, value[:8000])
+        self.client.log_artifacts(parent.run_id, str(directory))
+        self.client.set_terminated(parent.run_id, "FINISHED")
+
+    def log_score(self, parent: Parent, scores: Mapping[str, float]) -> None:
+        """Scalars of the parent run: effects, so that the UI's table shows them."""
+        for name, value in scores.items():
+            self.client.log_metric(parent.run_id, name, value)
+
+    def read(self, cells: Mapping[str, Cell]) -> Results:
+        """The finished cells' test cases and curves, and the state of every cell (``run_key`` -> cell)."""
+        latest = {run.data.tags["run_key"]: run for run in self.runs() if "run_key" in run.data.tags}
+        latest |= self.finished()
+        known = {key: latest[key] for key in cells if key in latest}
+        done = {key: run for key, run in known.items() if run.info.status == "FINISHED" and not _pruned(run)}
+        cases = [_labelled(self.cases(run), cells[key]) for key, run in done.items()]
+        curves = [_labelled(self.curves(run), cells[key]) for key, run in done.items()]
+        rows = [_labelled(pd.DataFrame([_run_row(known.get(key))]), cell) for key, cell in cells.items()]
+        return Results(*(pd.concat(part, ignore_index=True) if part else pd.DataFrame() for part in (cases, curves, rows)))
+
+    def cases(self, run: Run) -> pd.DataFrame:
+        """A finished cell's ``cases.parquet``."""
+        with tempfile.TemporaryDirectory() as directory:
+            return pd.read_parquet(self.client.download_artifacts(run.info.run_id, "cases.parquet", directory))
+
+    def artifact(self, run_id: str, path: str) -> bytes:
+        """The bytes of one artifact of a run."""
+        with tempfile.TemporaryDirectory() as directory:
+            return Path(self.client.download_artifacts(run_id, path, directory)).read_bytes()
+
+    def pictures(self, run_id: str, folder: str) -> list[str]:
+        """Paths of the pictures below a run's artifact folder."""
+        return sorted(file.path for file in self.client.list_artifacts(run_id, folder) if file.path.endswith(".png"))
+
+    def curves(self, run: Run) -> pd.DataFrame:
+        """A finished cell's learning curves: epoch, metric, value."""
+        points = [
+            {"epoch": point.step, "metric": name, "value": point.value}
+            for name in CURVES
+            for point in self.client.get_metric_history(run.info.run_id, name)
+        ]
+        return pd.DataFrame(points, columns=["epoch", "metric", "value"])
+
+
+def value_of(run: Run) -> float:
+    """What the ledger is told of a finished cell: its best validation score."""
+    return float(run.data.metrics["best/score"])
+
+
+def to_yaml(study: StudyConfig) -> str:
+    """The resolved study file."""
+    return yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def versions() -> dict[str, str]:
+    """Tags that say what ran: package versions, Python, platform, and the git commit of litsexp's checkout."""
+    tags = {f"version.{name}": version(name) for name in PACKAGES}
+    commit = git_commit()
+    return {**tags, "version.python": platform.python_version(), "platform": platform.platform(), "git_commit": commit}
+
+
+def git_commit() -> str:
+    """Commit of the checkout that litsexp runs from, ``+changes`` appended where it is not clean; else ``unknown``."""
+    git, package = shutil.which("git"), Path(__file__).parents[1]
+    if git is None:
+        return "unknown"
+
+    def ask(*words: str) -> str:
+        done = subprocess.run([git, "-C", str(package), *words], capture_output=True, text=True, check=False)  # noqa: S603
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    if not ask("ls-files", "__init__.py"):  # installed somewhere inside another project's checkout
+        return "unknown"
+    return (ask("rev-parse", "HEAD") or "unknown") + ("+changes" if ask("status", "--porcelain", ".") else "")
+
+
+def _pruned(run: Run) -> bool:
+    return bool(run.data.tags.get("pruned") == "true")
+
+
+def _labelled(table: pd.DataFrame, cell: Cell) -> pd.DataFrame:
+    table.insert(0, "arm", cell.arm.name)
+    table.insert(1, "fold", cell.fold)
+    table.insert(2, "seed", cell.seed)
+    return table
+
+
+def _run_row(run: Run | None) -> dict[str, Any]:
+    """One line of the report's run table."""
+    if run is None:
+        return {"status": "MISSING", "reason": "not run yet", "run_id": ""}
+    metrics, tags = run.data.metrics, run.data.tags
+    return {
+        "status": RunStatus.to_string(RunStatus.from_string(run.info.status)),
+        "reason": tags.get("reason", ""),
+        "run_id": run.info.run_id,
+        "minutes": (metrics.get("time/fit_s", float("nan")) + metrics.get("time/evaluation_s", float("nan"))) / 60,
+        "best_epoch": metrics.get("best/epoch", float("nan")),
+        "epochs": metrics.get("time/epochs", float("nan")),
+        "lr": metrics.get("best/lr_max", float("nan")),
+        "device": tags.get("device", ""),
+        "precision": tags.get("precision_used", ""),
+    }

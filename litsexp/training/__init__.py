@@ -1,0 +1,29 @@
+"""fastai: batches, augmentation, models, losses, one training run. Knows neither Optuna nor MLflow."""
+
+import sys
+
+import torch
+
+
+def _import_torchvision() -> None:
+    """Import torchvision, also beside a torch build that cannot load its compiled operators.
+
+    torchvision registers shapes for ``nms`` and ``qnms`` at import and fails where its own library, built for another
+    torch, did not declare them. litsexp calls neither, so declaring the schemas is enough.
+    """
+    try:
+        import torchvision
+    except RuntimeError as error:
+        if "torchvision::nms" not in str(error):
+            raise
+        library = torch.library.Library("torchvision", "DEF")
+        for name in ("nms", "qnms"):
+            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        for module in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
+            del sys.modules[module]
+        import torchvision
+
+        torchvision._litsexp_schemas = library  # the declarations live as long as this object does
+
+
+_import_torchvision()

@@ -1,0 +1,113 @@
+"""Pictures: their size, their bytes, and the color of pixels that are known."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from litsexp.evaluation.overlays import (
+    FALSE,
+    GAP_PX,
+    LINE_PX,
+    LIVER,
+    MISSED,
+    PALE,
+    PANEL_PX,
+    PANELS,
+    STRONG,
+    TUMOR,
+    overlay,
+    to_png,
+)
+
+SIDE = 64
+GRAY = 102  # of 15 HU in window (150, 30): (15 + 45) / 150 of 255
+
+
+@pytest.fixture
+def slice_():
+    """A liver with a tumor in its middle; the prediction is shifted by 8 columns."""
+    truth = np.zeros((SIDE, SIDE), np.uint8)
+    truth[8:56, 8:48], truth[24:40, 16:32] = 1, 2
+    prediction = np.roll(truth, 8, axis=1)
+    return np.full((SIDE, SIDE), 15, np.int16), truth, prediction
+
+
+def pixel(picture, panel, row, column):
+    """The picture's color in the middle of a slice's pixel."""
+    scale = PANEL_PX // SIDE
+    left = PANELS.index(panel) * (PANEL_PX + GAP_PX)
+    return picture.getpixel((left + column * scale + scale // 2, 2 * LINE_PX + row * scale + scale // 2))
+
+
+def blend(color, opacity):
+    return tuple(round((1 - opacity) * GRAY + opacity * channel) for channel in color)
+
+
+@pytest.mark.parametrize(
+    ("shape", "panel"),
+    [((64, 64), (256, 256)), ((512, 512), (256, 256)), ((96, 96), (256, 256)), ((50, 100), (128, 256))],
+)
+def test_panels_have_one_size_whatever_the_slice(shape, panel):
+    labels = np.ones(shape, np.uint8)
+    picture = overlay(np.zeros(shape, np.int16), labels, labels, "case 1 · z 2")
+    assert picture.mode == "RGB"
+    assert picture.size == (4 * panel[1] + 3 * GAP_PX, panel[0] + 3 * LINE_PX)
+
+
+def test_equal_slices_give_equal_bytes_that_are_a_png(slice_):
+    first, second = (to_png(overlay(*slice_, "case 1 · z 2")) for _ in range(2))
+    assert first == second
+    assert Image.open(io.BytesIO(first)).format == "PNG"
+    assert to_png(overlay(*slice_, "case 1 · z 3")) != first  # the title is in the picture
+
+
+def test_error_panel_colors(slice_):
+    picture = overlay(*slice_, "case 1 · z 2")
+    assert pixel(picture, "error", 30, 28) == blend(TUMOR, STRONG)  # tumor in both
+    assert pixel(picture, "error", 30, 20) == blend(MISSED, STRONG)  # tumor, predicted as liver
+    assert pixel(picture, "error", 30, 36) == blend(FALSE, STRONG)  # liver, predicted as tumor
+    assert pixel(picture, "error", 12, 11) == blend(MISSED, PALE)  # liver, predicted as background
+    assert pixel(picture, "error", 12, 52) == blend(FALSE, PALE)  # background, predicted as liver
+    assert pixel(picture, "error", 12, 30) == (GRAY, GRAY, GRAY)  # liver in both
+    assert pixel(picture, "error", 2, 2) == (GRAY, GRAY, GRAY)  # background in both
+
+
+def test_a_tumor_missed_altogether_is_strong_even_outside_the_predicted_liver(slice_):
+    hu, truth, prediction = slice_
+    picture = overlay(hu, truth, 0 * prediction, "case 1 · z 2")
+    assert pixel(picture, "error", 30, 20) == blend(MISSED, STRONG)
+    assert pixel(picture, "error", 12, 20) == blend(MISSED, PALE)
+
+
+def test_truth_and_prediction_panels_fill_the_tumor_and_outline_the_liver(slice_):
+    picture = overlay(*slice_, "case 1 · z 2")
+    for panel, shift in (("truth", 0), ("prediction", 8)):
+        assert pixel(picture, panel, 30, 24 + shift) == blend(TUMOR, STRONG)
+        assert pixel(picture, panel, 12, 24 + shift) == (GRAY, GRAY, GRAY)
+        top_left = PANELS.index(panel) * (PANEL_PX + GAP_PX) + (8 + shift) * 4, 2 * LINE_PX + 8 * 4
+        assert picture.getpixel(top_left) == LIVER
+    assert pixel(picture, "image", 30, 24) == (GRAY, GRAY, GRAY)
+
+
+def test_the_window_is_width_then_level(slice_):
+    _, truth, prediction = slice_
+    for hu, gray in ((-160, 0), (-200, 0), (40, 128), (240, 255), (3000, 255)):
+        picture = overlay(np.full(truth.shape, hu, np.int16), truth, prediction, "", window=(400, 40))
+        assert pixel(picture, "image", 30, 30) == (gray, gray, gray)
+
+
+def test_a_title_too_long_leaves_the_dice_in_place(slice_):
+    short, long = (overlay(*slice_, title) for title in ("case 1", "a title " * 60))
+    dice = (short.width - 150, 0, short.width, LINE_PX)
+    assert short.size == long.size
+    assert short.crop(dice).tobytes() == long.crop(dice).tobytes()
+
+
+def test_masks_that_do_not_fit_are_refused(slice_):
+    hu, truth, prediction = slice_
+    with pytest.raises(ValueError, match="expected one"):
+        overlay(hu, truth[1:], prediction, "")
+    with pytest.raises(ValueError, match="labels up to 3"):
+        overlay(hu, truth, prediction + 1, "")

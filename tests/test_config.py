@@ -1,0 +1,359 @@
+"""The study file: arms, cells, identity of a run, and what a mistake in it says."""
+
+import itertools
+from pathlib import Path
+
+import pytest
+
+from litsexp.config import (
+    Arm,
+    Cell,
+    Claim,
+    LitsexpError,
+    RunConfig,
+    SplitConfig,
+    StudyConfig,
+    arms,
+    cells,
+    contexts,
+    differing_fields,
+    load_study,
+)
+
+# another valid value of every setting; a setting that is added to RunConfig has to be added here
+OTHER = {
+    "encoder": "resnet18",
+    "init": "scratch",
+    "window": "liver",
+    "dice_weight": 0.0,
+    "augment": "none",
+    "train_fraction": 0.25,
+    "epochs": 7,
+    "frozen_epochs": 1,
+    "patience": 3,
+    "steps_per_epoch": 5,
+    "batch_size": 8,
+    "lr": "find",
+    "weight_decay": 0.01,
+    "precision": "fp32",
+    "channels_last": False,
+}
+SPLIT = SplitConfig(folds=3)
+CLAIM = {"id": "window", "says": "It helps.", "factor": "window", "better": "liver", "than": "notebook"}
+FACTORS = {"init": ["scratch"], "window": ["liver", "wide"], "dice_weight": [0.0]}
+
+
+def study(**sections):
+    return StudyConfig.model_validate({"question": "Does it help?", **sections})
+
+
+def factorial(**sections):
+    return study(
+        design="factorial", factors={"init": ["imagenet", "scratch"], "window": ["notebook", "liver"]}, **sections
+    )
+
+
+def run_key(fold=0, seed=0, split=SPLIT, fingerprint="abc", **settings):
+    return Cell(Arm("any", RunConfig(**settings)), fold, seed).run_key(split, fingerprint)
+
+
+@pytest.fixture
+def error_of(tmp_path):
+    """What loading this text says, without the file's name; checked to be one line that opens with it."""
+
+    def load(text, overrides=()):
+        path = tmp_path / "study.yaml"
+        path.write_text(text, encoding="utf-8")
+        with pytest.raises(LitsexpError) as caught:
+            load_study(path, overrides)
+        message = str(caught.value)
+        assert "\n" not in message
+        assert message.startswith((f"{path}: ", "--set "))
+        return message.removeprefix(f"{path}: ")
+
+    return load
+
+
+# arms and cells
+
+
+def test_an_ablation_is_the_baseline_and_one_change_at_a_time():
+    its = arms(study(factors=FACTORS))
+    assert [arm.name for arm in its] == ["baseline", "init=scratch", "window=liver", "window=wide", "dice_weight=0"]
+    assert its[0].run == RunConfig()
+    for arm in its[1:]:
+        assert differing_fields(its[0].run, arm.run) == {arm.name.split("=")[0]}
+
+
+@pytest.mark.parametrize("factor", RunConfig.model_fields)
+def test_every_setting_can_be_a_factor_and_changes_nothing_else(factor):
+    baseline, arm = arms(study(factors={factor: [OTHER[factor]]}))
+    assert differing_fields(baseline.run, arm.run) == {factor}
+
+
+def test_a_factorial_is_every_combination():
+    its = arms(factorial())
+    assert [arm.name for arm in its] == [
+        "init=imagenet, window=notebook",
+        "init=imagenet, window=liver",
+        "init=scratch, window=notebook",
+        "init=scratch, window=liver",
+    ]
+    assert its[0].run == RunConfig()
+    assert len({arm.run for arm in its}) == 4
+
+
+def test_designs_without_factors_have_the_baseline_only():
+    for design in ("ablation", "factorial"):
+        assert arms(study(design=design)) == [Arm("baseline", RunConfig())]
+    search = study(design="search", search={"trials": 3}, factors={"window": ["liver", "wide"]})
+    assert arms(search) == [Arm("baseline", RunConfig())]
+
+
+def test_cells_finish_a_fold_with_all_arms_before_the_next():
+    its = cells(study(split={"folds": 3}, seeds=[4, 2], factors={"window": ["liver"]}))
+    assert len(its) == 2 * 3 * 2
+    expected = itertools.product([4, 2], [0, 1, 2], ["baseline", "window=liver"])
+    assert [(cell.seed, cell.fold, cell.arm.name) for cell in its] == list(expected)
+    assert its[0].name == "baseline · fold 0 · seed 4"
+
+
+def test_a_holdout_has_one_fold():
+    split = {"train": 0.7, "valid": 0.15, "test": 0.15}
+    assert [cell.fold for cell in cells(study(split=split))] == [0]
+
+
+def test_no_two_cells_of_a_study_have_one_key():
+    its = cells(factorial(seeds=[0, 1]))
+    assert len({cell.run_key(SPLIT, "abc") for cell in its}) == len(its) == 24
+
+
+# identity of a run
+
+
+def test_the_list_of_other_values_is_complete():
+    assert set(OTHER) == set(RunConfig.model_fields)
+    assert differing_fields(RunConfig(), RunConfig(**OTHER)) == set(RunConfig.model_fields)
+
+
+@pytest.mark.parametrize("field", RunConfig.model_fields)
+def test_run_key_changes_with_every_setting(field):
+    assert run_key(**{field: OTHER[field]}) != run_key()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"fold": 1},
+        {"seed": 1},
+        {"fingerprint": "abd"},
+        {"split": SplitConfig(folds=4)},
+        {"split": SplitConfig(folds=3, valid=0.25)},
+        {"split": SplitConfig(folds=3, seed=1)},
+        {"split": SplitConfig(train=0.6, valid=0.2, test=0.2)},
+    ],
+    ids=str,
+)
+def test_run_key_changes_with_fold_seed_split_and_data(other):
+    assert run_key(**other) != run_key()
+
+
+def test_run_key_does_not_depend_on_what_is_asked():
+    plain = study(factors=FACTORS)
+    asked = study(question="Another?", claims=[CLAIM], factors={**FACTORS, "augment": ["none"]}, seeds=[0, 1])
+    keys = {cell.run_key(SPLIT, "abc") for cell in cells(asked)}
+    assert {cell.run_key(SPLIT, "abc") for cell in cells(plain)} < keys
+
+
+def test_run_key_is_16_hex_digits_and_blind_to_how_a_number_is_written():
+    assert len(run_key()) == 16
+    assert int(run_key(), 16) >= 0
+    assert run_key(dice_weight=1, weight_decay=0) == run_key(dice_weight=1.0, weight_decay=0.0)
+    assert run_key() == run_key()
+
+
+def test_a_weights_file_counts_by_its_bytes(tmp_path):
+    files = [tmp_path / f"{name}.safetensors" for name in "abc"]
+    for file, content in zip(files, (b"same", b"same", b"other"), strict=True):
+        file.write_bytes(content)
+    a, b, c = (run_key(init=str(file)) for file in files)
+    assert a == b != c
+    with pytest.raises(LitsexpError, match=r"gone.safetensors: cannot be read \(No such file"):
+        run_key(init=str(tmp_path / "gone.safetensors"))
+
+
+# claims
+
+
+def test_contexts_of_an_ablation_are_one_pair():
+    its = study(factors=FACTORS, claims=[CLAIM])
+    assert [(a.name, b.name) for a, b in contexts(its, its.claims[0])] == [("window=liver", "baseline")]
+    between = Claim(**{**CLAIM, "better": "liver", "than": "wide"})
+    assert [(a.name, b.name) for a, b in contexts(its, between)] == [("window=liver", "window=wide")]
+
+
+def test_contexts_of_a_factorial_are_one_pair_a_setting_of_the_rest():
+    its = factorial()
+    everywhere, scratch = Claim(**CLAIM), Claim(**CLAIM, where={"init": "scratch"})
+    pairs = contexts(its, everywhere)
+    assert len(pairs) == 2
+    assert all(differing_fields(a.run, b.run) == {"window"} for a, b in pairs)
+    assert [(a.name, b.name) for a, b in contexts(its, scratch)] == [
+        ("init=scratch, window=liver", "init=scratch, window=notebook")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("says", "It hurts."),
+        ("margin", 0.03),
+        ("than", "wide"),
+        ("metric", "dice_liver"),
+        ("where", {"init": "scratch"}),
+    ],
+)
+def test_a_claims_digest_changes_with_it(field, value):
+    assert Claim(**{**CLAIM, field: value}).digest != Claim(**CLAIM).digest == Claim(**CLAIM).digest
+
+
+# reading a study file
+
+
+def test_a_study_file_with_overrides_and_data(tmp_path):
+    path = tmp_path / "study.yaml"
+    path.write_text("question: Does it help?\nrun: {epochs: 3}\n", encoding="utf-8")
+    its = load_study(path, ["run.epochs=4", "run.lr=1e-2", "seeds=[0, 1]", "split.folds=4"], Path("/ct"))
+    assert (its.run.epochs, its.run.lr, its.seeds, its.split.folds) == (4, 0.01, (0, 1), 4)
+    assert its.data.cohort == "/ct"
+    assert its.run == RunConfig(epochs=4, lr=0.01)
+
+
+def with_claim(**changes):
+    claim = {**CLAIM, **changes}
+    body = ", ".join(f"{key}: {value}" for key, value in claim.items() if value is not None)
+    return f"factors: {{window: [liver], init: [scratch]}}\nclaims: [{{{body}}}]"
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("runs: {}", ["runs", "unknown key", "did you mean 'run'?"]),
+        ("run: {encodr: resnet18}", ["run.encodr", "unknown key", "did you mean 'encoder'?"]),
+        ("run: {zzz: 1}", ["run.zzz", "unknown key", "expected one of encoder, init"]),
+        ("run: {encoder: resnet5}", ["run.encoder", "found 'resnet5'", "'resnet18'"]),
+        ("run: {init: imagnet}", ["run.init", "found 'imagnet'", "safetensors"]),
+        ("run: {lr: fast}", ["run.lr", "found 'fast'"]),
+        ("run: {lr: -1}", ["run.lr", "found -1", "greater than 0"]),
+        ("run: {epochs: 2.5}", ["run.epochs", "found 2.5", "integer"]),
+        ("run: {weight_decay: .nan}", ["run.weight_decay", "found nan", "finite"]),
+        ("run: {epochs: 2, frozen_epochs: 3}", ["run", "frozen_epochs = 3", "epochs = 2"]),
+        ("run: [1]", ["run", "found [1]"]),
+        ("data: {size: 65}", ["data.size", "found 65", "multiple of 32"]),
+        ("data: {slice: all}", ["data.slice", "did you mean 'slices'?"]),
+        ("design: abltion", ["design", "found 'abltion'", "'ablation'"]),
+        ("seeds: []", ["seeds", "found []"]),
+        ("seeds: [1, 1]", ["seeds", "[1, 1]", "once"]),
+        ("split: {folds: 3, train: 0.7}", ["split", "folds together with train/test"]),
+        ("split: {train: 0.7, valid: 0.15}", ["split", "expected folds"]),
+        ("split: {train: 0.7, valid: 0.2, test: 0.2}", ["split", "1.1", "expected 1"]),
+        ("split: {folds: 1}", ["split.folds", "found 1"]),
+    ],
+)
+def test_a_mistake_in_a_section_is_named(error_of, text, parts):
+    message = error_of(f"question: q\n{text}\n")
+    assert message.startswith(parts[0])
+    assert all(part in message for part in parts), message
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("factors: {inti: [scratch]}", ["factors.inti", "unknown factor", "did you mean 'init'?"]),
+        ("factors: {window: [livr]}", ["factors.window", "found 'livr'", "'liver'"]),
+        ("factors: {init: [random]}", ["factors.init", "found 'random'", "expected scratch, imagenet"]),
+        ("factors: {dice_weight: [2]}", ["factors.dice_weight", "found 2"]),
+        ("factors: {lr: [fast]}", ["factors.lr", "found 'fast'"]),
+        ("factors: {window: []}", ["factors.window", "found []"]),
+        ("factors: {window: [liver, liver]}", ["factors.window", "twice"]),
+        ("factors: {window: [notebook]}", ["factors.window", "'notebook' is the baseline's own level"]),
+        ("factors: {frozen_epochs: [9]}", ["factors.frozen_epochs", "more than epochs = 6"]),
+        ("search: {trials: 3}", ["'search:' belongs to 'design: search'"]),
+        ("design: search", ["'search:' belongs to 'design: search'"]),
+        ("design: search\nsearch: {lr: [0.1, 0.01]}", ["search", "lr = [0.1, 0.01]", "low < high"]),
+        (f"design: search\nsearch: {{trials: 3}}\n{with_claim()}", ["a search cannot test claims"]),
+    ],
+)
+def test_a_mistake_in_the_design_is_named(error_of, text, parts):
+    message = error_of(f"question: q\n{text}\n")
+    assert message.startswith(parts[0])
+    assert all(part in message for part in parts), message
+
+
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        ({"factor": "augment"}, ["claims.window", "'augment' is not varied by this design", "['init', 'window']"]),
+        ({"better": "livr"}, ["claims.window", "window = 'livr' is not a level", "['notebook', 'liver']"]),
+        ({"than": "liver"}, ["claims.window", "both 'liver'"]),
+        ({"than": None}, ["claims.0.than", "missing"]),
+        ({"metric": "dice_tumour"}, ["claims.0.metric", "found 'dice_tumour'", "dice_tumor"]),
+        ({"margn": 0.1}, ["claims.0.margn", "unknown key", "did you mean 'margin'?"]),
+        ({"id": "Not an id"}, ["claims.0.id", "found 'Not an id'"]),
+        ({"where": "{window: liver}"}, ["claims.window", "the factor under test"]),
+        ({"where": "{augment: none}"}, ["claims.window", "'augment' is not varied"]),
+        ({"where": "{init: scratch}"}, ["claims.window", "no two arms differ only in window"]),
+    ],
+)
+def test_a_mistake_in_a_claim_is_named(error_of, changes, parts):
+    message = error_of(f"question: q\n{with_claim(**changes)}\n")
+    assert message.startswith(parts[0])
+    assert all(part in message for part in parts), message
+
+
+def test_claims_have_ids_of_their_own(error_of):
+    text = "question: q\nfactors: {window: [liver]}\nclaims:\n"
+    one = "  - {id: same, says: s, factor: window, better: liver, than: notebook}\n"
+    assert "['same', 'same'] are not unique" in error_of(text + one + one)
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("question: q\nrun: {epochs: 3}\nrun: {epochs: 4}\n", ["not valid YAML", "key 'run' stands twice"]),
+        ("question: q\nrun: {epochs: 3, epochs: 4}\n", ["key 'epochs' stands twice", "line 2"]),
+        ("question: [\n", ["not valid YAML"]),
+        ("- question\n", ["found list at the top level"]),
+        ("", ["top level"]),
+        ("run: {}\n", ["question", "missing"]),
+        ("question: ''\n", ["question", "found ''"]),
+    ],
+)
+def test_a_file_that_is_no_study_is_named(error_of, text, parts):
+    message = error_of(text)
+    assert all(part in message for part in parts), message
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path):
+    with pytest.raises(LitsexpError, match=r"none.yaml: cannot be read \(No such file or directory\)"):
+        load_study(tmp_path / "none.yaml")
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(LitsexpError, match=r"binary.yaml: not valid YAML"):
+        load_study(tmp_path / "binary.yaml")
+
+
+@pytest.mark.parametrize(
+    ("override", "parts"),
+    [
+        ("run.epochs", ["--set run.epochs:", "expected KEY=VALUE"]),
+        ("=3", ["--set =3:", "expected KEY=VALUE"]),
+        ("run.epochs=[", ["--set run.epochs=[:", "not valid YAML"]),
+        ("question.x=1", ["--set question.x=1:", "'question' is not a section"]),
+        ("run.epoch=3", ["run.epoch", "did you mean 'epochs'?"]),
+        ("run.epochs=many", ["run.epochs", "found 'many'"]),
+        ("run=3", ["run", "found 3"]),
+    ],
+)
+def test_a_misused_override_is_named(error_of, override, parts):
+    message = error_of("question: q\n", [override])
+    assert all(part in message for part in parts), message
