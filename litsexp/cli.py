@@ -17,8 +17,9 @@ from rich.console import Console
 from rich.table import Table
 
 from litsexp import __version__
-from litsexp.config import DataConfig, LitsexpError, StudyConfig, load_study
+from litsexp.config import DataConfig, LitsexpError, StudyConfig
 from litsexp.display import LiveDisplay, progress_bar
+from litsexp.studyfile import load_study
 
 if TYPE_CHECKING:
     from litsexp.data.store import Store
@@ -106,6 +107,8 @@ def study(
         console.print(f"best trial: {dict(search.iloc[0])}", highlight=False)
     console.print(f"report: {conclusion.report}", soft_wrap=True, highlight=False)
     console.print(f"runs:   litsexp ui  (MLflow experiment {session.name!r})", soft_wrap=True, highlight=False)
+    if session.trained_s:
+        console.print(_pace(session), highlight=False)
     if session.failures:
         for reason, names in _grouped(session.failures).items():
             console.print(f"{len(names)} failed: {reason}\n  " + "\n  ".join(names), style="red", soft_wrap=True)
@@ -167,7 +170,8 @@ def phantom(
 
     Example: `litsexp phantom data/my-phantom --patients 12 --seed 3`
     """
-    from litsexp.data.phantom import PhantomConfig, write_cohort
+    from litsexp.data.cohort import write_cohort
+    from litsexp.data.phantom import PhantomConfig
 
     with progress_bar(console, "phantom patients") as advance:
         write_cohort(directory, PhantomConfig(patients, seed, size), progress=advance)
@@ -246,7 +250,8 @@ def _store(asked: StudyConfig, stores: Path) -> Store:
 
 
 def _phantom(data: DataConfig, stores: Path) -> Path:
-    from litsexp.data.phantom import PhantomConfig, write_cohort
+    from litsexp.data.cohort import write_cohort
+    from litsexp.data.phantom import PhantomConfig
 
     config = PhantomConfig(data.patients, data.seed, max(PHANTOM_SIZE, data.size))
     directory = stores / f"phantom-{config.patients}-seed{config.seed}-{config.size}px"
@@ -262,6 +267,14 @@ def _data_config(directory: Path, size: int, slices: str) -> DataConfig:
     except ValidationError as error:
         problem = error.errors()[0]
         raise LitsexpError(f"--{problem['loc'][0]}: found {problem['input']!r}; {problem['msg'].lower()}") from None
+
+
+def _pace(session: Session) -> str:
+    """How long this session took, beside what its runs needed."""
+    needed_s = sum(session.trained_s)
+    runs, ratio = len(session.trained_s), session.wall_s / needed_s
+    minutes = f"{session.wall_s / 60:.1f} min for {runs} runs of {needed_s / 60:.1f} min together"
+    return f"time:   {minutes} (fit and evaluation): wall time is {ratio:.2f} of their sum"
 
 
 def _grouped(failures: Mapping[str, str]) -> dict[str, list[str]]:

@@ -1,4 +1,4 @@
-"""The study file as typed data: what is asked, which arms answer it, and which cells have to run.
+"""A study as typed data: what is asked, which arms answer it, and which cells have to run.
 
 A *study* asks a question and fixes its claims; an *arm* is one setting of every factor; a *cell* is an
 arm x fold x seed, that is one training run. Everything here is plain data: nothing reads a CT volume, nothing trains.
@@ -6,17 +6,25 @@ arm x fold x seed, that is one training run. Everything here is plain data: noth
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticKnownError
 
 Encoder = Literal["tf_efficientnet_lite0", "resnet18", "resnet34", "resnet50"]
 Window = Literal["liver", "custom", "wide", "notebook"]
@@ -36,7 +44,9 @@ Metric = Literal[
 METRICS: tuple[str, ...] = get_args(Metric)
 
 Level = bool | int | float | str
-Init = Annotated[str, Field(pattern=r"^(scratch|imagenet|shuffled|.+\.safetensors)$")]
+# a description stands in for pydantic's own words where a value is refused
+WEIGHTS = "scratch, imagenet, shuffled, or a file ending in .safetensors"
+Init = Annotated[str, Field(pattern=r"^(scratch|imagenet|shuffled|.+\.safetensors)$", description=WEIGHTS)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 
 RUN_KEY_FORMAT = 1  # raise it when the same settings would no longer train the same model
@@ -47,15 +57,23 @@ class LitsexpError(Exception):
 
 
 class Strict(BaseModel):
-    """Immutable, and a misspelt key is an error."""
+    """Immutable; a misspelt key is an error, and so is a boolean where a number belongs (pydantic would read 1)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="wrap")
+    @classmethod
+    def _a_boolean_is_no_number(cls, value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        checked = handler(value)
+        if isinstance(value, bool) and not isinstance(checked, bool):
+            raise PydanticKnownError("float_type")
+        return checked
 
 
 class DataConfig(Strict):
     """Which CT volumes, and how their slices are stored."""
 
-    cohort: str = "phantom"  # phantom, or a directory in LiTS layout
+    cohort: str = Field("phantom", min_length=1, description="phantom, or a directory in LiTS layout")
     patients: int = Field(30, ge=1)  # of the phantom
     seed: int = Field(0, ge=0)  # of the phantom
     size: int = Field(64, ge=32, le=512, multiple_of=32)  # pixels a side, after antialiased resize
@@ -74,14 +92,15 @@ class SplitConfig(Strict):
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
         holdout = (self.train is not None, self.test is not None)
+        expected = "expected folds (and valid), or all of train, valid and test"
         if self.folds is not None and any(holdout):
-            raise ValueError("found folds together with train/test; give folds and valid, or train, valid and test")
+            raise ValueError(f"found folds together with train/test; {expected}")
         if self.folds is None and not all(holdout):
-            raise ValueError("expected folds (and valid), or all of train, valid and test")
+            raise ValueError(f"found neither folds nor both train and test; {expected}")
         if self.train is not None and self.test is not None:
             total = self.train + self.valid + self.test
             if abs(total - 1) > 1e-6:
-                raise ValueError(f"train + valid + test = {total:g}; expected 1")
+                raise ValueError(f"found train + valid + test = {total:g}; expected 1")
         return self
 
     @property
@@ -112,14 +131,20 @@ class RunConfig(Strict):
     @model_validator(mode="after")
     def _phases(self) -> Self:
         if self.frozen_epochs > self.epochs:
-            raise ValueError(f"frozen_epochs = {self.frozen_epochs} is more than epochs = {self.epochs}")
+            raise ValueError(
+                f"frozen_epochs: found {self.frozen_epochs} with epochs = {self.epochs}; expected at most epochs"
+            )
         return self
+
+    def changed(self, levels: Mapping[str, Level]) -> RunConfig:
+        """These settings with some of them changed, and checked like any other; ValidationError names the setting."""
+        return RunConfig.model_validate({**self.model_dump(), **levels})
 
 
 class Claim(Strict):
     """One sentence that the runs can support or contradict: ``better`` scores higher than ``than`` in ``metric``."""
 
-    id: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    id: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", description="a short name of a-z, 0-9, - and _")
     says: str = Field(min_length=1)
     metric: Metric = "dice_tumor"
     factor: str
@@ -133,18 +158,25 @@ class Claim(Strict):
         """Changes when anything in the claim changes."""
         return digest(self.model_dump(mode="json"))
 
+    def typed(self, run: RunConfig) -> Claim:
+        """The same claim with its levels as the settings they become; a level that cannot be one stays."""
+        where = {factor: _typed(run, factor, level) for factor, level in self.where.items()}
+        better, than = (_typed(run, self.factor, level) for level in (self.better, self.than))
+        return self.model_copy(update={"better": better, "than": than, "where": where})
+
 
 class SearchConfig(Strict):
     """Only for ``design: search``: how many samples TPE draws, and the range of the learning rate."""
 
     trials: int = Field(20, ge=1)
-    lr: tuple[float, float] = (1e-4, 1e-2)
+    lr: tuple[float, float] = Field((1e-4, 1e-2), description="[low, high] with 0 < low < high")
 
-    @model_validator(mode="after")
-    def _range(self) -> Self:
-        if not 0 < self.lr[0] < self.lr[1]:
-            raise ValueError(f"lr = {list(self.lr)}; expected [low, high] with 0 < low < high")
-        return self
+    @field_validator("lr")
+    @classmethod
+    def _range(cls, lr: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < lr[0] < lr[1]:
+            raise ValueError(f"found {list(lr)}; expected [low, high] with 0 < low < high")
+        return lr
 
 
 class StudyConfig(Strict):
@@ -154,56 +186,73 @@ class StudyConfig(Strict):
     data: DataConfig = DataConfig()
     split: SplitConfig = SplitConfig(folds=3)
     design: Literal["ablation", "factorial", "search"] = "ablation"
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0,)
-    run: RunConfig = RunConfig()
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0, strict=True)], ...], Field(min_length=1)] = (0,)
+    run: RunConfig = Field(RunConfig(), description="keys such as epochs, lr")
     factors: dict[str, Annotated[tuple[Level, ...], Field(min_length=1)]] = {}
     search: SearchConfig | None = None
     claims: tuple[Claim, ...] = ()
 
+    @field_validator("factors")
+    @classmethod
+    def _type_levels(cls, factors: dict[str, tuple[Level, ...]], info: ValidationInfo) -> dict[str, tuple[Level, ...]]:
+        run: RunConfig | None = info.data.get("run")  # none: its own mistake is reported
+        if run is None:
+            return factors
+        return {f: tuple(getattr(run.changed({f: level}), f) for level in levels) for f, levels in factors.items()}
+
+    @field_validator("claims")
+    @classmethod
+    def _type_claims(cls, claims: tuple[Claim, ...], info: ValidationInfo) -> tuple[Claim, ...]:
+        run: RunConfig | None = info.data.get("run")
+        return claims if run is None else tuple(claim.typed(run) for claim in claims)
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"seeds = {list(self.seeds)}: each seed once")
+            raise ValueError(f"seeds: found {list(self.seeds)}; expected each seed once")
         for factor, levels in self.factors.items():
             self._check_factor(factor, levels)
-        if (self.search is not None) != (self.design == "search"):
-            raise ValueError("'search:' belongs to 'design: search', and 'design: search' needs it")
+        arms(self)  # every combination has to be a valid run
+        if self.design == "search" and self.search is None:
+            raise ValueError("search: missing; expected with design: search, for example search: {trials: 20}")
+        if self.design != "search" and self.search is not None:
+            raise ValueError(f"search: found with design: {self.design}; expected design: search, or no search")
         if self.claims and self.design == "search":
             raise ValueError(
-                "a search cannot test claims: its arms are chosen by their results; use ablation or factorial"
+                "claims: found with design: search, which cannot test claims (its arms are chosen by their results); "
+                "expected design: ablation or factorial"
             )
         ids = [claim.id for claim in self.claims]
         if len(set(ids)) < len(ids):
-            raise ValueError(f"claims: ids {ids} are not unique")
+            raise ValueError(f"claims: found ids {ids}; expected each id once")
         for claim in self.claims:
             self._check_claim(claim)
         return self
 
     def _check_factor(self, factor: str, levels: Sequence[Level]) -> None:
-        if factor not in RunConfig.model_fields:
-            raise ValueError(f"factors.{factor}: unknown factor; {_nearest(factor, RunConfig.model_fields)}")
-        for level in levels:
-            changed = self.with_levels({factor: level})
-            if self.design == "ablation" and changed == self.run:
-                raise ValueError(f"factors.{factor}: {level!r} is the baseline's own level; list only the changes")
         if len(set(levels)) < len(levels):
-            raise ValueError(f"factors.{factor}: {list(levels)} names a level twice")
+            raise ValueError(f"factors.{factor}: found {list(levels)}; expected each level once")
+        own = getattr(self.run, factor)
+        if self.design == "ablation" and own in levels:
+            raise ValueError(f"factors.{factor}: found {own!r}, the baseline's own level; expected only the changes")
 
     def _check_claim(self, claim: Claim) -> None:
         at = f"claims.{claim.id}"
+        varied = f"expected one of {', '.join(self.factors)}" if self.factors else "this design has no factors"
         for factor, level in [(claim.factor, claim.better), (claim.factor, claim.than), *claim.where.items()]:
             if factor not in self.factors:
-                raise ValueError(
-                    f"{at}: factor {factor!r} is not varied by this design; factors: {sorted(self.factors)}"
-                )
+                raise ValueError(f"{at}: found factor {factor!r}, which is not varied; {varied}")
             if level not in self.levels(factor):
-                raise ValueError(f"{at}: {factor} = {level!r} is not a level; expected one of {self.levels(factor)}")
+                raise ValueError(f"{at}: found {factor} = {level!r}; expected one of {self.levels(factor)}")
         if claim.better == claim.than:
-            raise ValueError(f"{at}: better and than are both {claim.better!r}")
+            raise ValueError(f"{at}: found better and than both {claim.better!r}; expected two levels")
         if claim.factor in claim.where:
-            raise ValueError(f"{at}: where fixes {claim.factor!r}, the factor under test")
+            raise ValueError(f"{at}: found {claim.factor!r} in where, the factor under test; expected other factors")
         if not contexts(self, claim):
-            raise ValueError(f"{at}: no two arms differ only in {claim.factor} under where = {claim.where}")
+            raise ValueError(
+                f"{at}: found where = {claim.where}, under which no two arms differ only in {claim.factor}; "
+                "expected no where, or design: factorial"
+            )
 
     def levels(self, factor: str) -> list[Level]:
         """The levels that arms of this design take; an ablation's baseline level comes first."""
@@ -211,12 +260,8 @@ class StudyConfig(Strict):
         return [getattr(self.run, factor), *listed] if self.design == "ablation" else listed
 
     def with_levels(self, levels: Mapping[str, Level]) -> RunConfig:
-        """The baseline with these levels, checked like the baseline itself; ValueError names the factor."""
-        try:
-            return RunConfig.model_validate({**self.run.model_dump(), **levels})
-        except ValidationError as error:
-            names = ".".join(levels)
-            raise ValueError(f"factors.{names}: {_first_problem(error, RunConfig)}") from None
+        """The baseline with these levels, checked like the baseline itself; ValidationError names the factor."""
+        return self.run.changed(levels)
 
 
 @dataclass(frozen=True)
@@ -264,12 +309,12 @@ def arms(study: StudyConfig) -> list[Arm]:
 
 def arm_of(study: StudyConfig, levels: Mapping[str, Level]) -> Arm:
     """The arm with these levels, named after them (``baseline`` where there are none)."""
-    name = ", ".join(f"{factor}={format_level(level)}" for factor, level in levels.items()) or "baseline"
+    name = ", ".join(f"{factor}={_label(study, factor, level)}" for factor, level in levels.items()) or "baseline"
     return Arm(name, study.with_levels(levels))
 
 
 def cells(study: StudyConfig) -> list[Cell]:
-    """Every cell of a fixed design, folds outermost so that a study cut short still compares all arms."""
+    """Every cell of a fixed design, by seed, then fold, then arm: a study cut short still compares all arms."""
     order = itertools.product(study.seeds, range(study.split.n_folds), arms(study))
     return [Cell(arm, fold, seed) for seed, fold, arm in order]
 
@@ -292,6 +337,22 @@ def format_level(level: Level) -> str:
     return Path(level).name if isinstance(level, str) else f"{level:g}" if isinstance(level, float) else str(level)
 
 
+def _label(study: StudyConfig, factor: str, level: Level) -> str:
+    """A level as an arm's name shows it: in full where another level of the factor looks the same."""
+    short = format_level(level)
+    alike = [other for other in study.levels(factor) if format_level(other) == short] if factor in study.factors else []
+    return short if len(alike) < 2 else str(level)
+
+
+def _typed(run: RunConfig, factor: str, level: Level) -> Level:
+    """The level as the setting it becomes: YAML reads 1e-4 as text, a learning rate is a number."""
+    try:
+        typed: Level = getattr(run.changed({factor: level}), factor)
+    except ValidationError:
+        return level
+    return typed
+
+
 def digest(content: object) -> str:
     """16 hex digits of the SHA-256 of canonical JSON."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
@@ -305,85 +366,3 @@ def file_sha256(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise LitsexpError(f"{path}: cannot be read ({error.strerror}); expected a file that exists") from None
-
-
-def load_study(path: Path, overrides: Sequence[str] = (), data: Path | None = None) -> StudyConfig:
-    """Read a study file, apply ``key.key=value`` overrides, point it at ``data``; LitsexpError in one line."""
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)  # noqa: S506 (a SafeLoader)
-    except OSError as error:
-        raise LitsexpError(f"{path}: cannot be read ({error.strerror}); expected a study file (YAML)") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise LitsexpError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
-        found = type(content).__name__
-        raise LitsexpError(f"{path}: found {found} at the top level; expected keys such as question, run, factors")
-    for override in overrides:
-        _apply(content, override)
-    if data is not None:
-        section = content.setdefault("data", {})
-        if isinstance(section, dict):
-            section["cohort"] = str(data)
-    try:
-        return StudyConfig.model_validate(content)
-    except ValidationError as error:
-        raise LitsexpError(f"{path}: {_first_problem(error, StudyConfig)}") from None
-
-
-def _apply(content: dict[str, Any], override: str) -> None:
-    """Set one dotted key of the raw study: ``run.epochs=3``, ``seeds=[0,1]``."""
-    key, equals, text = override.partition("=")
-    if not equals or not key.strip():
-        raise LitsexpError(f"--set {override}: expected KEY=VALUE, for example --set run.epochs=3")
-    *parents, last = key.strip().split(".")
-    for parent in parents:
-        content = content.setdefault(parent, {})
-        if not isinstance(content, dict):
-            raise LitsexpError(f"--set {override}: {parent!r} is not a section with keys of its own")
-    try:
-        content[last] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise LitsexpError(f"--set {override}: the value is not valid YAML: {' '.join(str(error).split())}") from None
-
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML takes the last of two equal keys in silence; a study file should not."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", node.start_mark)
-        return dict(super().construct_mapping(node, deep))
-
-
-def _first_problem(error: ValidationError, model: type[BaseModel]) -> str:
-    """The first of pydantic's complaints as one line: field, what was found, what was expected."""
-    problem = error.errors()[0]
-    where = ".".join(str(part) for part in problem["loc"] if part not in ("function-after", "constrained-str"))
-    if problem["type"] == "extra_forbidden":
-        return f"{where}: unknown key; {_nearest(str(problem['loc'][-1]), _fields_at(model, problem['loc'][:-1]))}"
-    message = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "value_error":
-        return f"{where}: {message}" if where and not message.startswith(("claims.", "factors.")) else message
-    if problem["type"] == "missing":
-        return f"{where}: missing; a value is required"
-    if where.startswith("init"):
-        message = "expected scratch, imagenet, shuffled, or a file ending in .safetensors"
-    return f"{where}: found {problem['input']!r}; {message[0].lower()}{message[1:]}"
-
-
-def _fields_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> Iterator[str]:
-    """Names of the fields that a section of the study file may have."""
-    for part in loc:
-        field = model.model_fields.get(str(part))
-        for candidate in (field.annotation, *get_args(field.annotation)) if field else ():
-            if isinstance(candidate, type) and issubclass(candidate, BaseModel):
-                model = candidate
-    return iter(model.model_fields)
-
-
-def _nearest(word: str, known: Iterator[str] | Mapping[str, object]) -> str:
-    names = list(known)
-    close = difflib.get_close_matches(word, names, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"expected one of {', '.join(names)}"

@@ -17,8 +17,8 @@ from litsexp.config import (
     cells,
     contexts,
     differing_fields,
-    load_study,
 )
+from litsexp.studyfile import load_study
 
 # another valid value of every setting; a setting that is added to RunConfig has to be added here
 OTHER = {
@@ -126,6 +126,26 @@ def test_a_holdout_has_one_fold():
 def test_no_two_cells_of_a_study_have_one_key():
     its = cells(factorial(seeds=[0, 1]))
     assert len({cell.run_key(SPLIT, "abc") for cell in its}) == len(its) == 24
+
+
+def test_levels_become_the_settings_they_set():
+    claim = {**CLAIM, "factor": "lr", "better": "1e-4", "than": 0.001, "where": {"dice_weight": "0"}}
+    its = study(design="factorial", factors={"lr": ["1e-4", "0.001", "find"], "dice_weight": [0]}, claims=[claim])
+    assert its.factors == {"lr": (1e-4, 1e-3, "find"), "dice_weight": (0.0,)}
+    assert [type(level) for level in its.factors["dice_weight"]] == [float]
+    assert (its.claims[0].better, its.claims[0].than, its.claims[0].where) == (1e-4, 1e-3, {"dice_weight": 0.0})
+    assert [(a.run.lr, b.run.lr) for a, b in contexts(its, its.claims[0])] == [(1e-4, 1e-3)]
+
+
+def test_levels_that_look_alike_are_named_in_full():
+    files = ["a/x.safetensors", "b/x.safetensors", "c/y.safetensors"]
+    names = [arm.name for arm in arms(study(factors={"init": files}))]
+    assert names == ["baseline", "init=a/x.safetensors", "init=b/x.safetensors", "init=y.safetensors"]
+    rates = [0.00012345671, 0.00012345672]
+    names = [arm.name for arm in arms(study(factors={"lr": rates}, run={"init": "a/x.safetensors"}))]
+    assert names == ["baseline", "lr=0.00012345671", "lr=0.00012345672"]
+    beside_baseline = study(factors={"init": ["b/x.safetensors"]}, run={"init": "a/x.safetensors"})
+    assert arms(beside_baseline)[1].name == "init=b/x.safetensors"
 
 
 # identity of a run
@@ -243,16 +263,29 @@ def with_claim(**changes):
         ("run: {zzz: 1}", ["run.zzz", "unknown key", "expected one of encoder, init"]),
         ("run: {encoder: resnet5}", ["run.encoder", "found 'resnet5'", "'resnet18'"]),
         ("run: {init: imagnet}", ["run.init", "found 'imagnet'", "safetensors"]),
-        ("run: {lr: fast}", ["run.lr", "found 'fast'"]),
-        ("run: {lr: -1}", ["run.lr", "found -1", "greater than 0"]),
-        ("run: {epochs: 2.5}", ["run.epochs", "found 2.5", "integer"]),
+        ("run: {lr: fast}", ["run.lr", "found 'fast'; expected a number or 'find'"]),
+        ("run: {lr: -1}", ["run.lr: found -1; expected more than 0 or 'find'"]),
+        ("run: {epochs: 2.5}", ["run.epochs", "found 2.5", "whole number"]),
         ("run: {weight_decay: .nan}", ["run.weight_decay", "found nan", "finite"]),
-        ("run: {epochs: 2, frozen_epochs: 3}", ["run", "frozen_epochs = 3", "epochs = 2"]),
+        ("run: {epochs: 2, frozen_epochs: 3}", ["run: frozen_epochs: found 3 with epochs = 2", "at most"]),
         ("run: [1]", ["run", "found [1]"]),
+        ("run: {lr: true}", ["run.lr: found True; expected a number"]),
+        ("run: {epochs: true}", ["run.epochs: found True; expected a number"]),
+        ("run: {dice_weight: yes}", ["run.dice_weight: found True; expected a number"]),
+        ("run: {steps_per_epoch: 0}", ["run.steps_per_epoch: found 0; expected at least 1"]),
+        ("run: {channels_last: [1]}", ["run.channels_last: found [1]; expected true or false"]),
+        ("run: 3", ["run: found 3; expected keys such as epochs, lr"]),
+        ("run:", ["run: found nothing; expected keys such as epochs, lr"]),
+        ("run: {1: 2}", ["run.1: unknown key"]),
+        ("data: 3", ["data: found 3; expected keys such as cohort, patients"]),
+        ("data: {cohort: ''}", ["data.cohort: found ''; expected phantom, or a directory"]),
         ("data: {size: 65}", ["data.size", "found 65", "multiple of 32"]),
         ("data: {slice: all}", ["data.slice", "did you mean 'slices'?"]),
         ("design: abltion", ["design", "found 'abltion'", "'ablation'"]),
-        ("seeds: []", ["seeds", "found []"]),
+        ("seeds: []", ["seeds: found []; expected at least one"]),
+        ("seeds: 0", ["seeds: found 0; expected a list, for example [0]"]),
+        ("seeds: [x]", ["seeds.0: found 'x'; expected a whole number"]),
+        ("seeds: [true]", ["seeds.0: found True; expected a whole number"]),
         ("seeds: [1, 1]", ["seeds", "[1, 1]", "once"]),
         ("split: {folds: 3, train: 0.7}", ["split", "folds together with train/test"]),
         ("split: {train: 0.7, valid: 0.15}", ["split", "expected folds"]),
@@ -269,19 +302,34 @@ def test_a_mistake_in_a_section_is_named(error_of, text, parts):
 @pytest.mark.parametrize(
     ("text", "parts"),
     [
-        ("factors: {inti: [scratch]}", ["factors.inti", "unknown factor", "did you mean 'init'?"]),
+        ("factors: {inti: [scratch]}", ["factors.inti", "unknown key", "did you mean 'init'?"]),
         ("factors: {window: [livr]}", ["factors.window", "found 'livr'", "'liver'"]),
         ("factors: {init: [random]}", ["factors.init", "found 'random'", "expected scratch, imagenet"]),
         ("factors: {dice_weight: [2]}", ["factors.dice_weight", "found 2"]),
         ("factors: {lr: [fast]}", ["factors.lr", "found 'fast'"]),
+        ("factors: {lr: [fast]}", ["factors.lr: found 'fast'; expected a number or 'find'"]),
+        ("factors: {epochs: [true]}", ["factors.epochs: found True; expected a number"]),
         ("factors: {window: []}", ["factors.window", "found []"]),
-        ("factors: {window: [liver, liver]}", ["factors.window", "twice"]),
-        ("factors: {window: [notebook]}", ["factors.window", "'notebook' is the baseline's own level"]),
-        ("factors: {frozen_epochs: [9]}", ["factors.frozen_epochs", "more than epochs = 6"]),
-        ("search: {trials: 3}", ["'search:' belongs to 'design: search'"]),
-        ("design: search", ["'search:' belongs to 'design: search'"]),
-        ("design: search\nsearch: {lr: [0.1, 0.01]}", ["search", "lr = [0.1, 0.01]", "low < high"]),
-        (f"design: search\nsearch: {{trials: 3}}\n{with_claim()}", ["a search cannot test claims"]),
+        ("factors: {window: liver}", ["factors.window: found 'liver'; expected a list, for example [liver]"]),
+        ("factors: {window: [[1]]}", ["factors.window.0: found [1]; expected true or false, a whole number"]),
+        ("factors: {dice_weight: [0.0, '0']}", ["factors.dice_weight: found [0.0, 0.0]", "each level once"]),
+        ("factors: {lr: [1e-3]}", ["factors.lr: found 0.001, the baseline's own level"]),
+        (
+            "design: factorial\nfactors: {epochs: [6, 2], frozen_epochs: [0, 3]}",
+            ["frozen_epochs: found 3 with epochs = 2"],
+        ),
+        ("search: 3", ["search: found 3; expected keys such as trials, lr"]),
+        ("design: search\nsearch: {lr: [1]}", ["search.lr: found [1]; expected [low, high]"]),
+        ("factors: {window: [liver, liver]}", ["factors.window: found ['liver', 'liver']", "each level once"]),
+        ("factors: {window: [notebook]}", ["factors.window", "'notebook', the baseline's own level"]),
+        ("factors: {frozen_epochs: [9]}", ["factors: frozen_epochs: found 9 with epochs = 6", "at most"]),
+        ("search: {trials: 3}", ["search: found with design: ablation", "expected design: search"]),
+        ("design: search", ["search: missing; expected with design: search"]),
+        ("design: search\nsearch: {lr: [0.1, 0.01]}", ["search.lr: found [0.1, 0.01]", "low < high"]),
+        (
+            f"design: search\nsearch: {{trials: 3}}\n{with_claim()}",
+            ["claims: found with design: search", "cannot test claims"],
+        ),
     ],
 )
 def test_a_mistake_in_the_design_is_named(error_of, text, parts):
@@ -293,15 +341,18 @@ def test_a_mistake_in_the_design_is_named(error_of, text, parts):
 @pytest.mark.parametrize(
     ("changes", "parts"),
     [
-        ({"factor": "augment"}, ["claims.window", "'augment' is not varied by this design", "['init', 'window']"]),
-        ({"better": "livr"}, ["claims.window", "window = 'livr' is not a level", "['notebook', 'liver']"]),
+        ({"factor": "augment"}, ["claims.window", "'augment', which is not varied", "expected one of window, init"]),
+        ({"better": "livr"}, ["claims.window", "found window = 'livr'", "['notebook', 'liver']"]),
         ({"than": "liver"}, ["claims.window", "both 'liver'"]),
         ({"than": None}, ["claims.0.than", "missing"]),
         ({"metric": "dice_tumour"}, ["claims.0.metric", "found 'dice_tumour'", "dice_tumor"]),
         ({"margn": 0.1}, ["claims.0.margn", "unknown key", "did you mean 'margin'?"]),
-        ({"id": "Not an id"}, ["claims.0.id", "found 'Not an id'"]),
+        ({"id": "Not an id"}, ["claims.0.id: found 'Not an id'; expected a short name of a-z"]),
+        ({"better": "{}"}, ["claims.0.better: found {}; expected true or false, a whole number, a number or text"]),
+        ({"margin": "true"}, ["claims.0.margin: found True; expected a number"]),
+        ({"where": 3}, ["claims.0.where: found 3; expected keys such as"]),
         ({"where": "{window: liver}"}, ["claims.window", "the factor under test"]),
-        ({"where": "{augment: none}"}, ["claims.window", "'augment' is not varied"]),
+        ({"where": "{augment: none}"}, ["claims.window", "'augment', which is not varied"]),
         ({"where": "{init: scratch}"}, ["claims.window", "no two arms differ only in window"]),
     ],
 )
@@ -311,10 +362,20 @@ def test_a_mistake_in_a_claim_is_named(error_of, changes, parts):
     assert all(part in message for part in parts), message
 
 
+def test_a_claim_needs_factors(error_of):
+    claims = "question: q\nclaims: [{id: a, says: s, factor: window, better: liver, than: wide}]"
+    assert error_of(claims) == "claims.a: found factor 'window', which is not varied; this design has no factors"
+
+
+@pytest.mark.parametrize("value", ["3", "{id: a}"])
+def test_claims_are_a_list(error_of, value):
+    assert error_of(f"question: q\nclaims: {value}").endswith("; expected a list")
+
+
 def test_claims_have_ids_of_their_own(error_of):
     text = "question: q\nfactors: {window: [liver]}\nclaims:\n"
     one = "  - {id: same, says: s, factor: window, better: liver, than: notebook}\n"
-    assert "['same', 'same'] are not unique" in error_of(text + one + one)
+    assert "['same', 'same']; expected each id once" in error_of(text + one + one)
 
 
 @pytest.mark.parametrize(
@@ -322,9 +383,17 @@ def test_claims_have_ids_of_their_own(error_of):
     [
         ("question: q\nrun: {epochs: 3}\nrun: {epochs: 4}\n", ["not valid YAML", "key 'run' stands twice"]),
         ("question: q\nrun: {epochs: 3, epochs: 4}\n", ["key 'epochs' stands twice", "line 2"]),
-        ("question: [\n", ["not valid YAML"]),
-        ("- question\n", ["found list at the top level"]),
-        ("", ["top level"]),
+        (
+            "question: q\nrun:\n  epochs: 3\n  lr: 1\n  epochs: 4\n",
+            ["not valid YAML: line 5: key 'epochs' stands twice"],
+        ),
+        ("question: [\n", ["not valid YAML: line 2: "]),
+        ("question: 2024-13-45\n", ["not valid YAML: month must be"]),
+        ("question: \x07\n", ["not valid YAML: special characters"]),
+        ("# nothing\n", ["the file is empty; expected keys such as question, run, factors"]),
+        ("1: 2\nquestion: q\n", ["1: unknown key"]),
+        ("- question\n", ["found a list at the top level"]),
+        ("", ["the file is empty"]),
         ("run: {}\n", ["question", "missing"]),
         ("question: ''\n", ["question", "found ''"]),
     ],
@@ -332,6 +401,32 @@ def test_claims_have_ids_of_their_own(error_of):
 def test_a_file_that_is_no_study_is_named(error_of, text, parts):
     message = error_of(text)
     assert all(part in message for part in parts), message
+    assert "unicode string" not in message
+    assert "^" not in message
+
+
+def test_merge_keys_copy_a_claim(tmp_path):
+    path = tmp_path / "study.yaml"
+    path.write_text(
+        "question: q\nfactors: {window: [liver, wide]}\nclaims:\n"
+        "  - &first {id: a, says: It helps., factor: window, better: liver, than: notebook}\n"
+        "  - &second {<<: *first, id: b, better: wide}\n"
+        "  - {<<: *second, id: c, metric: dice_liver}\n",
+        encoding="utf-8",
+    )
+    its = load_study(path).claims
+    assert [(claim.id, claim.better, claim.metric) for claim in its] == [
+        ("a", "liver", "dice_tumor"),
+        ("b", "wide", "dice_tumor"),
+        ("c", "wide", "dice_liver"),
+    ]
+
+
+def test_an_empty_section_takes_overrides(tmp_path):
+    path = tmp_path / "study.yaml"
+    path.write_text("question: q\nrun:\ndata:\n", encoding="utf-8")
+    its = load_study(path, ["run.epochs=3"], Path("/ct"))
+    assert (its.run.epochs, its.data.cohort) == (3, "/ct")
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path):
@@ -347,8 +442,12 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
     [
         ("run.epochs", ["--set run.epochs:", "expected KEY=VALUE"]),
         ("=3", ["--set =3:", "expected KEY=VALUE"]),
+        (".=3", ["--set .=3: expected KEY=VALUE"]),
+        ("run..x=3", ["--set run..x=3: expected KEY=VALUE"]),
+        ("run={lr: 1, lr: 2}", ["--set run={lr: 1, lr: 2}:", "key 'lr' stands twice"]),
+        ("run.epochs=", ["run.epochs: found nothing; expected a whole number"]),
         ("run.epochs=[", ["--set run.epochs=[:", "not valid YAML"]),
-        ("question.x=1", ["--set question.x=1:", "'question' is not a section"]),
+        ("question.x=1", ["--set question.x=1:", "found a value at 'question'", "expected a section"]),
         ("run.epoch=3", ["run.epoch", "did you mean 'epochs'?"]),
         ("run.epochs=many", ["run.epochs", "found 'many'"]),
         ("run=3", ["run", "found 3"]),

@@ -8,47 +8,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
-import multiprocessing
 import os
 import shutil
-import signal
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, BinaryIO, Self, TypeVar
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 from filelock import FileLock
-from numpy.lib.format import write_array_header_1_0
 from numpy.typing import NDArray
 
 from litsexp.config import DataConfig, LitsexpError, digest
-from litsexp.data.ct import HU_MIN, Case, count_slices, find_cases, read_case
-
-logger = logging.getLogger(__name__)
+from litsexp.data.convert import COLUMNS, PIXELS, Part, convert_all, new_array, part_path
+from litsexp.data.ct import Case, count_slices, find_cases
 
 STORE_FORMAT = 1  # raise it when the same input would be stored differently
-COLUMNS: Mapping[str, str] = {  # of the index; liver_pixels counts label >= 1, tumor_pixels label 2, as stored
-    "case": "<i8",
-    "z": "<i8",  # slice number in RAS orientation, 0 the most inferior one of the volume
-    "liver_pixels": "<i8",
-    "tumor_pixels": "<i8",
-    "spacing_x_mm": "<f8",  # between columns, after the resize
-    "spacing_y_mm": "<f8",  # between rows, after the resize
-    "spacing_z_mm": "<f8",
-}
-_PIXELS: Mapping[str, str] = {"hu": "<i2", "labels": "|u1"}
-_BATCH = 16  # slices resized at once
 _MOST_PROCESSES = 8  # each holds a volume: up to 0.8 GB in LiTS
-_T = TypeVar("_T", bound=np.generic)
-_THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +45,7 @@ class Store:
         try:
             about = json.loads((directory / "store.json").read_text(encoding="utf-8"))
             index = pd.read_parquet(directory / "slices.parquet")
-            arrays = {name: np.load(directory / f"{name}.npy", mmap_mode="r") for name in _PIXELS}
+            arrays = {name: np.load(directory / f"{name}.npy", mmap_mode="r") for name in PIXELS}
             _check(about, index, arrays)
             return cls(directory, str(about["fingerprint"]), index, arrays["hu"], arrays["labels"])
         except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
@@ -104,18 +82,6 @@ class Store:
         return rows
 
 
-@dataclass(frozen=True)
-class _Part:
-    """One converted case: its pixels lie in ``case-N-hu.npy`` and ``case-N-labels.npy`` until they are joined."""
-
-    case: int
-    rows: dict[str, list[int] | list[float]]
-    clipped_voxels: int
-
-
-_Outcome = _Part | tuple[int, str]  # or the case number and why it is refused
-
-
 def prepare(
     root: Path,
     stores: Path,
@@ -145,7 +111,7 @@ def prepare(
                 try:
                     temporary.mkdir()
                     _check_disk(stores, cases, data)
-                    parts = _convert_all(cases, data, temporary, processes or _usable_cpus(), progress)
+                    parts = convert_all(cases, data, temporary, processes or _usable_cpus(), progress)
                     _join(parts, temporary, settings, inputs)
                     temporary.rename(directory)
                 finally:
@@ -158,45 +124,6 @@ def prepare(
     return Store.open(directory)
 
 
-def resize_weights(size_in: int, size_out: int) -> NDArray[np.float64]:
-    """Weights (size_out, size_in) of a resize along one axis: whole numbers, every row with the same sum.
-
-    Shrinking is exact area averaging: the overlap of output and input pixels, in units of 1/size_out input pixel.
-    Enlarging is linear between pixel centres. Whole numbers make every sum exact in float64, so results do not
-    depend on the processor or its libraries.
-    """
-    output, input_ = np.arange(size_out)[:, None], np.arange(size_in)[None, :]
-    if size_out <= size_in:
-        left = np.maximum(output * size_in, input_ * size_out)
-        right = np.minimum((output + 1) * size_in, (input_ + 1) * size_out)
-        return np.asarray(np.maximum(right - left, 0), np.float64)
-    center = np.clip((2 * output + 1) * size_in - size_out, 0, 2 * size_out * (size_in - 1))
-    return np.asarray(np.maximum(2 * size_out - np.abs(center - 2 * size_out * input_), 0), np.float64)
-
-
-def resize_hu(images: NDArray[np.int16], size: int) -> NDArray[np.int16]:
-    """Square slices (n, side, side) in HU to (n, size, size): weighted means, rounded half to even."""
-    weights = resize_weights(images.shape[-1], size)
-    return np.asarray(np.rint(_weighted(images, weights) / weights[0].sum() ** 2), np.int16)
-
-
-def resize_labels(labels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """Square slices (n, side, side) of labels 0, 1, 2 to (n, size, size): the label with the largest area wins.
-
-    Ties go to the higher label, so that a tumor pixel is lost only where another label really covers more of it.
-    """
-    weights = resize_weights(labels.shape[-1], size)
-    liver, tumor = _weighted(labels == 1, weights), _weighted(labels == 2, weights)
-    background = weights[0].sum() ** 2 - liver - tumor
-    rest = np.where(liver >= background, 1, 0)
-    return np.where(tumor >= np.maximum(liver, background), 2, rest).astype(np.uint8)
-
-
-def _weighted(images: NDArray[Any], weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    result: NDArray[np.float64] = weights @ images.astype(np.float64) @ weights.T
-    return result
-
-
 def _check(about: dict[str, Any], index: pd.DataFrame, arrays: Mapping[str, NDArray[Any]]) -> None:
     """ValueError unless the files of a store belong together."""
     if about["format"] != STORE_FORMAT:
@@ -206,7 +133,7 @@ def _check(about: dict[str, Any], index: pd.DataFrame, arrays: Mapping[str, NDAr
     expected = (int(about["slices"]), int(about["settings"]["size"]), int(about["settings"]["size"]))
     if len(index) != expected[0]:
         raise ValueError(f"{len(index)} index rows, expected {expected[0]}")
-    for name, dtype in _PIXELS.items():
+    for name, dtype in PIXELS.items():
         array = arrays[name]
         if array.shape != expected or array.dtype != np.dtype(dtype):
             raise ValueError(f"{name}.npy holds {array.shape} {array.dtype}, expected {expected} {np.dtype(dtype)}")
@@ -251,148 +178,17 @@ def _slices_or_none(case: Case) -> int:
         return 0  # its conversion will say what is wrong, together with the other cases
 
 
-def _convert_all(
-    cases: Sequence[Case],
-    data: DataConfig,
-    temporary: Path,
-    processes: int,
-    progress: Callable[[int, int], None] | None,
-) -> list[_Part]:
-    """Convert every case, then raise the first refusal by case number, or return the parts in case order."""
-    convert = partial(_try_convert, size=data.size, slices=data.slices, temporary=temporary)
-    parts: list[_Part] = []
-    refused: dict[int, str] = {}
-    with closing(_outcomes(cases, convert, min(processes, len(cases)))) as outcomes:
-        for done, outcome in enumerate(outcomes, start=1):
-            if isinstance(outcome, _Part):
-                parts.append(outcome)
-            else:
-                refused[outcome[0]] = outcome[1]
-            if progress is not None:
-                progress(done, len(cases))
-    if refused:
-        first, *others = sorted(refused)
-        also = f" ({len(others)} more refused: {', '.join(map(str, others[:10]))})" if others else ""
-        raise LitsexpError(refused[first] + also)
-    return sorted(parts, key=lambda part: part.case)
-
-
-def _outcomes(
-    cases: Sequence[Case], convert: Callable[[Case], _Outcome], processes: int
-) -> Generator[_Outcome, None, None]:
-    """Results in any order, inline or from spawned processes."""
-    if processes <= 1:
-        yield from map(convert, cases)
-        return
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_die_on_interrupt)
-    try:
-        with _one_thread_each():
-            futures = [pool.submit(convert, case) for case in cases]
-        for future in as_completed(futures):
-            yield future.result()
-    except BrokenProcessPool:
-        raise LitsexpError(
-            f"a process that converts CT volumes died, perhaps for lack of memory; found {processes} processes; "
-            "run with fewer"
-        ) from None
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _die_on_interrupt() -> None:
-    """Ctrl-C ends a worker at once and in silence; the parent cleans up."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-@contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Processes started here use one BLAS thread each: they are as many as the CPUs already."""
-    before = {name: os.environ.get(name) for name in _THREADS}
-    os.environ.update(dict.fromkeys(_THREADS, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
-def _try_convert(case: Case, size: int, slices: str, temporary: Path) -> _Outcome:
-    try:
-        return _convert(case, size, slices, temporary)
-    except LitsexpError as error:
-        return case.number, str(error)
-
-
-def _convert(case: Case, size: int, slices: str, temporary: Path) -> _Part:
-    """Read, orient, pad, resize and write one case."""
-    volume = read_case(case)
-    stored = np.arange(volume.hu.shape[2])
-    if slices == "liver":
-        stored = np.flatnonzero(volume.labels.max(axis=(0, 1)))
-        if not stored.size:
-            raise LitsexpError(
-                f"{case.segmentation}: case {case.number} has no liver; expected label 1 or 2 in some slice; "
-                "leave the case out, or set data.slices to all"
-            )
-    shape = (len(stored), size, size)
-    liver_pixels: list[int] = []
-    tumor_pixels: list[int] = []
-    hu_path, labels_path = (_part(temporary, case.number, name) for name in _PIXELS)
-    with _new(hu_path, _PIXELS["hu"], shape) as hu_file, _new(labels_path, _PIXELS["labels"], shape) as labels_file:
-        for start in range(0, len(stored), _BATCH):
-            batch = stored[start : start + _BATCH]
-            hu_file.write(resize_hu(_pictures(volume.hu, batch, HU_MIN), size).astype(_PIXELS["hu"]).data)
-            labels = resize_labels(_pictures(volume.labels, batch, 0), size)
-            labels_file.write(labels.data)
-            liver_pixels += np.count_nonzero(labels, axis=(1, 2)).tolist()
-            tumor_pixels += np.count_nonzero(labels == 2, axis=(1, 2)).tolist()
-    scale = max(volume.hu.shape[:2]) / size
-    spacing_mm = (volume.spacing_mm[0] * scale, volume.spacing_mm[1] * scale, volume.spacing_mm[2])
-    columns: list[list[int] | list[float]] = [
-        [case.number] * len(stored),
-        stored.tolist(),
-        liver_pixels,
-        tumor_pixels,
-        *([mm] * len(stored) for mm in spacing_mm),
-    ]
-    return _Part(case.number, dict(zip(COLUMNS, columns, strict=True)), volume.clipped)
-
-
-def _part(temporary: Path, case: int, name: str) -> Path:
-    return temporary / f"case-{case}-{name}.npy"
-
-
-def _new(path: Path, dtype: str, shape: tuple[int, ...]) -> BinaryIO:
-    """A .npy file to write pixels to in order: on a full disk, unlike a memory map, that is an error and no crash."""
-    file = path.open("wb")
-    write_array_header_1_0(file, {"descr": dtype, "fortran_order": False, "shape": shape})
-    return file
-
-
-def _pictures(voxels: NDArray[_T], stored: NDArray[np.int64], fill: int) -> NDArray[_T]:
-    """RAS voxels (x, y, z) to square slices (n, row, column): anterior on top, the patient's right on the left."""
-    slices = voxels[::-1, ::-1, stored].transpose(2, 1, 0)
-    side = max(slices.shape[1:])
-    before = [(side - n) // 2 for n in slices.shape[1:]]
-    padding = [(0, 0), *((b, side - n - b) for b, n in zip(before, slices.shape[1:], strict=True))]
-    return np.pad(slices, padding, constant_values=fill)
-
-
-def _join(parts: Sequence[_Part], temporary: Path, settings: dict[str, Any], inputs: list[dict[str, Any]]) -> None:
+def _join(parts: Sequence[Part], temporary: Path, settings: dict[str, Any], inputs: list[dict[str, Any]]) -> None:
     """Stream the parts into one array each, in case order, and write the index and store.json."""
     index = pd.DataFrame(
         {name: np.concatenate([np.asarray(p.rows[name], dtype) for p in parts]) for name, dtype in COLUMNS.items()}
     )
     content = hashlib.sha256(json.dumps({"settings": settings, "slices": len(index)}, sort_keys=True).encode())
-    for name, dtype in _PIXELS.items():
+    for name, dtype in PIXELS.items():
         shape = (len(index), settings["size"], settings["size"])
-        with _new(temporary / f"{name}.npy", dtype, shape) as joined:
+        with new_array(temporary / f"{name}.npy", dtype, shape) as joined:
             for part in parts:
-                path = _part(temporary, part.case, name)
+                path = part_path(temporary, part.case, name)
                 pixels = np.load(path, mmap_mode="r")
                 joined.write(pixels)
                 content.update(pixels)

@@ -15,7 +15,9 @@ from litsexp.data.splits import Split
 from litsexp.data.store import Store
 from litsexp.evaluation.cases import trivial_cases
 from litsexp.evidence.claims import Verdict, judge
-from litsexp.evidence.report import Evidence, Picture, write_report, write_tables
+from litsexp.evidence.material import Evidence, Picture
+from litsexp.evidence.report import write_report
+from litsexp.evidence.tables import write_tables
 from litsexp.study.tracking import Results, versions
 
 if TYPE_CHECKING:

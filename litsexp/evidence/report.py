@@ -1,4 +1,4 @@
-"""A study's evidence as one self-contained HTML file, and as tables for papers (CSV, LaTeX).
+"""A study's evidence as one self-contained HTML file.
 
 No scripts, no external resources, no dates: the same evidence gives the same bytes.
 """
@@ -12,7 +12,6 @@ import os
 import re
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,42 +21,15 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from litsexp.config import StudyConfig, arms, cells
-from litsexp.evidence import figures, stats
-from litsexp.evidence.claims import Verdict, digits_for, metric_words, patient_means, plain
+from litsexp.evidence import figures
+from litsexp.evidence.claims import Verdict, digits_for, metric_words, plain
+from litsexp.evidence.material import Evidence, Picture
+from litsexp.evidence.tables import arm_scores
 
-MAIN_METRICS = ("dice_tumor", "dice_liver", "sensitivity_tumor", "precision_tumor", "foreground_acc", "pixel_acc")
 PICTURE_BYTES = 2_000_000  # of PNG in a report; what is over stays in MLflow
 RUN_COLUMNS = ("arm", "fold", "seed", "status", "reason", "minutes", "best_epoch", "epochs", "lr")
 BEST_TRIALS = 10
 FAILING = 0.1  # overlap below which an arm does not segment
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A PNG with its words."""
-
-    title: str
-    caption: str
-    png: bytes
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """All that a report shows. Tables are long: a row a case and cell, an epoch and metric, a run, a trial."""
-
-    name: str
-    study: StudyConfig
-    cohort: str  # "phantom, 30 patients, seed 0"
-    verdicts: Sequence[Verdict]
-    cases: pd.DataFrame  # arm, fold, seed, case, a column a metric, tp_tumor, fp_tumor, fn_tumor (pixels)
-    curves: pd.DataFrame  # arm, fold, seed, epoch, metric (train/loss, valid/dice_tumor ...), value
-    runs: pd.DataFrame  # arm, fold, seed, status (FINISHED | FAILED), reason, minutes, best_epoch, epochs, lr
-    trivial: pd.DataFrame  # predictor (all background | liver everywhere), case, a column a metric
-    split: pd.DataFrame  # case, test_fold (-1: never tested), liver_pixels, tumor_pixels, slices, spacing
-    pictures: Sequence[Picture] = ()
-    facts: dict[str, str] | None = None  # versions, digests, fingerprint, device, where MLflow is, command
-    search: pd.DataFrame | None = None  # params, value, state; only of ``design: search``
-    notes: Sequence[str] = ()
 
 
 def write_report(evidence: Evidence, path: Path) -> Path:
@@ -74,84 +46,6 @@ def write_report(evidence: Evidence, path: Path) -> Path:
             Path(temporary).unlink()
         raise
     return path
-
-
-def verdict_table(verdicts: Sequence[Verdict]) -> pd.DataFrame:
-    """A row a claim, numbers unrounded."""
-    rows = [
-        {
-            "claim": verdict.claim.id,
-            "metric": verdict.claim.metric,
-            "better": verdict.comparison[0],
-            "than": verdict.comparison[1],
-            "margin": verdict.claim.margin,
-            "effect": verdict.effect,
-            "low": verdict.low,
-            "high": verdict.high,
-            "p": verdict.p,
-            "p_adjusted": verdict.p_adjusted,
-            "superiority": verdict.superiority,
-            "patients": verdict.n_patients,
-            "undefined": verdict.n_undefined,
-            "missing": verdict.n_missing,
-            "better_mean": verdict.better_mean,
-            "than_mean": verdict.than_mean,
-            "verdict": verdict.verdict,
-            "substantial": verdict.substantial,
-            "patients_needed": verdict.patients_needed,
-            "post_hoc": verdict.post_hoc,
-            "says": verdict.claim.says,
-            "sentence": verdict.sentence,
-        }
-        for verdict in verdicts
-    ]
-    return pd.DataFrame(rows).astype({"patients_needed": "Int64"}) if rows else pd.DataFrame()
-
-
-def arm_scores(cases: pd.DataFrame, metrics: Sequence[str], by: str = "arm", order: Sequence[str] = ()) -> pd.DataFrame:
-    """Mean over patients and its 95 % bootstrap interval: ``arm, metric, mean, low, high, patients``, long.
-
-    A patient's seeds are averaged first; undefined scores are left out, so ``patients`` may differ between metrics.
-    """
-    rows = []
-    for arm in (order or sorted(cases[by].unique())) if len(cases) else ():
-        one = cases[cases[by] == arm].assign(**{name: 0 for name in ("fold", "seed") if name not in cases})
-        means = patient_means(one, [m for m in metrics if m in cases])
-        for metric in means.columns:
-            values = means[metric].dropna().to_numpy(dtype=np.float64)
-            mean, low, high = stats.bootstrap_mean(values, np.random.default_rng(0))
-            rows.append({by: arm, "metric": metric, "mean": mean, "low": low, "high": high, "patients": len(values)})
-    return pd.DataFrame(rows, columns=[by, "metric", "mean", "low", "high", "patients"])
-
-
-def write_tables(evidence: Evidence, directory: Path) -> list[Path]:
-    """``verdicts`` and ``arms`` as .csv (numbers unrounded) and .tex (booktabs, rounded); returns the four paths."""
-    directory.mkdir(parents=True, exist_ok=True)
-    verdicts = verdict_table(evidence.verdicts)
-    scores = arm_scores(evidence.cases, _metrics(evidence), order=_arm_names(evidence))
-    paper = [
-        {
-            "Claim": v.claim.id,
-            "Comparison": " vs. ".join(v.comparison),
-            "Metric": metric_words(v.claim.metric),
-            "Effect [95 % CI]": _interval(v.effect, v.low, v.high, digits_for(v.claim.margin)),
-            "p (Holm)": f"{v.p_adjusted:.4f}" if v.p_adjusted >= 1e-4 else "<0.0001",
-            "Patients": v.n_patients,
-            "Verdict": v.verdict + ", substantially" * v.substantial + " (post hoc)" * v.post_hoc,
-        }
-        for v in evidence.verdicts
-    ]
-    wide: dict[str, dict[str, str]] = {name: {"Arm": name} for name in _arm_names(evidence)}
-    for row in scores.to_dict("records"):
-        wide[row["arm"]][metric_words(row["metric"])] = _interval(row["mean"], row["low"], row["high"], 3)
-    arms_wide = pd.DataFrame(list(wide.values())).fillna("--")
-    written = []
-    for stem, numbers, rounded in (("verdicts", verdicts, pd.DataFrame(paper)), ("arms", scores, arms_wide)):
-        csv, tex = directory / f"{stem}.csv", directory / f"{stem}.tex"
-        numbers.to_csv(csv, index=False, lineterminator="\n")
-        tex.write_text(rounded.to_latex(index=False, escape=True), encoding="utf-8")
-        written += [csv, tex]
-    return written
 
 
 def render(evidence: Evidence) -> str:
@@ -172,7 +66,7 @@ def render(evidence: Evidence) -> str:
 
 def _content(evidence: Evidence) -> dict[str, Any]:
     """What the template shows, section by section."""
-    study, names, metrics = evidence.study, _arm_names(evidence), _metrics(evidence)
+    study, names, metrics = evidence.study, evidence.arm_names, evidence.metrics
     colours = figures.arm_colours(names)
     scores = arm_scores(evidence.cases, metrics, order=names)
     known = evidence.trivial["case"].isin(evidence.cases["case"]) if len(evidence.cases) else slice(None)
@@ -208,21 +102,6 @@ def _content(evidence: Evidence) -> dict[str, Any]:
         "trials": _grid(_best_trials(evidence.search)) if evidence.search is not None else None,
         "settings": yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100),
     }
-
-
-def _arm_names(evidence: Evidence) -> list[str]:
-    """Arms that ran or should have: the design's order, then a search's own."""
-    planned = [arm.name for arm in arms(evidence.study)]
-    seen = [str(name) for table in (evidence.runs, evidence.cases) if len(table) for name in table["arm"].unique()]
-    if evidence.study.design == "search":
-        planned = [name for name in planned if name in seen]
-    return list(dict.fromkeys([*planned, *sorted(seen)]))
-
-
-def _metrics(evidence: Evidence) -> list[str]:
-    """The main metrics and the claims' own, of those that were measured."""
-    wanted = dict.fromkeys([*MAIN_METRICS, *(claim.metric for claim in evidence.study.claims)])
-    return [metric for metric in wanted if metric in evidence.cases.columns]
 
 
 def _cautions(verdict: Verdict, evidence: Evidence) -> list[str]:
@@ -358,12 +237,6 @@ def _text(value: object) -> str:
     if isinstance(value, float | np.floating):
         return "–" if math.isnan(value) else _minus(f"{value:,.0f}" if value == round(value) else f"{value:.4g}")
     return str(value)
-
-
-def _interval(mean: float, low: float, high: float, digits: int) -> str:
-    if math.isnan(mean):
-        return "--"
-    return f"{plain(mean, digits)} [{plain(low, digits)}, {plain(high, digits)}]"
 
 
 def _number(value: float | None, digits: int = 2) -> str:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -79,7 +80,8 @@ class Session:
     parent: Parent
     cells: dict[str, Cell]  # run key -> cell; a search adds to them
     failures: dict[str, str] = field(default_factory=dict)  # cell name -> reason, of this session
-    trained: int = 0  # cells trained to the end in this session
+    trained_s: list[float] = field(default_factory=list)  # fit and evaluation of each cell trained in this session
+    wall_s: float = 0.0  # of running them, workers' start included
 
     def run(self, workers: int | None, threads: int | None, observer: Observer) -> None:
         """Run what is left; cells that fail are kept in ``failures`` and the study goes on."""
@@ -94,7 +96,7 @@ class Session:
         first = next(queue, None)
         if first is None:  # nothing to train: no need to load torch
             return
-        queue = itertools.chain([first], queue)
+        queue, start_s = itertools.chain([first], queue), time.perf_counter()
         executor = make_executor(workers, threads, on_epoch)
         try:
             while True:
@@ -113,6 +115,7 @@ class Session:
                 observer.tick()
         finally:
             executor.close()
+            self.wall_s = time.perf_counter() - start_s
             for run_id, ticket in running.items():
                 self.tracking.end(run_id, "KILLED", "the study was interrupted")
                 self.ledger.tell_failed(ticket.number)
@@ -169,7 +172,7 @@ class Session:
             self.ledger.tell_failed(ticket.number)
             self.failures[job.cell.name] = outcome.reason
             return
-        self.trained += 1
+        self.trained_s.append(outcome.seconds)
         if outcome.status == "pruned":
             self.ledger.tell_pruned(ticket.number)
         else:

@@ -127,7 +127,7 @@ def equalised(hu: Tensor) -> Tensor:
     """
     flat = hu.flatten(1)
     low, high = flat.amin(1, keepdim=True), flat.amax(1, keepdim=True)
-    position = (flat - low) / (high - low).clamp(min=1) * EQUALISE_BINS
+    position = (flat - low) * EQUALISE_BINS / (high - low).clamp(min=1)  # times first: whole HU find their bin exactly
     bins = position.long().clamp(max=EQUALISE_BINS - 1)
     counts = torch.zeros(len(flat), EQUALISE_BINS, device=hu.device).scatter_add_(1, bins, torch.ones_like(flat))
     share = counts.cumsum(1) / flat.shape[1]

@@ -80,6 +80,7 @@ class Course:
     best_epoch: int = -1
     weights: Mapping[str, Tensor] | None = None
     pruned: bool = False
+    failure: str = ""
 
     def add(self, losses: dict[str, float], prediction: NDArray[np.uint8], model: MixedPrecision) -> None:
         """Score an epoch's validation predictions, keep the model where it is the best yet, tell the listener."""
@@ -91,13 +92,10 @@ class Course:
         if score > self.best_score:
             self.best_score, self.best_epoch = score, number
             state = model.net.state_dict()
-            self.weights = {name: value.cpu().clone(memory_format=torch.contiguous_format) for name, value in state.items()}
+            self.weights = {
+                name: value.cpu().clone(memory_format=torch.contiguous_format) for name, value in state.items()
+            }
         self.pruned = not self.listener.epoch(Epoch(number, metrics, self.rows, prediction))
-
-    @property
-    def stale_epochs(self) -> int:
-        """Epochs since the best one."""
-        return len(self.history) - 1 - self.best_epoch
 
 
 class Watch(Callback):  # type: ignore[misc]  # fastai has no types
@@ -108,20 +106,23 @@ class Watch(Callback):  # type: ignore[misc]  # fastai has no types
     def __init__(self, course: Course, patience: int):
         self.course, self.patience = course, patience
 
+    def before_fit(self) -> None:
+        """Patience starts anew with each phase."""
+        self.phase_start = len(self.course.history)
+
     def before_train(self) -> None:
         """Start the epoch's clock and sums."""
         self.start_s, self.images = time.perf_counter(), 0
         self.loss_sum: Tensor | float = 0.0
 
     def before_validate(self) -> None:
-        """Close the training sums, open validation's; FloatingPointError where the loss is not finite."""
-        train_loss = float(self.loss_sum) / self.images
-        if not math.isfinite(train_loss):
-            raise FloatingPointError(f"training loss is {train_loss} in epoch {len(self.course.history)}")
+        """Close the training sums, open validation's."""
+        train_loss = self._mean_loss("training")
         seconds = time.perf_counter() - self.start_s
-        self.losses = {"train/loss": train_loss, "lr": self.learn.opt.hypers[-1]["lr"]}
+        self.losses = {"train/loss": train_loss, "lr": float(self.learn.opt.hypers[-1]["lr"])}
         self.losses["images_per_s"] = self.images / seconds
-        self.loss_sum, self.images, self.parts = 0.0, 0, []
+        self.loss_sum, self.images = 0.0, 0
+        self.parts: list[NDArray[np.uint8]] = []
 
     def after_batch(self) -> None:
         """Sum up the loss; in validation also keep the labels."""
@@ -133,10 +134,19 @@ class Watch(Callback):  # type: ignore[misc]  # fastai has no types
 
     def after_validate(self) -> None:
         """Hand the epoch to the course; stop here if it says so."""
-        losses = {**self.losses, "valid/loss": float(self.loss_sum) / self.images}
+        losses = {**self.losses, "valid/loss": self._mean_loss("validation")}
         self.course.add(losses, np.concatenate(self.parts), self.learn.model)
-        if self.course.pruned or (self.patience and self.course.stale_epochs >= self.patience):
+        stale_epochs = len(self.course.history) - max(self.course.best_epoch + 1, self.phase_start)
+        if self.course.pruned or (self.patience and stale_epochs >= self.patience):
             raise CancelFitException
+
+    def _mean_loss(self, which: str) -> float:
+        """Mean over the images so far; where it is not finite, end the fit (fastai would rewrite another exception)."""
+        mean = float(self.loss_sum) / self.images
+        if not math.isfinite(mean):
+            self.course.failure = f"{which} loss is {mean} in epoch {len(self.course.history)}"
+            raise CancelFitException
+        return mean
 
 
 def train(run: RunConfig, store: Store, split: Split, seed: int, listener: Listener) -> RunResult:
@@ -168,7 +178,7 @@ def train(run: RunConfig, store: Store, split: Split, seed: int, listener: Liste
         prediction = predict(learner.model, EvalLoader(slices, rows, run))
         facts = {
             "initial_weights_sha256": initial,
-            "lr_max": f"{lr:.6g}",
+            "lr_max": repr(lr),
             "precision_used": str(learner.model.dtype).removeprefix("torch."),
             "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
             "threads": str(torch.get_num_threads()),
@@ -191,7 +201,8 @@ def train(run: RunConfig, store: Store, split: Split, seed: int, listener: Liste
 def build_learner(run: RunConfig, slices: Slices, split: Split, seed: int) -> Learner:
     """A fresh learner: everything random in it comes from ``seed``."""
     whole = slices.store.rows_of(split.train)
-    rows = slices.store.rows_of(limit_training(split, run.train_fraction, seed).train)
+    limited = limit_training(split, run.train_fraction, seed, slices.store.has_tumor)
+    rows = slices.store.rows_of(limited.train)
     steps = run.steps_per_epoch or max(1, len(whole) // run.batch_size)
     loaders = DataLoaders(
         TrainLoader(slices, rows, run, steps, seed),
@@ -204,6 +215,7 @@ def build_learner(run: RunConfig, slices: Slices, split: Split, seed: int) -> Le
         MixedPrecision(unet, run, slices.device),
         loss_func=CrossEntropyDice(run.dice_weight),
         splitter=encoder_and_rest,
+        train_bn=False,  # else fastai trains a frozen encoder's BatchNorm weights
         wd=run.weight_decay,
         cbs=[TrainEvalCallback(), Recorder(add_time=False)],
         default_cbs=False,
@@ -213,7 +225,10 @@ def build_learner(run: RunConfig, slices: Slices, split: Split, seed: int) -> Le
 
 
 def fit(learner: Learner, run: RunConfig, lr: float, listener: Listener) -> Course:
-    """Frozen epochs, then the rest, each phase one cycle up to ``lr``; patience counts in the last phase only."""
+    """Frozen epochs, then the rest, each phase one cycle up to ``lr``; patience counts in the last phase only.
+
+    FloatingPointError where a loss is not finite.
+    """
     store, rows = learner.dls.valid.slices.store, learner.dls.valid.rows
     case = store.index["case"].to_numpy()[rows]
     course = Course(rows, np.asarray(store.labels[rows]), case, listener, history=[])
@@ -221,8 +236,10 @@ def fit(learner: Learner, run: RunConfig, lr: float, listener: Listener) -> Cour
         learner.freeze()
         learner.fit_one_cycle(run.frozen_epochs, lr, cbs=Watch(course, patience=0))
         learner.unfreeze()
-    if run.epochs > run.frozen_epochs and not course.pruned:
+    if run.epochs > run.frozen_epochs and not course.pruned and not course.failure:
         learner.fit_one_cycle(run.epochs - run.frozen_epochs, lr, cbs=Watch(course, run.patience))
+    if course.failure:
+        raise FloatingPointError(course.failure)
     return course
 
 
@@ -237,7 +254,8 @@ def find_lr(run: RunConfig, slices: Slices, split: Split, seed: int) -> float:
         try:
             return float(learner.lr_find(num_it=LR_FIND_STEPS, show_plot=False).valley)
         except (IndexError, RuntimeError, ValueError) as error:
-            raise LitsexpError(f"run.lr = find: no usable curve ({error}); give a learning rate, for example 1e-3") from None
+            advice = "give a learning rate, for example 1e-3"
+            raise LitsexpError(f"run.lr = find: no usable curve ({error}); {advice}") from None
 
 
 def predict(model: nn.Module, loader: EvalLoader) -> NDArray[np.uint8]:
@@ -266,13 +284,14 @@ def encoder_and_rest(model: MixedPrecision) -> list[list[nn.Parameter]]:
 def repeatable() -> Iterator[None]:
     """Deterministic kernels inside, the caller's random state and settings untouched after."""
     before, benchmark = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.backends.cudnn.benchmark = False
     try:
         with torch.random.fork_rng():
             yield
     finally:
-        torch.use_deterministic_algorithms(before)
+        torch.use_deterministic_algorithms(before, warn_only=warn_only)
         torch.backends.cudnn.benchmark = benchmark
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax, one_hot
 
@@ -13,8 +12,8 @@ class CrossEntropyDice:
     """``(1 - dice_weight) * CE + dice_weight * (1 - soft Dice)``, both over the whole batch.
 
     Soft Dice is the mean over the labels, each pooled over the batch (Milletari 2016, with the sum in the
-    denominator). Both terms use the one-hot truth, so that the backward pass has no scatter and repeats bit for bit on a
-    GPU too.
+    denominator). Both terms use the one-hot truth, so that the backward pass has no scatter and repeats bit for bit on
+    a GPU too.
     """
 
     def __init__(self, dice_weight: float):

@@ -1,11 +1,7 @@
-"""Reading CT: one orientation out of all 48, every layout, and each bad file refused in one line."""
+"""Reading CT: one orientation out of all 48, every layout, and each bad case refused in one line."""
 
-import gzip
 import itertools
 import logging
-import re
-import shutil
-import struct
 from pathlib import Path
 
 import nibabel as nib
@@ -99,23 +95,9 @@ def test_any_number_type_and_byte_order(tmp_path: Path, dtype: str) -> None:
     np.testing.assert_array_equal(volume.labels, label_ramp())
 
 
-def test_nifti2_and_a_trailing_axis_of_one(tmp_path: Path) -> None:
-    case = write_case(tmp_path)
-    nib.save(nib.Nifti2Image(hu_ramp()[..., None], RAS), case.volume)
-    np.testing.assert_array_equal(ct.read_case(case).hu, hu_ramp())
-
-
-def test_slope_and_intercept_then_rounding(tmp_path: Path) -> None:
-    raw = hu_ramp()
-    image = nib.Nifti1Image(raw, RAS)
-    case = write_case(tmp_path)
-    image.header.set_slope_inter(0.5, -10.25)
-    nib.save(image, case.volume)
-    data = bytearray(case.volume.read_bytes())  # nibabel rescales on saving: put the raw numbers back
-    struct.pack_into("<ff", data, 112, 0.5, -10.25)
-    data[352:] = raw.tobytes(order="F")
-    case.volume.write_bytes(data)
-    np.testing.assert_array_equal(ct.read_case(case).hu, np.rint(raw * 0.5 - 10.25))
+def test_hu_are_rounded(tmp_path: Path) -> None:
+    hu = hu_ramp() + np.float32(0.6)
+    np.testing.assert_array_equal(ct.read_case(write_case(tmp_path, hu)).hu, hu_ramp() + 1)
 
 
 def test_hu_outside_12_bits_are_clipped_and_counted(tmp_path: Path) -> None:
@@ -126,65 +108,18 @@ def test_hu_outside_12_bits_are_clipped_and_counted(tmp_path: Path) -> None:
     assert volume.clipped == 2
 
 
-def test_the_content_decides_whether_it_is_gzip(tmp_path: Path) -> None:
-    case = write_case(tmp_path)
-    case.volume.write_bytes(gzip.compress(case.volume.read_bytes()))
-    np.testing.assert_array_equal(ct.read_case(case).hu, hu_ramp())
-
-
-def test_slabs_do_not_change_the_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ct, "_SLAB_BYTES", 1)
-    np.testing.assert_array_equal(ct.read_case(write_case(tmp_path, ending=".nii.gz")).hu, hu_ramp())
-
-
-@pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
-@pytest.mark.parametrize("which", ["volume", "segmentation"])
-def test_a_truncated_file(tmp_path: Path, ending: str, which: str) -> None:
-    rng = np.random.default_rng(0)
-    case = write_case(tmp_path, rng.integers(-999, 999, SHAPE).astype(np.int16), None, ending)
-    path = getattr(case, which)
-    whole = path.read_bytes()
-    for kept in (len(whole) - 9, len(whole) // 2, 20, 0):
-        path.write_bytes(whole[:kept])
-        assert re.search("truncated|not a NIfTI", refusal(case))
-
-
-def test_a_corrupt_gzip_checksum(tmp_path: Path) -> None:
-    case = write_case(tmp_path, ending=".nii.gz")
-    data = bytearray(case.volume.read_bytes())
-    data[-8] ^= 1
-    case.volume.write_bytes(data)
-    assert "corrupt" in refusal(case)
-
-
-def test_a_web_page_instead_of_a_volume(tmp_path: Path) -> None:
-    case = write_case(tmp_path)
-    case.volume.write_text("<html>please log in</html>" * 50)
-    assert "not a NIfTI file" in refusal(case)
-
-
-def test_shapes(tmp_path: Path) -> None:
+def test_shapes_that_differ(tmp_path: Path) -> None:
     assert "shape (5, 4, 2) differs from its volume's (5, 4, 3)" in refusal(
         write_case(tmp_path, labels=label_ramp()[..., :2])
     )
-    assert "found 4D, shape (5, 4, 3, 2)" in refusal(write_case(tmp_path, np.stack([hu_ramp()] * 2, axis=-1)))
-    assert "found 2D" in refusal(write_case(tmp_path, hu_ramp()[..., 0]))
-    assert "empty, shape (5, 0, 3)" in refusal(write_case(tmp_path, hu_ramp()[:, :0]))
 
 
-@pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
-def test_a_header_that_declares_too_much(tmp_path: Path, ending: str) -> None:
-    case = write_case(tmp_path, ending=ending)
-    for shape, said in [
-        ((5000, 1, 1), "at most 4096"),
-        ((4096, 4096, 4096), "in all"),
-        ((1024, 1024, 1024), "cannot hold"),
-    ]:
-        header = nib.Nifti1Image(hu_ramp(), RAS).header
-        header.set_data_shape(shape)
-        data = header.binaryblock + bytes(1000)
-        case.volume.write_bytes(gzip.compress(data) if ending == ".nii.gz" else data)
-        assert said in refusal(case)
+@pytest.mark.parametrize("which", ["volume", "segmentation"])
+def test_a_truncated_file(tmp_path: Path, which: str) -> None:
+    case = write_case(tmp_path, ending=".nii.gz")
+    path = getattr(case, which)
+    path.write_bytes(path.read_bytes()[:-9])
+    assert f"{path}: truncated" in refusal(case)
 
 
 def test_labels_other_than_0_1_2(tmp_path: Path) -> None:
@@ -207,28 +142,6 @@ def test_nan_and_infinite_voxels_are_counted(tmp_path: Path) -> None:
     hu = hu_ramp().astype(np.float32)
     hu[0, 0, 0], hu[1, 0, 0], hu[2, 1, 2] = np.nan, np.inf, -np.inf
     assert "3 voxels are NaN or infinite" in refusal(write_case(tmp_path, hu))
-
-
-@pytest.mark.parametrize("row", [(0, 0, 0, 0), (0, 1, 0, 0), (np.nan, 0, 0, 0), (1e30, 0, 0, 0), (1e-30, 0, 0, 0)])
-def test_an_affine_without_directions(tmp_path: Path, row: tuple[float, ...]) -> None:
-    case = write_case(tmp_path)
-    data = bytearray(case.volume.read_bytes())
-    struct.pack_into("<4f", data, 280, *row)  # srow_x
-    case.volume.write_bytes(data)
-    assert "affine" in refusal(case)
-
-
-def test_an_impossible_quaternion(tmp_path: Path) -> None:
-    case = write_case(tmp_path)
-    data = bytearray(case.volume.read_bytes())
-    struct.pack_into("<hh3f", data, 252, 1, 0, 2, 2, 2)  # qform_code, sform_code, quatern_b, c, d
-    case.volume.write_bytes(data)
-    assert "bad NIfTI header" in refusal(case)
-
-
-def test_colour_voxels(tmp_path: Path) -> None:
-    rgb = np.zeros(SHAPE, [("R", "u1"), ("G", "u1"), ("B", "u1")])
-    assert "voxels of type" in refusal(write_case(tmp_path, rgb))
 
 
 def test_find_cases_over_several_folders_and_layouts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -289,13 +202,6 @@ def test_a_missing_folder_and_a_file_in_its_place(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(LitsexpError, match="found a file"):
         ct.find_cases(tmp_path / "file")
-
-
-def test_a_dangling_link(tmp_path: Path) -> None:
-    case = write_case(tmp_path)
-    shutil.move(case.volume, tmp_path / "elsewhere")
-    case.volume.symlink_to(tmp_path / "gone")
-    assert "cannot be read (No such file" in refusal(case)
 
 
 def test_windows_by_hand() -> None:

@@ -1,4 +1,4 @@
-"""The slice store: resize by hand, the same bytes everywhere, built once, nothing left behind."""
+"""The slice store: the same bytes everywhere, built once, nothing left behind."""
 
 import json
 import os
@@ -17,8 +17,9 @@ import pandas as pd
 import pytest
 
 from litsexp.config import DataConfig, LitsexpError
+from litsexp.data import convert
 from litsexp.data import store as store_module
-from litsexp.data.store import COLUMNS, Store, prepare, resize_hu, resize_labels, resize_weights
+from litsexp.data.store import Store, prepare
 
 DATA = DataConfig(size=32)
 ALL = DataConfig(size=32, slices="all")
@@ -58,47 +59,6 @@ def refusal(root: Path, stores: Path, data: DataConfig = DATA, processes: int = 
     return str(error.value)
 
 
-def test_shrinking_averages_areas() -> None:
-    images = np.array([[[0, 2, 10, 10], [4, 6, 10, 13], [-1024, 0, 1, 1], [0, 0, 1, 2]]], np.int16)
-    assert resize_hu(images, 2).tolist() == [[[3, 11], [-256, 1]]]  # 10.75 and 1.25 are rounded
-    thirds = np.array([[[0, 30, 60]] * 3], np.int16)
-    assert resize_hu(thirds, 2).tolist() == [[[10, 50]] * 2]  # (0 + 30 / 2) / 1.5, (30 / 2 + 60) / 1.5
-
-
-def test_enlarging_is_linear_between_centres() -> None:
-    images = np.array([[[0, 100], [0, 100]]], np.int16)
-    assert resize_hu(images, 4).tolist() == [[[0, 25, 75, 100]] * 4]
-
-
-def test_the_same_size_changes_nothing() -> None:
-    rng = np.random.default_rng(0)
-    images, labels = (
-        rng.integers(-1024, 3072, (2, 7, 7)).astype(np.int16),
-        rng.integers(0, 3, (2, 7, 7)).astype(np.uint8),
-    )
-    np.testing.assert_array_equal(resize_hu(images, 7), images)
-    np.testing.assert_array_equal(resize_labels(labels, 7), labels)
-
-
-@pytest.mark.parametrize(("size_in", "size_out"), [(512, 96), (500, 64), (37, 64), (64, 64), (4096, 512)])
-def test_weights_are_whole_numbers_of_one_sum(size_in: int, size_out: int) -> None:
-    weights = resize_weights(size_in, size_out)
-    assert weights.shape == (size_out, size_in)
-    assert (weights == np.rint(weights)).all() and (weights >= 0).all()
-    assert set(weights.sum(axis=1)) == {weights[0].sum()}
-    assert weights[0].sum() ** 2 * 3071 < 2**53  # every sum is exact in float64
-    np.testing.assert_array_equal(weights, weights[::-1, ::-1])
-    if size_out <= size_in:
-        assert set(weights.sum(axis=0)) == {size_out}  # every input pixel counts the same
-
-
-def test_labels_go_by_area_and_ties_to_the_higher() -> None:
-    blocks = {(0, 0, 0, 1): 0, (0, 0, 1, 1): 1, (0, 1, 1, 2): 1, (0, 0, 2, 2): 2, (1, 1, 2, 2): 2, (0, 0, 1, 2): 0}
-    for block, expected in blocks.items():
-        labels = np.array(block, np.uint8).reshape(1, 2, 2)
-        assert resize_labels(labels, 1).item() == expected, block
-
-
 def test_orientation_spacing_and_index(root: Path, tmp_path: Path) -> None:
     hu = np.full((64, 32, 3), -50, np.int16)  # x, y, z in RAS: 64 wide and 32 deep
     hu[60:, 28:, 0] = 400  # at the patient's right and front
@@ -120,7 +80,7 @@ def test_liver_slices_and_properties(root: Path, tmp_path: Path) -> None:
     calls: list[tuple[int, int]] = []
     store = prepare(root, tmp_path / "stores", DATA, 1, lambda *call: calls.append(call))
     assert calls == [(1, 2), (2, 2)]
-    assert list(store.index.columns) == list(COLUMNS)
+    assert list(store.index.columns) == list(convert.COLUMNS)
     assert store.index["case"].tolist() == [2, 2, 11, 11] and store.index["z"].tolist() == [1, 2, 1, 2]
     assert store.index["liver_pixels"].tolist() == [256] * 4 and store.index["tumor_pixels"].tolist() == [0, 16] * 2
     assert (store.cases, store.size, store.has_tumor) == ([2, 11], 32, {2: True, 11: True})
@@ -165,7 +125,7 @@ def test_one_difference_gives_another_fingerprint(tmp_path: Path, what: str) -> 
 def test_a_store_is_built_once(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = prepare(root, tmp_path / "stores", DATA, 1)
     built = (first.directory / "hu.npy").stat().st_mtime_ns
-    monkeypatch.setattr(store_module, "read_case", None)
+    monkeypatch.setattr(convert, "read_case", None)
     again = prepare(root, tmp_path / "stores", DATA.model_copy(update={"cohort": str(root), "seed": 9}), 1)
     assert again.directory == first.directory and again.fingerprint == first.fingerprint
     assert (first.directory / "hu.npy").stat().st_mtime_ns == built
@@ -264,7 +224,8 @@ def test_ctrl_c_ends_the_workers_too(tmp_path: Path) -> None:
         os.killpg(process.pid, signal.SIGINT)
         errors = process.stderr.read()
         assert process.wait(timeout=30) != 0
-    assert errors.count("Traceback") == 1 and "KeyboardInterrupt" in errors
+    assert errors.endswith("KeyboardInterrupt\n")  # a worker that is still starting may say so, too
+    assert "BrokenProcessPool" not in errors
     assert left_over(tmp_path / "stores") == []
 
 

@@ -1,0 +1,144 @@
+"""The phantom cohort on disk: NIfTI files in LiTS layout with ``phantom.json``, all of it or nothing."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import math
+import multiprocessing
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from litsexp.config import LitsexpError
+from litsexp.data.phantom import GENERATOR_VERSION, PhantomConfig, make_case
+
+
+def write_cohort(
+    directory: Path,
+    config: PhantomConfig,
+    processes: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Write ``volume-N.nii.gz``, ``segmentation-N.nii.gz`` and ``phantom.json``; all of it or nothing.
+
+    The same phantom already there is returned untouched; anything else there is a LitsexpError.
+    ``progress(done, total)`` is called in this process. ``processes`` > 1 spawns: a script that calls this needs
+    ``if __name__ == "__main__"``.
+    """
+    directory = Path(directory)
+    if _is_there(directory, config):
+        return directory
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
+    except OSError as error:
+        raise _not_written(directory, error) from error
+    try:
+        partial.chmod(0o755)
+        cases = _write_cases(partial, config, processes, progress)
+        content = {"generator": GENERATOR_VERSION, "config": asdict(config), "cases": cases}
+        (partial / "phantom.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        if directory.is_dir():
+            directory.rmdir()  # it is empty
+        partial.rename(directory)
+    except OSError as error:
+        if _is_there(directory, config):  # somebody else wrote the same meanwhile
+            return directory
+        raise _not_written(directory, error) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return directory
+
+
+def _not_written(directory: Path, error: OSError) -> LitsexpError:
+    reason = error.strerror or error
+    return LitsexpError(
+        f"{directory}: the phantom cannot be written ({reason}); expected a folder to write in; name one"
+    )
+
+
+def _is_there(directory: Path, config: PhantomConfig) -> bool:
+    """Whether this phantom is complete in ``directory``; LitsexpError where something else is."""
+    if not directory.exists():
+        return False
+    if directory.is_dir() and not any(directory.iterdir()):
+        return False
+    found = "other files" if directory.is_dir() else "a file"
+    try:
+        content = json.loads((directory / "phantom.json").read_text(encoding="utf-8"))
+        same = (content["generator"], content["config"]) == (GENERATOR_VERSION, asdict(config))
+        found = f"a phantom of generator {content['generator']} with {content['config']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        same = False
+    names = [f"{kind}-{n}.nii.gz" for kind in ("volume", "segmentation") for n in range(config.patients)]
+    missing = [name for name in names if same and not (directory / name).is_file()]
+    if same and not missing:
+        return True
+    found = f"this phantom without {missing[0]}" if missing else found
+    expected = f"a phantom of generator {GENERATOR_VERSION} with {asdict(config)}"
+    raise LitsexpError(
+        f"{directory}: found {found}; expected {expected}, or nothing; remove it or name another directory"
+    )
+
+
+def _write_cases(
+    directory: Path, config: PhantomConfig, processes: int | None, progress: Callable[[int, int], None] | None
+) -> list[dict[str, Any]]:
+    """Generate every case, in parallel where that pays; what ``phantom.json`` says of each, by number."""
+    told = progress or (lambda done, total: None)
+    processes = processes or min(os.cpu_count() or 1, math.ceil(config.patients / 4))
+    cases: dict[int, dict[str, Any]] = {}
+    if processes == 1:
+        for number in range(config.patients):
+            cases[number] = _write_case(directory, config, number)
+            told(len(cases), config.patients)
+        return list(cases.values())
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, context, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
+        try:
+            futures = {pool.submit(_write_case, directory, config, n): n for n in range(config.patients)}
+            for future in as_completed(futures):
+                cases[futures[future]] = future.result()
+                told(len(cases), config.patients)
+        except BaseException:  # Ctrl-C too: the parent alone gets it
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+    return [cases[number] for number in range(config.patients)]
+
+
+def _write_case(directory: Path, config: PhantomConfig, number: int) -> dict[str, Any]:
+    """Write one case in its storage orientation; its entry in ``phantom.json``."""
+    case = make_case(config, number)
+    flips = tuple(-1 if stored != ras else 1 for stored, ras in zip(case.orientation, "RAS", strict=True))
+    shape = np.array(case.hu.shape)
+    first_mm = -np.array(flips) * (shape - 1) / 2 * case.spacing_mm  # the grid's centre is the world's origin
+    affine = np.diag([*(np.array(flips) * case.spacing_mm), 1.0])
+    affine[:3, 3] = first_mm
+    for kind, array in (("volume", case.hu), ("segmentation", case.labels)):
+        image = nib.Nifti1Image(array[tuple(slice(None, None, flip) for flip in flips)], affine)
+        image.set_sform(affine, code=1)
+        image.set_qform(affine, code=1)
+        image.header.set_xyzt_units("mm")
+        buffer = io.BytesIO()  # no name and no time in the gzip header: the same case, the same bytes
+        with gzip.GzipFile(filename="", mode="wb", compresslevel=3, fileobj=buffer, mtime=0) as file:
+            file.write(image.to_bytes())
+        (directory / f"{kind}-{number}.nii.gz").write_bytes(buffer.getvalue())
+    liver_ml = float((case.labels > 0).sum() * math.prod(case.spacing_mm) / 1000)
+    facts = {"case": number, "orientation": case.orientation, "spacing_mm": case.spacing_mm}
+    lesions = {
+        "lesions": len(case.lesions),
+        "diameters_mm": [lesion.diameter_mm for lesion in case.lesions],
+        "contrasts_hu": [lesion.contrast_hu for lesion in case.lesions],
+    }
+    return {**facts, "liver_ml": round(liver_ml, 1), **lesions}

@@ -1,0 +1,108 @@
+"""A small study that ran, one run of nine failed: what report and tables show."""
+
+import base64
+import dataclasses
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from litsexp.config import StudyConfig, cells
+from litsexp.evidence.claims import judge
+from litsexp.evidence.material import Evidence, Picture
+
+PIXEL = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNk+A8AAQUBAScY42YAAAAASUVORK5CYII=")
+CURVES = {"train/loss": 0.4, "valid/loss": 0.5, "valid/dice_liver": 0.9, "valid/dice_tumor": 0.4}
+
+
+def claim(**changes):
+    return {
+        "id": "transfer",
+        "says": "Pretraining <script>alert(1)</script> helps.",
+        "factor": "init",
+        "better": "imagenet",
+        "than": "scratch",
+    } | changes
+
+
+def study(**changes):
+    content = {
+        "question": "Does A & B <script>help</script>?",
+        "factors": {"init": ["scratch"], "augment": ["none"]},
+        "claims": [claim(), claim(id="pixels", metric="pixel_acc")],
+    }
+    return StudyConfig.model_validate(content | changes)
+
+
+def case_rows(asked, failed=("augment=none", 2)):
+    rng = np.random.default_rng(0)
+    rows = []
+    for cell in cells(asked):
+        for case in range(cell.fold * 4, cell.fold * 4 + 4):
+            score, free = rng.uniform(0.3, 0.6) + 0.2 * (cell.arm.name == "baseline"), case in (1, 6)
+            counts = {"tp_tumor": 0 if free else 50, "fp_tumor": 3 * (case == 1), "fn_tumor": 0 if free else 10}
+            row = {"arm": cell.arm.name, "fold": cell.fold, "seed": cell.seed, "case": case}
+            row |= {"dice_tumor": math.nan if free else score, "dice_liver": 0.9, "pixel_acc": 0.9 + score / 100}
+            rows.append(row | counts)
+    table = pd.DataFrame(rows)
+    return table[(table["arm"] != failed[0]) | (table["fold"] != failed[1])]
+
+
+def evidence(asked=None, **changes):
+    asked = asked or study()
+    cases = case_rows(asked)
+    ran = [{"arm": c.arm.name, "fold": c.fold, "seed": c.seed} for c in cells(asked)]
+    runs = [
+        r | {"status": "FINISHED", "reason": "", "minutes": 1.5, "best_epoch": 2, "epochs": 3, "lr": 1e-3} for r in ran
+    ]
+    runs[-1] |= {"status": "FAILED", "reason": "loss was not <finite>"}
+    curves = [
+        r | {"epoch": e, "metric": m, "value": v + e / 99} for r in ran for e in (1, 2) for m, v in CURVES.items()
+    ]
+    trivial = [
+        {"predictor": name, "case": case, "dice_tumor": 0.0, "dice_liver": liver, "pixel_acc": pixels}
+        for name, liver, pixels in (("all background", 0.0, 0.93), ("liver everywhere", 0.14, 0.07))
+        for case in range(12)
+    ]
+    split = [
+        {
+            "case": c,
+            "test_fold": c // 4,
+            "liver_pixels": 5000,
+            "tumor_pixels": 60,
+            "slices": 9,
+            "spacing": (0.7, 0.7, 5.0),
+        }
+        for c in range(12)
+    ]
+    made = Evidence(
+        name="transfer",
+        study=asked,
+        cohort="phantom, 12 patients, seed 0",
+        verdicts=judge(asked, cases, {"transfer": asked.claims[0].digest}, draws=200) if asked.claims else [],
+        cases=cases,
+        curves=pd.DataFrame(curves),
+        runs=pd.DataFrame(runs),
+        trivial=pd.DataFrame(trivial),
+        split=pd.DataFrame(split),
+        pictures=[Picture("Best: case 3", "tumor Dice 0.8", PIXEL)],
+        facts={"torch": "2.9", "command": "python run_study.py <file>"},
+        notes=["1 of 9 runs failed."],
+    )
+    return dataclasses.replace(made, **changes)
+
+
+@pytest.fixture(scope="session")
+def make_study():
+    return study
+
+
+@pytest.fixture(scope="session")
+def make_evidence():
+    return evidence
+
+
+@pytest.fixture(scope="session")
+def shown():
+    return evidence()

@@ -1,0 +1,212 @@
+"""What a model gets to see: windows, equalisation, and which rows in which order."""
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from litsexp.config import RunConfig
+from litsexp.data.ct import WINDOWS, apply_window
+from litsexp.data.store import Store
+from litsexp.training.batches import (
+    EQUALISE_BINS,
+    EvalLoader,
+    Slices,
+    TrainLoader,
+    channels,
+    equalised,
+    normalise,
+    windowed,
+)
+
+RUN = RunConfig(batch_size=8)
+ARMS = [
+    RUN,
+    RunConfig(batch_size=8, init="scratch"),
+    RunConfig(batch_size=8, window="wide"),
+    RunConfig(batch_size=8, augment="none"),
+    RunConfig(batch_size=8, dice_weight=0.0),
+]
+
+
+@pytest.fixture(scope="module")
+def slices(phantom_store: Store) -> Slices:
+    return Slices(phantom_store, torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def hu(phantom_store: Store) -> Tensor:
+    return torch.from_numpy(np.array(phantom_store.hu[::5])).float()[:, None]
+
+
+def equalised_in_numpy(slice_: NDArray[np.integer]) -> NDArray[np.float64]:
+    """Histogram, cumulative share, linear between bin centres, in whole numbers as far as they go."""
+    low, high = int(slice_.min()), int(slice_.max())
+    width = max(high - low, 1)
+    bins = np.minimum((slice_.astype(np.int64) - low) * EQUALISE_BINS // width, EQUALISE_BINS - 1)
+    share = np.bincount(bins.ravel(), minlength=EQUALISE_BINS).cumsum() / slice_.size
+    centers = low + (np.arange(EQUALISE_BINS) + 0.5) * width / EQUALISE_BINS
+    return np.interp(slice_, centers, share)
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+def test_one_window_thrice_as_in_the_data_room(hu: Tensor, window: str) -> None:
+    image = channels(hu, window)
+    assert image.shape == (len(hu), 3, 64, 64)
+    for channel in range(3):
+        np.testing.assert_array_equal(image[:, channel].numpy(), apply_window(hu[:, 0].numpy(), *WINDOWS[window]))
+    assert image.min() == 0 and image.max() == 1
+
+
+def test_a_window_by_hand() -> None:
+    """Liver: 150 wide around 30, that is -45 to 105 HU."""
+    hu = torch.tensor([-1024.0, -45, 30, 67.5, 105, 3071]).reshape(1, 1, 1, 6)
+    torch.testing.assert_close(windowed(hu, "liver").flatten(), torch.tensor([0, 0, 0.5, 0.75, 1, 1]))
+
+
+def test_the_notebooks_three_channels(hu: Tensor) -> None:
+    image = channels(hu, "notebook")
+    assert image.shape == (len(hu), 3, 64, 64)
+    assert torch.equal(image[:, :1], windowed(hu, "liver"))
+    assert torch.equal(image[:, 1:2], windowed(hu, "custom"))
+    assert torch.equal(image[:, 2:], equalised(hu))
+
+
+def test_equalised_is_numpys_histogram_and_interpolation(hu: Tensor) -> None:
+    for ours, slice_ in zip(equalised(hu)[:, 0], hu[:, 0].numpy().astype(np.int16), strict=True):
+        np.testing.assert_allclose(ours.numpy(), equalised_in_numpy(slice_), atol=2e-6)
+
+
+@pytest.mark.parametrize("width", [1, 2, 7, 99, 100, 101, 200, 1000, 4095])
+def test_equalised_puts_whole_hu_into_the_right_bin(width: int) -> None:
+    """A value on the edge of two bins belongs to the upper one, whatever float32 makes of the division."""
+    slice_ = (np.arange(64 * 64) % (width + 1) - 1024).astype(np.int16).reshape(64, 64)
+    ours = equalised(torch.from_numpy(slice_).float()[None, None])[0, 0].numpy()
+    np.testing.assert_allclose(ours, equalised_in_numpy(slice_), atol=2e-6)
+
+
+def test_equalised_spreads_the_values_evenly_and_keeps_their_order() -> None:
+    rng = np.random.default_rng(0)
+    slice_ = rng.normal(50, 20, (1, 1, 128, 128)).astype(np.float32)  # also what comes from augmentation: not whole
+    out = equalised(torch.from_numpy(slice_))
+    assert 0 < out.min() and out.max() == 1
+    assert np.abs(np.quantile(out, [0.25, 0.5, 0.75]) - [0.25, 0.5, 0.75]).max() < 0.03
+    assert (np.diff(out.numpy().ravel()[slice_.ravel().argsort()]) >= 0).all()
+
+
+def test_equalised_edge_cases() -> None:
+    constant = torch.full((8, 8), -1024.0)
+    two = torch.cat([torch.full((6, 8), -100.0), torch.full((2, 8), 900.0)])
+    nearly = constant.clone()
+    nearly[0, 0] += 0.25  # less than a unit, as after augmentation
+    out = equalised(torch.stack([constant, two, nearly])[:, None])[:, 0]
+    assert (out[0] == 1).all()
+    torch.testing.assert_close(out[1], torch.where(two < 0, 0.75, 1.0))
+    assert out[2].isfinite().all() and out[2].min() > 0 and out[2].max() <= 1
+
+
+def test_each_slice_is_equalised_by_itself(hu: Tensor) -> None:
+    torch.testing.assert_close(equalised(hu)[3:4], equalised(hu[3:4]), rtol=0, atol=0)
+
+
+def test_normalise_maps_zero_one_to_minus_one_one() -> None:
+    assert normalise(torch.tensor([0, 0.5, 1])).tolist() == [-1, 0, 1]
+
+
+@pytest.mark.parametrize("count", [1, 8, 13, 16])
+def test_eval_loader_gives_every_row_once_in_order(slices: Slices, count: int) -> None:
+    rows = slices.store.rows_of(slices.store.cases)[::-1][:count].copy()  # an order of its own
+    loader = EvalLoader(slices, rows, RUN)
+    batches = list(loader)
+    assert len(batches) == len(loader) == -(-count // 8)
+    labels = torch.cat([labels for _, labels in batches])
+    np.testing.assert_array_equal(labels.numpy(), slices.store.labels[rows])
+    assert labels.dtype == torch.int64
+    hu = torch.from_numpy(slices.store.hu[rows]).float()[:, None]
+    torch.testing.assert_close(torch.cat([image for image, _ in batches]), normalise(channels(hu, "notebook")))
+
+
+def test_eval_loader_does_not_augment(slices: Slices) -> None:
+    rows = slices.store.rows_of([0])
+    assert RUN.augment == "paper"
+    first, second = (torch.cat([image for image, _ in EvalLoader(slices, rows, RUN)]) for _ in range(2))
+    assert torch.equal(first, second)
+
+
+def test_an_empty_eval_loader_is_empty(slices: Slices) -> None:
+    loader = EvalLoader(slices, np.empty(0, np.int64), RUN)
+    assert len(loader) == 0 and list(loader) == []
+
+
+@pytest.mark.parametrize(("count", "steps"), [(21, 2), (21, 9), (16, 2), (8, 3), (40, 1)])
+def test_an_epoch_is_full_batches_and_every_row_once_a_pass(slices: Slices, count: int, steps: int) -> None:
+    rows = np.arange(count) + 2
+    order = TrainLoader(slices, rows, RUN, steps, seed=0).order(epoch=0)
+    assert order.shape == (steps, 8)
+    drawn = order.ravel()
+    for start in range(0, len(drawn), count):
+        one_pass = drawn[start : start + count]
+        assert len(set(one_pass)) == len(one_pass) and set(one_pass) <= set(rows)
+        if len(one_pass) == count:
+            assert set(one_pass) == set(rows)
+
+
+def test_the_order_comes_from_seed_and_epoch_alone(slices: Slices) -> None:
+    rows = np.arange(21)
+    first = TrainLoader(slices, rows, RUN, 5, seed=0)
+    for arm in ARMS:
+        for epoch in (0, 1, 7):
+            order = TrainLoader(slices, rows, arm, 5, seed=0).order(epoch)
+            np.testing.assert_array_equal(order, first.order(epoch))
+    assert not np.array_equal(first.order(0), first.order(1))
+    assert not np.array_equal(first.order(0), TrainLoader(slices, rows, RUN, 5, seed=1).order(0))
+    assert not np.array_equal(first.order(1), TrainLoader(slices, rows, RUN, 5, seed=1).order(0))
+
+
+def test_iterating_follows_the_order_and_counts_epochs(slices: Slices) -> None:
+    loader = TrainLoader(slices, np.arange(21), RunConfig(batch_size=8, augment="none"), 2, seed=3)
+    for epoch in range(3):
+        batches = list(loader)
+        assert len(batches) == len(loader) == 2
+        for rows, (image, labels) in zip(loader.order(epoch), batches, strict=True):
+            np.testing.assert_array_equal(labels.numpy(), slices.store.labels[rows])
+            hu = torch.from_numpy(slices.store.hu[rows]).float()[:, None]
+            torch.testing.assert_close(image, normalise(channels(hu, "notebook")))
+
+
+def test_augmentation_too_comes_from_seed_and_epoch_alone(slices: Slices) -> None:
+    def masks(run: RunConfig, seed: int = 0, epochs: int = 1) -> Tensor:
+        loader = TrainLoader(slices, np.arange(16), run, 2, seed)
+        torch.manual_seed(torch.seed())  # global randomness has no say
+        return [torch.cat([labels for _, labels in loader]) for _ in range(epochs)][-1]
+
+    first = masks(RUN)
+    for arm in ARMS:
+        assert torch.equal(masks(arm), first) == (arm.augment == "paper")
+    assert not torch.equal(masks(RUN, epochs=2), first)
+    assert not torch.equal(masks(RUN, seed=1), first)
+    assert torch.equal(masks(RUN, seed=1, epochs=2), masks(RUN, seed=1, epochs=2))
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_a_training_batch_is_normalised_and_labeled(slices: Slices, arm: RunConfig) -> None:
+    for image, labels in TrainLoader(slices, np.arange(21), arm, 2, seed=0):
+        assert (image.shape, image.dtype) == ((8, 3, 64, 64), torch.float32)
+        assert (labels.shape, labels.dtype) == ((8, 64, 64), torch.int64)
+        assert image.min() >= -1 and image.max() <= 1 and image.std() > 0.3
+        assert set(labels.unique().tolist()) <= {0, 1, 2}
+
+
+def test_a_batch_larger_than_the_data_takes_all_rows_every_step(slices: Slices) -> None:
+    loader = TrainLoader(slices, np.arange(5), RUN, 4, seed=0)
+    assert loader.order(0).shape == (4, 5)
+    assert all(sorted(step) == [0, 1, 2, 3, 4] for step in loader.order(0))
+    assert [len(labels) for _, labels in loader] == [5] * 4
+
+
+def test_reading_leaves_the_store_as_it_is(slices: Slices) -> None:
+    before = slices.store.hu[:8].copy()
+    hu, _ = slices.read(np.arange(8))
+    hu += 1
+    np.testing.assert_array_equal(slices.store.hu[:8], before)
