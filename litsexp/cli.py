@@ -104,14 +104,14 @@ def study(
             conclusion = conclude(session, request.places.root / "reports", search, request.command())
     _show(asked, conclusion.verdicts)
     if asked.search and search is not None and len(search):
-        console.print(f"best trial: {dict(search.iloc[0])}", highlight=False)
-    console.print(f"report: {conclusion.report}", soft_wrap=True, highlight=False)
-    console.print(f"runs:   litsexp ui  (MLflow experiment {session.name!r})", soft_wrap=True, highlight=False)
+        _say(f"best trial: {dict(search.iloc[0])}")
+    _say(f"report: {conclusion.report}")
+    _say(f"runs:   litsexp ui  (MLflow experiment {session.name!r})")
     if session.trained_s:
-        console.print(_pace(session), highlight=False)
+        _say(_pace(session))
     if session.failures:
         for reason, names in _grouped(session.failures).items():
-            console.print(f"{len(names)} failed: {reason}\n  " + "\n  ".join(names), style="red", soft_wrap=True)
+            _say(f"{len(names)} failed: {reason}\n  " + "\n  ".join(names), style="red")
         console.print("The same command runs the failed ones again.")
         raise typer.Exit(1)
 
@@ -139,7 +139,7 @@ def report(
         search = trials_table(session) if asked.search else None
         conclusion = conclude(session, request.places.root / "reports", search, request.command())
     _show(asked, conclusion.verdicts)
-    console.print(f"report: {conclusion.report}", soft_wrap=True, highlight=False)
+    _say(f"report: {conclusion.report}")
 
 
 @app.command()
@@ -156,7 +156,7 @@ def prepare(
     asked = StudyConfig.model_validate({"question": "prepare", "split": {"folds": 2}})
     asked = asked.model_copy(update={"data": _data_config(directory, size, slices)})
     store = _store(asked, stores)
-    console.print(f"{len(store.cases)} cases, {len(store.index)} slices of {store.size} px: {store.directory}")
+    _say(f"{len(store.cases)} cases, {len(store.index)} slices of {store.size} px: {store.directory}")
 
 
 @app.command()
@@ -175,7 +175,7 @@ def phantom(
 
     with progress_bar(console, "phantom patients") as advance:
         write_cohort(directory, PhantomConfig(patients, seed, size), progress=advance)
-    console.print(f"{patients} phantom patients: {directory}", soft_wrap=True, highlight=False)
+    _say(f"{patients} phantom patients: {directory}")
 
 
 @app.command()
@@ -214,7 +214,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _request(
-    file: Path, data: Path | None, settings: list[str] | None, uri: str | None, storage: str | None, mlruns: Path, stores: Path
+    file: Path,
+    data: Path | None,
+    settings: list[str] | None,
+    uri: str | None,
+    storage: str | None,
+    mlruns: Path,
+    stores: Path,
 ) -> Request:
     from litsexp.study.runner import Places
 
@@ -269,6 +275,11 @@ def _data_config(directory: Path, size: int, slices: str) -> DataConfig:
         raise LitsexpError(f"--{problem['loc'][0]}: found {problem['input']!r}; {problem['msg'].lower()}") from None
 
 
+def _say(text: str, style: str = "") -> None:
+    """Plain text, whatever brackets are in it, and no line broken: paths stay whole."""
+    console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
 def _pace(session: Session) -> str:
     """How long this session took, beside what its runs needed."""
     needed_s = sum(session.trained_s)
@@ -284,7 +295,7 @@ def _grouped(failures: Mapping[str, str]) -> dict[str, list[str]]:
 
 def _show(asked: StudyConfig, verdicts: Sequence[Verdict]) -> None:
     """The verdict table, and the same in words."""
-    console.print(f"\n[bold]{asked.question}[/]")
+    _say(f"\n{asked.question}", style="bold")
     if not verdicts:
         console.print("This study file makes no claims.")
         return
@@ -299,4 +310,4 @@ def _show(asked: StudyConfig, verdicts: Sequence[Verdict]) -> None:
         table.add_row(v.claim.id, *cells, str(v.n_patients), ruling + (" (post hoc)" if v.post_hoc else ""))
     console.print(table)
     for v in verdicts:
-        console.print(f"{v.claim.id}: {v.sentence}", highlight=False, markup=False)
+        _say(f"{v.claim.id}: {v.sentence}")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -67,11 +68,13 @@ class LiveDisplay:
         self.left -= 1
         self.marks[cell.arm.name, cell.seed, cell.fold] = MARKS[outcome.status]
         if outcome.status == "failed":
-            self.console.print(f"[red]failed[/] {cell.name}: {outcome.reason}", highlight=False, soft_wrap=True)
+            text = escape(f"{cell.name}: {outcome.reason}")  # a reason may hold brackets
+            self.console.print(f"[red]failed[/] {text}", highlight=False, soft_wrap=True)
         elif not self.console.is_terminal:
             word, score, seconds = outcome.status, outcome.value, outcome.seconds
             left = f"{self.left} left, about {self.minutes_left():.0f} min"
-            self.console.print(f"{word} {cell.name}: validation {score:.3f}, {seconds:.0f} s ({left})", highlight=False, soft_wrap=True)
+            text = escape(f"{word} {cell.name}: validation {score:.3f}, {seconds:.0f} s ({left})")
+            self.console.print(text, highlight=False, soft_wrap=True)
 
     def tick(self) -> None:
         """Nothing to do: the live display redraws itself."""
@@ -93,7 +96,7 @@ class LiveDisplay:
         now = {(cell.arm.name, cell.seed, cell.fold): state for cell, state in self.running.items()}
         for arm in dict.fromkeys(name for name, _, _ in [*self.marks, *now]):
             marks = [self._mark((arm, *place), now) for place in self.places]
-            table.add_row(arm, *marks)
+            table.add_row(escape(arm), *marks)
         left = f"{self.minutes_left():.1f} min left" if self.done_epochs else "time left: after the first epoch"
         return Group(table, f"[dim]{self.left} runs to go, {left}; Ctrl-C stops, the same command goes on[/]")
 

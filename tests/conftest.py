@@ -1,7 +1,10 @@
 """What several rooms' tests share: a tiny phantom cohort, its slice store and one split of it."""
 
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"  # torch reads it when it is imported, here and in processes that tests start
 
@@ -30,3 +33,25 @@ def phantom_store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 def phantom_split() -> Split:
     """Three patients to train on, the tumor-free one among them; one to validate, two to test."""
     return Split(train=(0, 1, TUMOR_FREE), valid=(2,), test=(3, 5))
+
+
+@pytest.fixture(scope="session")
+def schemas(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder like ``mlruns`` in which both databases have their tables and nothing else: MLflow's take seconds."""
+    from mlflow import MlflowClient
+    from optuna.storages import RDBStorage
+
+    from litsexp.study.runner import Places
+
+    places = Places.below(tmp_path_factory.mktemp("schemas"))
+    MlflowClient(places.tracking_uri).search_experiments()
+    RDBStorage(places.storage_url)
+    return places.root
+
+
+@pytest.fixture(scope="session")
+def new_places(schemas: Path) -> Callable[[Path], Any]:
+    """``new_places(folder)``: an empty ``mlruns`` in that folder, as the study room's ``Places``."""
+    from litsexp.study.runner import Places
+
+    return lambda folder: Places.below(shutil.copytree(schemas, folder / "mlruns"))

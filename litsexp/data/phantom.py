@@ -2,11 +2,12 @@
 
 It models the task, not the disease: a right-sided liver among organs of like HU, dark lesions of every size and
 contrast, correlated noise, mixed storage orientations. HU are portal venous; the noise has the correlation of LiTS case
-117; liver volume and the lesions' number follow LiTS, and so do their sizes, the largest of a patient apart.
+117; liver volume, the lesions' number and the sizes of all but a patient's largest follow LiTS.
 
-There is more tumor than in LiTS, so that a small U-Net at 64 px has something to learn: the largest lesion of a patient
-with tumor is no smaller than a draw from LARGEST_LESION_MM. The spheres drawn for a case add up to a median of 50 cm3
-(quartiles 17 and 140); LiTS has 16 (3.4 and 108). A lesion that fills no voxel by half is not drawn.
+The largest lesion of a patient with tumor is drawn by itself: a sphere of 40 mm in the median, never under 28 mm and
+never of low contrast; all lesions of a case have 58 cm3 in the median. That is easier than LiTS (median 16 cm3,
+quartiles 3.4 and 108): a small U-Net at 64 px has to have something to learn, and a Dice per patient needs a tumor of
+more than a few pixels. A lesion that fills no voxel by half is not drawn.
 """
 
 from __future__ import annotations
@@ -40,10 +41,10 @@ from litsexp.data.anatomy import (
 
 GENERATOR_VERSION = 1  # raise it when the same config would no longer give the same bytes
 ORIENTATIONS = ("LAS", "LPS", "RAS")  # of storage; case N has number N modulo 3
-LARGEST_LESION_MM = (31.0, 18.0, 80.0)  # median, least and most of a draw with log-SD 0.6; 31 mm: LiTS's median 16 cm3
+LARGEST_LESION_MM = (40.0, 28.0, 80.0)  # median, least and most of a patient's largest, log-SD 0.35
 OUTSIDE_HU, AIR_HU = -1024, -1000
 NOISE_TAPS = (0.2192, 0.2192, 0.2929)  # kernel [a, 1, a] along x, y, z: correlation 0.4, 0.4, 0.5 at lag 1, < 0.1 at 2
-HARD_SHARE = 0.15  # of the lesions: contrast under 20 HU
+HARD_SHARE = 0.2  # of a patient's other lesions: contrast under 20 HU
 VESSEL_CONTRAST_HU = 42
 
 
@@ -108,16 +109,15 @@ def _is_tumor_free(seed: int, number: int) -> bool:
 
 
 def _draw_diameters(rng: np.random.Generator) -> tuple[float, ...]:
-    """Lesion diameters in mm, largest first: median 12, 3 to 140, and the largest raised to its own draw.
+    """Lesion diameters in mm, largest first: that one of its own draw, the others' median 12, 3 mm up to the largest.
 
     How many: 1 + negative binomial, median 3 in all.
     """
-    count = 1 + min(rng.negative_binomial(0.7, 0.11), 29)
-    diameters_mm = np.sort(np.clip(rng.lognormal(math.log(12), 0.8, count), 3, 140))[::-1]
     median_mm, least_mm, most_mm = LARGEST_LESION_MM
-    largest_mm = float(np.clip(rng.lognormal(math.log(median_mm), 0.6), least_mm, most_mm))
-    diameters_mm[0] = max(diameters_mm[0], largest_mm)
-    return tuple(float(d) for d in diameters_mm)
+    largest_mm = float(np.clip(rng.lognormal(math.log(median_mm), 0.35), least_mm, most_mm))
+    others = min(rng.negative_binomial(0.7, 0.11), 29)
+    others_mm = np.clip(rng.lognormal(math.log(12), 0.8, others), 3, largest_mm)
+    return (largest_mm, *(float(d) for d in np.sort(others_mm)[::-1]))
 
 
 def _liver(body: Body, carved_mm: Field, liver_ml: float, rng: np.random.Generator) -> Field:
@@ -169,14 +169,15 @@ def _add_lesions(
     points_mm = np.argwhere(inside) * np.array(body.spacing_mm)
     room_mm = ndimage.distance_transform_edt(inside, sampling=body.spacing_mm)[inside]
     marked = np.zeros(len(points_mm), bool)
-    lesions = []
+    lesions: list[Lesion] = []
     for diameter_mm in diameters_mm:
         radius_mm = min(diameter_mm / 2, 1.1 * float(room_mm.max()))
         if radius_mm < 1.5:
             break  # the liver is full
         centre = points_mm[rng.choice(np.flatnonzero(room_mm >= 0.85 * radius_mm))]
         offsets_mm = points_mm - centre - rng.uniform(-0.4, 0.4, 3) * body.spacing_mm
-        contrast_hu = rng.uniform(8, 20) if rng.random() < HARD_SHARE else np.clip(rng.normal(45, 9), 20, 60)
+        hard = bool(lesions) and rng.random() < HARD_SHARE
+        contrast_hu = rng.uniform(8, 20) if hard else _contrast_hu(mean_hu, rng)
         share = _lesion_share(offsets_mm, radius_mm, body.spacing_mm, rng)
         if not (kept := (share >= 0.5) & ~marked).any():
             continue
@@ -186,6 +187,12 @@ def _add_lesions(
         lesions.append(Lesion(round(2 * radius_mm, 1), round(float(contrast_hu), 1), int(kept.sum())))
     labels[inside] = 1 + marked
     return tuple(lesions)
+
+
+def _contrast_hu(liver_hu: float, rng: np.random.Generator) -> float:
+    """How far a clear lesion lies below its liver, 25 to 70 HU: it enhances little itself, so it stands out more in a
+    liver that enhances well."""
+    return float(np.clip(45 + 0.7 * (liver_hu - 105) + rng.normal(0, 7), 25, 70))
 
 
 def _lesion_share(

@@ -134,5 +134,6 @@ def verdict_tags(verdicts: list[Verdict]) -> Mapping[str, str]:
 def note(study: StudyConfig, verdicts: list[Verdict]) -> str:
     """Question and answer in Markdown, for the parent run's page."""
     lines = [f"- **{verdict.claim.id}**: {verdict.sentence}" for verdict in verdicts]
-    answer = "\n".join(lines) or "A search tests no claim: see the trials in the report."
+    none = "A search tests no claim: see the trials in the report." if study.search else "This study makes no claims."
+    answer = "\n".join(lines) or none
     return f"**{study.question}**\n\n{answer}\n\nreport.html stands among the artifacts."

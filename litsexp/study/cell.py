@@ -26,6 +26,7 @@ from PIL.Image import Image
 from safetensors.torch import save_file
 
 from litsexp.config import METRICS, Cell, LitsexpError
+from litsexp.data.ct import WINDOWS
 from litsexp.data.splits import Split
 from litsexp.data.store import Store
 from litsexp.evaluation.cases import score_cases
@@ -180,8 +181,10 @@ class CellLog:
 
     def _overlay(self, row: int, prediction: NDArray[np.uint8], what: str) -> Image:
         index = self.store.index.iloc[row]
-        title = f"case {index['case']}, z {index['z']}: {what} · {self.job.cell.name}"
-        return overlay(np.asarray(self.store.hu[row]), np.asarray(self.store.labels[row]), prediction, title)
+        title = f"case {int(index['case'])}, z {int(index['z'])}: {what} · {self.job.cell.name}"
+        return overlay(
+            np.asarray(self.store.hu[row]), np.asarray(self.store.labels[row]), prediction, title, WINDOWS["wide"]
+        )
 
 
 def fixed_slices(store: Store, cases: Collection[int]) -> NDArray[np.int64]:

@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from litsexp.config import Level, LitsexpError, StudyConfig
 
@@ -48,8 +48,7 @@ class Ledger:
                 storage=storage, study_name=name, direction="maximize", load_if_exists=True, pruner=_pruner()
             )
         except (SQLAlchemyError, ImportError, ValueError) as error:
-            first = str(error).splitlines()[0]
-            raise LitsexpError(f"--storage {storage_url}: cannot be opened ({first}); expected a database URL") from None
+            raise _no_database(storage_url, error) from None
         self.study.sampler = _sampler(study, started=len(self.study.get_trials(deepcopy=False)))
         self.space = distributions(study)
         self._asked: dict[int, optuna.trial.Trial] = {}
@@ -136,11 +135,14 @@ def distributions(study: StudyConfig) -> dict[str, BaseDistribution]:
 @contextmanager
 def one_driver(storage_url: str, name: str, fallback: Path) -> Iterator[None]:
     """Hold the study's lock; LitsexpError names the driver that has it. A killed driver's lock frees itself."""
-    url = make_url(storage_url)
+    try:
+        url = make_url(storage_url)
+    except ArgumentError as error:
+        raise _no_database(storage_url, error) from None
     directory = Path(url.database).parent if url.drivername.startswith("sqlite") and url.database else fallback
-    directory.mkdir(parents=True, exist_ok=True)
     lock, holder = FileLock(directory / f"{name}.lock"), directory / f"{name}.driver.json"
     try:
+        directory.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout:
         who = "another process"
@@ -148,12 +150,22 @@ def one_driver(storage_url: str, name: str, fallback: Path) -> Iterator[None]:
             found = json.loads(holder.read_text())
             who = f"process {found['pid']} on {found['host']}"
         raise LitsexpError(f"study {name}: {who} is running it; wait until it ends, or stop it first") from None
+    except OSError as error:
+        reason = f"cannot be written ({error.strerror}); expected a folder for databases and results"
+        raise LitsexpError(f"{directory}: {reason}; name another with --mlruns") from None
     try:
         holder.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
         yield
     finally:
         holder.unlink(missing_ok=True)
         lock.release()
+
+
+def _no_database(storage_url: str, error: Exception) -> LitsexpError:
+    first = str(error).splitlines()[0]
+    return LitsexpError(
+        f"--storage {storage_url}: cannot be opened ({first}); expected a database URL such as sqlite:///optuna.db"
+    )
 
 
 def _key(trial: FrozenTrial) -> str:

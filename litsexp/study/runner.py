@@ -42,7 +42,6 @@ class Places:
     def below(cls, root: Path, tracking_uri: str | None = None, storage_url: str | None = None) -> Places:
         """SQLite databases in ``root`` unless told otherwise; absolute paths, or MLflow would depend on the folder."""
         root = root.resolve()
-        root.mkdir(parents=True, exist_ok=True)
         mlflow, optuna = (f"sqlite:///{root / name}" for name in ("mlflow.db", "optuna.db"))
         return cls(root, tracking_uri or mlflow, storage_url or optuna)
 
@@ -90,7 +89,9 @@ class Session:
         def on_epoch(job: Job, epoch: int, metrics: dict[str, float]) -> bool:
             observer.epoch(job.cell, epoch, metrics)
             searching = self.study.search is not None
-            return not (searching and self.ledger.should_prune(running[job.run_id].number, epoch, metrics["valid/score"]))
+            return not (
+                searching and self.ledger.should_prune(running[job.run_id].number, epoch, metrics["valid/score"])
+            )
 
         queue = self._queue(observer)
         first = next(queue, None)
@@ -113,12 +114,14 @@ class Session:
                     self._settle(running.pop(job.run_id), job, outcome)
                     observer.ended(job.cell, outcome)
                 observer.tick()
+        except BaseException:  # Ctrl-C may come between any two lines, so ask the databases what is open
+            executor.close()
+            self.tracking.close_interrupted(self.parent)
+            self.ledger.close_interrupted({key: value_of(run) for key, run in self.tracking.finished().items()})
+            raise
         finally:
             executor.close()
             self.wall_s = time.perf_counter() - start_s
-            for run_id, ticket in running.items():
-                self.tracking.end(run_id, "KILLED", "the study was interrupted")
-                self.ledger.tell_failed(ticket.number)
 
     def _queue(self, observer: Observer) -> Iterator[tuple[Ticket, Cell]]:
         """What is left to run, one ask at a time, so that a search sees every result there is."""
@@ -127,7 +130,9 @@ class Session:
             return
         finished, complete = self.tracking.finished(), self.ledger.complete()
         left = {key: cell for key, cell in self.cells.items() if key not in finished or key not in complete}
-        observer.planned([cell for key, cell in self.cells.items() if key in finished], len(left.keys() - finished.keys()))
+        observer.planned(
+            [cell for key, cell in self.cells.items() if key in finished], len(left.keys() - finished.keys())
+        )
         for key, cell in left.items():
             self.ledger.enqueue(params_of(cell, self.study), key)
         while self.ledger.waiting():
@@ -198,13 +203,13 @@ def open_study(name: str, study: StudyConfig, store: Store, splits: list[Split],
     with one_driver(places.storage_url, full_name, places.root):
         tracking = Tracking(places.tracking_uri, name, places.root / "artifacts")
         ledger = Ledger(places.storage_url, full_name, study)
+        finished = tracking.finished()
+        ledger.close_interrupted({key: value_of(run) for key, run in finished.items()})
         by_key = _known_cells(study, store, ledger)
-        finished = {key: run for key, run in tracking.finished().items() if key in by_key or study.search}
         donors = {run.data.tags[MLFLOW_PARENT_RUN_ID] for key, run in finished.items() if key in by_key}
         parent = tracking.open_parent(study, study_digest, name, sorted(donors))
         try:
             tracking.close_interrupted(parent)
-            ledger.close_interrupted({key: value_of(run) for key, run in finished.items()})
             yield Session(name, study, store, splits, study_digest, tracking, ledger, parent, by_key)
         except BaseException as error:
             interrupted = isinstance(error, KeyboardInterrupt)

@@ -178,7 +178,9 @@ class Tracking:
         cases = [_labelled(self.cases(run), cells[key]) for key, run in done.items()]
         curves = [_labelled(self.curves(run), cells[key]) for key, run in done.items()]
         rows = [_labelled(pd.DataFrame([_run_row(known.get(key))]), cell) for key, cell in cells.items()]
-        return Results(*(pd.concat(part, ignore_index=True) if part else pd.DataFrame() for part in (cases, curves, rows)))
+        return Results(
+            *(pd.concat(part, ignore_index=True) if part else pd.DataFrame() for part in (cases, curves, rows))
+        )
 
     def cases(self, run: Run) -> pd.DataFrame:
         """A finished cell's ``cases.parquet``."""

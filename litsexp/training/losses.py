@@ -11,8 +11,8 @@ SMOOTH_PIXELS = 1.0  # keeps the Dice of a structure that a batch does not show 
 class CrossEntropyDice:
     """``(1 - dice_weight) * CE + dice_weight * (1 - soft Dice)``, both over the whole batch.
 
-    Soft Dice is the mean over the labels, each pooled over the batch (Milletari 2016, with the sum in the
-    denominator). Both terms use the one-hot truth, so that the backward pass has no scatter and repeats bit for bit on
+    Soft Dice is the mean over liver and tumor, each pooled over the batch (Milletari 2016, with the sum in the
+    denominator); background, which any model gets right, has no part in it. Both terms use the one-hot truth, so that the backward pass has no scatter and repeats bit for bit on
     a GPU too.
     """
 
@@ -27,7 +27,7 @@ class CrossEntropyDice:
         if self.dice_weight < 1:
             loss = loss - (1 - self.dice_weight) * (truth * log_probability).sum(1).mean()
         if self.dice_weight > 0:
-            loss = loss + self.dice_weight * (1 - soft_dice(log_probability.exp(), truth).mean())
+            loss = loss + self.dice_weight * (1 - soft_dice(log_probability.exp(), truth)[1:].mean())
         return loss
 
 

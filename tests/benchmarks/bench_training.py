@@ -98,7 +98,8 @@ def main() -> None:
     table = Table("round", "litsexp images/s", "bare loop images/s", "ratio")
     for number, ((ours, bare), ratio) in enumerate(zip(pairs, ratios, strict=True), start=1):
         table.add_row(str(number), f"{ours:.1f}", f"{bare:.1f}", f"{ratio:.3f}")
-    Console().print(table, f"median ratio {statistics.median(ratios):.3f} ({torch.__version__}, {asked.threads} thread)")
+    summary = f"median ratio {statistics.median(ratios):.3f} (torch {torch.__version__}, {asked.threads} thread)"
+    Console().print(table, summary)
 
 
 if __name__ == "__main__":

