@@ -198,6 +198,7 @@ def open_study(name: str, study: StudyConfig, store: Store, splits: list[Split],
     Raises:
         LitsexpError: another driver has the study; a database that cannot be opened.
     """
+    planned = _by_key(cells(study), study, store)  # notices a missing weights file before anything is written
     study_digest = design_digest(study, store.fingerprint)
     full_name = f"{name}-{study_digest}"
     with one_driver(places.storage_url, full_name, places.root):
@@ -205,7 +206,7 @@ def open_study(name: str, study: StudyConfig, store: Store, splits: list[Split],
         ledger = Ledger(places.storage_url, full_name, study)
         finished = tracking.finished()
         ledger.close_interrupted({key: value_of(run) for key, run in finished.items()})
-        by_key = _known_cells(study, store, ledger)
+        by_key = _by_key(_sampled(study, ledger), study, store) if study.search else planned
         donors = {run.data.tags[MLFLOW_PARENT_RUN_ID] for key, run in finished.items() if key in by_key}
         parent = tracking.open_parent(study, study_digest, name, sorted(donors))
         try:
@@ -240,11 +241,11 @@ def trials_table(session: Session) -> pd.DataFrame:
     return table.sort_values("valid/score", ascending=False, na_position="last") if len(table) else table
 
 
-def _known_cells(study: StudyConfig, store: Store, ledger: Ledger) -> dict[str, Cell]:
-    """Cells by run key: a fixed design's, or those that a search has sampled so far."""
-    if study.search is None:
-        known = cells(study)
-    else:
-        sampled = [trial.params for trial in ledger.trials() if trial.state.name == "COMPLETE"]
-        known = [Cell(arm_of(study, params), 0, study.seeds[0]) for params in sampled]
+def _sampled(study: StudyConfig, ledger: Ledger) -> list[Cell]:
+    """The cells that a search has completed so far."""
+    done = [trial.params for trial in ledger.trials() if trial.state.name == "COMPLETE"]
+    return [Cell(arm_of(study, params), 0, study.seeds[0]) for params in done]
+
+
+def _by_key(known: Sequence[Cell], study: StudyConfig, store: Store) -> dict[str, Cell]:
     return {cell.run_key(study.split, store.fingerprint): cell for cell in known}

@@ -28,6 +28,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Param, Run, RunStatus
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME, MLFLOW_RUN_NOTE, MLFLOW_SOURCE_NAME
+from sqlalchemy.exc import SQLAlchemyError
 
 from litsexp.config import Cell, LitsexpError, StudyConfig
 
@@ -41,6 +42,9 @@ CURVES = (
     "valid/foreground_acc",
     "valid/pixel_acc",
 )
+
+
+UI_KIND = {"mlflow.experimentKind": "custom_model_development"}  # the UI shows runs and charts, not traces
 
 
 @dataclass(frozen=True)
@@ -74,8 +78,10 @@ class Tracking:
             self.client = MlflowClient(uri)
             found = self.client.get_experiment_by_name(experiment)
             place = (artifacts / experiment).resolve().as_uri() if local else None
-            self.experiment_id = found.experiment_id if found else self.client.create_experiment(experiment, place)
-        except MlflowException as error:
+            self.experiment_id = (
+                found.experiment_id if found else self.client.create_experiment(experiment, place, UI_KIND)
+            )
+        except (MlflowException, SQLAlchemyError) as error:
             first = str(error).splitlines()[0]
             raise LitsexpError(f"--tracking-uri {uri}: MLflow does not answer ({first}); check the address") from None
         if found and found.lifecycle_stage == "deleted":

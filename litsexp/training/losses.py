@@ -12,8 +12,8 @@ class CrossEntropyDice:
     """``(1 - dice_weight) * CE + dice_weight * (1 - soft Dice)``, both over the whole batch.
 
     Soft Dice is the mean over liver and tumor, each pooled over the batch (Milletari 2016, with the sum in the
-    denominator); background, which any model gets right, has no part in it. Both terms use the one-hot truth, so that the backward pass has no scatter and repeats bit for bit on
-    a GPU too.
+    denominator); background, which any model gets right, has no part in it. Both terms use the one-hot truth, so that
+    the backward pass has no scatter and repeats bit for bit on a GPU too.
     """
 
     def __init__(self, dice_weight: float):

@@ -185,6 +185,9 @@ def test_augmentation_too_comes_from_seed_and_epoch_alone(slices: Slices) -> Non
     for arm in ARMS:
         assert torch.equal(masks(arm), first) == (arm.augment == "paper")
     assert not torch.equal(masks(RUN, epochs=2), first)
+    one = TrainLoader(slices, np.array([3]), RUN, 1, seed=0)  # the same row always, and each time moved otherwise
+    (zeroth,), (later,) = list(one), list(one)
+    assert not torch.equal(zeroth[1], later[1])
     assert not torch.equal(masks(RUN, seed=1), first)
     assert torch.equal(masks(RUN, seed=1, epochs=2), masks(RUN, seed=1, epochs=2))
 

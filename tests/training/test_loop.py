@@ -4,7 +4,6 @@ import math
 import random
 import warnings
 from collections.abc import Callable, Iterator
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +129,16 @@ def test_an_epochs_scores_are_those_of_its_predictions(
         assert epoch.metrics["train/loss"] > 0 and epoch.metrics["valid/loss"] > 0
 
 
+def test_losses_are_means_over_images(run_arm: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Validation's seven slices come as four and three; a batch's loss is here its number of slices."""
+    monkeypatch.setattr(CrossEntropyDice, "__call__", lambda _self, logits, labels: 0 * logits.sum() + len(labels))
+    ears = Ears()
+    result = run_arm(ears=ears)
+    assert [len(epoch.rows) for epoch in ears.epochs] == [7, 7]
+    for epoch in result.history:
+        assert epoch["train/loss"] == 4 and epoch["valid/loss"] == pytest.approx((4 * 4 + 3 * 3) / 7)
+
+
 def test_it_learns(run_arm: Train) -> None:
     """The tiny network finds the liver within some seconds; the steps that it takes do go downhill."""
     result = run_arm(arm(epochs=4, steps_per_epoch=10, batch_size=8, augment="none"))
@@ -166,12 +175,15 @@ def test_the_callers_warn_only_survives(run_arm: Train) -> None:
 def test_a_found_rate_and_the_same_rate_given_train_the_same_model(
     run_arm: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    seeds = []
     monkeypatch.setattr(loop, "LR_FIND_STEPS", 40)
-    found = run_arm(arm(lr="find"))
+    monkeypatch.setattr(loop, "build_learner", lambda *args: [seeds.append(args[-1]), build_learner(*args)][1])
+    found = run_arm(arm(lr="find"), seed=3)
+    assert seeds == [3, 3]  # searched on the model that is trained
     rate = float(found.facts["lr_max"])  # as it is logged: no digit may be lost
     assert 1e-7 < rate < 10 and rate != BASE.lr
-    assert_same(found, run_arm(arm(lr=rate)))
-    assert not same_weights(found.weights, run_arm(arm(lr=rate * 2)).weights)
+    assert_same(found, run_arm(arm(lr=rate), seed=3))
+    assert not same_weights(found.weights, run_arm(arm(lr=rate * 2), seed=3).weights)
 
 
 def test_a_rate_that_cannot_be_found_is_one_line(run_arm: Train, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -375,9 +387,10 @@ def test_arms_take_the_same_steps_on_the_same_rows_at_the_same_rates(
     assert all(course == courses[0] for course in courses[1:])
     assert len(courses[0][1]) == 4 and len(set(courses[0][1])) == 4  # steps; the schedule does move
     assert all(a[:3] == a[3:] for a in courses[0][1])  # the encoder learns at the decoder's rate
+    assert max(a[0] for a in courses[0][1]) <= BASE.lr and {a[2] for a in courses[0][1]} == {BASE.weight_decay}
     assert [result.history[-1]["lr"] for result in results] == [results[0].history[-1]["lr"]] * len(results)
-    for (change, result), (_, before) in pairwise(zip(changes, results, strict=True)):
-        assert not same_weights(result.weights, before.weights), change  # each arm does train another model
+    for change, result in zip(changes[1:-1], results[1:-1], strict=True):
+        assert not same_weights(result.weights, results[0].weights), change  # each arm does train another model
 
 
 def test_fewer_training_patients_take_as_many_steps_at_the_same_rates(

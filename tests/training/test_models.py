@@ -136,6 +136,7 @@ def test_shuffled_keeps_the_values_and_not_their_places() -> None:
             assert not torch.equal(mixed[name], value)
             assert (mixed[name] == value).float().mean() < 0.5
     assert weights_sha256(shuffled(state, 0)) == weights_sha256(mixed) != weights_sha256(shuffled(state, 1))
+    assert weights_sha256(initial_state(RunConfig(init="shuffled"), seed=1)) == weights_sha256(shuffled(state, 1))
 
 
 @pytest.mark.parametrize("encoder", ["tf_efficientnet_lite0", "resnet18"])
@@ -166,6 +167,19 @@ def test_logits_are_float32_and_the_same_in_every_layout(precision: str, channel
     scale = reference.abs().max()
     difference = (result - reference).abs().max() / scale
     assert difference < 1e-4 if precision == "fp32" else 1e-5 < difference < 0.1
+
+
+def test_in_bf16_only_depthwise_convolutions_stay_in_float32() -> None:
+    run = RunConfig(init="scratch", precision="bf16")
+    net = MixedPrecision(build_unet(run, 64, 0), run, CPU).eval()
+    seen: dict[bool, set[torch.dtype]] = {True: set(), False: set()}
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d):
+            depthwise = module.groups > 1
+            module.register_forward_hook(lambda _m, _in, out, depthwise=depthwise: seen[depthwise].add(out.dtype))
+    with torch.inference_mode():
+        net(torch.zeros(1, 3, 64, 64))
+    assert seen == {True: {torch.float32}, False: {torch.bfloat16}}
 
 
 def test_layout_of_the_weights_follows_the_arm() -> None:

@@ -1,0 +1,196 @@
+"""Every shipped experiment: what its file says of itself, and that each kind of its arms trains."""
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from litsexp.config import Arm, StudyConfig, arms, cells, contexts, differing_fields
+from litsexp.data.splits import Split, make_splits
+from litsexp.data.store import Store
+from litsexp.study.runner import Places, open_study, trials_table
+from litsexp.studyfile import load_study
+from litsexp.training import models
+from litsexp.training.loop import Epoch, train
+
+ROOT = Path(__file__).parents[1]
+FILES = sorted((ROOT / "experiments").glob("*.yaml"))
+SHIPPED = ["augmentation", "loss", "mini", "paper", "search", "transfer", "windows"]
+SHORT = {"epochs": 1, "frozen_epochs": 0, "steps_per_epoch": 2, "batch_size": 8, "lr": 1e-3}
+
+
+def short(arm: Arm) -> Arm:
+    """The arm for two steps."""
+    return Arm(arm.name, arm.run.changed(SHORT))
+
+
+def every_kind() -> dict[str, Arm]:
+    """Of each file as few arms as show every level; those that different files share once."""
+    kinds: dict[str, Arm] = {}
+    for file in FILES:
+        seen: set[tuple[str, object]] = set()
+        for arm in arms(load_study(file)):
+            settings = set(short(arm).run.model_dump().items())
+            if not settings <= seen and (arm.run.encoder != "resnet50" or not seen):
+                seen |= settings
+                kinds.setdefault(json.dumps(short(arm).run.model_dump()), Arm(f"{file.stem}: {arm.name}", arm.run))
+    return {arm.name: arm for arm in kinds.values()}
+
+
+KINDS = every_kind()
+
+
+def test_these_experiments_are_shipped() -> None:
+    assert [file.stem for file in FILES] == SHIPPED
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_it_opens_with_its_question_and_its_command(file: Path) -> None:
+    first, *rest = file.read_text().splitlines()
+    assert re.match(r"# Question: .+", first)
+    comment = "\n".join(line for line in rest[: rest.index(next(x for x in rest if not x.startswith("#")))])
+    command = re.search(r"^# Run: +(python run_study\.py.*)$", comment, re.MULTILINE)
+    assert command
+    assert "run_study.py        (" in command[1] or f"experiments/{file.name}" in command[1]
+    for name in re.findall(r"experiments/\S+\.yaml", comment):
+        assert (ROOT / name).is_file()
+    for override in re.findall(r"--set (\S+?)[\s)]", comment + "\n"):
+        assert load_study(file, [override])
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_it_is_parsed_and_expanded_and_every_claim_compares_fair_arms(file: Path) -> None:
+    study = load_study(file)
+    names = [arm.name for arm in arms(study)]
+    assert len(set(names)) == len(names)
+    assert len(cells(study)) == len(names) * study.split.n_folds * len(study.seeds)
+    for claim in study.claims:
+        pairs = contexts(study, claim)
+        assert pairs
+        assert all(differing_fields(better.run, than.run) == {claim.factor} for better, than in pairs)
+    assert StudyConfig.model_validate(study.model_dump(mode="json")) == study
+
+
+def test_the_mini_study_is_as_the_readme_says() -> None:
+    study = load_study(ROOT / "experiments" / "mini.yaml")
+    assert 24 <= study.data.patients <= 36
+    assert (study.data.cohort, study.data.size, study.split.folds) == ("phantom", 64, 3)
+    assert set(study.factors) == {"init", "window", "dice_weight", "augment"}
+    assert all(len(levels) == 1 for levels in study.factors.values())
+
+
+def test_the_papers_protocol() -> None:
+    study = load_study(ROOT / "experiments" / "paper.yaml")
+    run = study.run
+    assert (run.encoder, run.window, run.augment, run.lr) == ("resnet50", "notebook", "paper", "find")
+    assert (study.data.size, study.split.train, study.split.valid, study.split.test) == (128, 0.70, 0.15, 0.15)
+    assert (run.batch_size, run.weight_decay) == (16, 0.1)
+    assert run.patience > 0
+    assert 0 < run.frozen_epochs < run.epochs
+
+
+def test_every_level_of_every_file_is_among_the_kinds() -> None:
+    trained = {tuple(sorted(short(arm).run.model_dump().items())) for arm in KINDS.values()}
+    levels = {item for arm in trained for item in arm}
+    for file in FILES:
+        study = load_study(file)
+        if study.design == "search":  # runs below, through the driver
+            continue
+        assert {(factor, level) for factor in study.factors for level in study.levels(factor)} <= levels
+        assert ("encoder", study.run.encoder) in levels
+
+
+class Ear:
+    """A listener that keeps what it hears."""
+
+    def __init__(self) -> None:
+        self.epochs: list[Epoch] = []
+
+    def epoch(self, epoch: Epoch) -> bool:
+        self.epochs.append(epoch)
+        return True
+
+
+@pytest.fixture
+def split(phantom_split: Split) -> Split:
+    """As little to validate and to test as there can be: two steps are what counts here."""
+    return Split(phantom_split.train, phantom_split.valid, phantom_split.test[:1])
+
+
+@pytest.fixture
+def resnet_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torchvision's weights cannot be fetched here: random ones of the same shapes stand in."""
+
+    def stand_in(name: str) -> Mapping[str, Tensor]:
+        torch.manual_seed(99)
+        return models.random_encoder(name).state_dict()
+
+    monkeypatch.setattr(models, "_imagenet_resnet", stand_in)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_kind_of_arm_trains(name: str, phantom_store: Store, split: Split, resnet_weights: None) -> None:
+    ear = Ear()
+    result = train(short(KINDS[name]).run, phantom_store, split, seed=0, listener=ear)
+    assert result.facts["steps"] == "2"
+    assert len(ear.epochs) == len(result.history) == 1
+    assert np.isfinite(result.history[0]["train/loss"])
+    assert result.test_prediction.shape == (len(phantom_store.rows_of(split.test)), 64, 64)
+    assert not result.pruned
+
+
+def test_the_papers_phases_and_its_learning_rate_finder_run(
+    phantom_store: Store, split: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a small encoder: frozen epochs, then all of it, with a rate that is found."""
+    paper = load_study(ROOT / "experiments" / "paper.yaml").run
+    monkeypatch.setattr(models, "random_encoder", small_encoder)
+    changes = {"init": "scratch", "epochs": 4, "patience": 1, "steps_per_epoch": 1, "batch_size": 8}
+    result = train(paper.changed(changes), phantom_store, split, seed=0, listener=Ear())
+    assert 2 < len(result.history) <= 4
+    assert 1e-7 < float(result.facts["lr_max"]) < 1
+
+
+def small_encoder(_: str) -> torch.nn.Sequential:
+    def halve(channels_in: int) -> torch.nn.Sequential:
+        return torch.nn.Sequential(torch.nn.Conv2d(channels_in, 8, 3, 2, 1), torch.nn.ReLU())
+
+    return torch.nn.Sequential(halve(3), halve(8), halve(8))
+
+
+class Quiet:
+    def planned(self, done: Any, left: int) -> None: ...
+
+    def started(self, cell: Any) -> None: ...
+
+    def epoch(self, cell: Any, epoch: int, metrics: Any) -> None: ...
+
+    def ended(self, cell: Any, outcome: Any) -> None: ...
+
+    def tick(self) -> None: ...
+
+
+def test_the_search_samples_and_trains_through_the_driver(
+    new_places: Callable[[Path], Places], tmp_path: Path, phantom_store: Store
+) -> None:
+    short_search = ["search.trials=2", "run.epochs=1", "run.steps_per_epoch=2", "run.batch_size=4"]
+    study = load_study(ROOT / "experiments" / "search.yaml", short_search)
+    splits = make_splits(phantom_store.has_tumor, study.split)
+    with open_study("search", study, phantom_store, splits, new_places(tmp_path)) as session:
+        session.run(workers=1, threads=1, observer=Quiet())
+        table = trials_table(session)
+        results = session.tracking.read(session.cells)
+    assert session.failures == {}
+    assert list(table["state"]) == ["COMPLETE"] * 2
+    assert table["valid/score"].is_monotonic_decreasing
+    assert {*study.factors, "lr"} <= set(table.columns)
+    assert set(results.runs["status"]) == {"FINISHED"}
+    assert results.cases.groupby("arm").ngroups == 2
+    low, high = study.search.lr if study.search else (0, 0)
+    assert table["lr"].between(low, high).all()
