@@ -187,7 +187,13 @@ def test_rewording_keeps_the_study_and_a_changed_claim_is_post_hoc(bench: Any, s
 
 
 @pytest.mark.parametrize(
-    "changes", [{"seeds": [1]}, {"split": {"folds": 3}}, {"factors": {"augment": ["paper"]}}, {"run": {"epochs": 9}}]
+    "changes",
+    [
+        {"seeds": [1]},
+        {"split": {"folds": 3}},
+        {"factors": {"augment": ["paper"]}},
+        {"run": {"augment": "none", "epochs": 9}},
+    ],
 )
 def test_the_design_digest_changes_with_what_runs(study: Any, changes: dict[str, Any]) -> None:
     base = {"run": {"augment": "none"}, "factors": {"augment": ["paper"], "init": ["scratch"]}, "claims": []}
