@@ -300,10 +300,10 @@ def _show(asked: StudyConfig, verdicts: Sequence[Verdict]) -> None:
         console.print("This study file makes no claims.")
         return
     table = Table(box=None, pad_edge=False)
-    for name, justify in [("claim", "left"), ("effect", "right"), ("95 % interval", "right"), ("adjusted p", "right")]:
+    for name, justify in [("claim", "left"), ("effect", "right"), ("95 % interval", "right"), ("adj. p", "right")]:
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
     table.add_column("patients", justify="right")
-    table.add_column("verdict")
+    table.add_column("verdict", no_wrap=True)
     for v in verdicts:
         ruling = f"[{BADGES[v.verdict]}]{v.verdict}[/]" + (", substantially" if v.substantial else "")
         cells = [f"{v.effect:+.3f}", f"[{v.low:+.3f}, {v.high:+.3f}]".replace("[", r"\["), f"{v.p_adjusted:.3g}"]
