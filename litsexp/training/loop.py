@@ -124,6 +124,10 @@ class Watch(Callback):  # type: ignore[misc]  # fastai has no types
         self.loss_sum, self.images = 0.0, 0
         self.parts: list[NDArray[np.uint8]] = []
 
+    def after_step(self) -> None:
+        """Drop the gradients before fastai zeroes them, so that the next backward pass writes instead of adding."""
+        self.learn.model.zero_grad(set_to_none=True)
+
     def after_batch(self) -> None:
         """Sum up the loss; in validation also keep the labels."""
         count = len(self.learn.xb[0])
