@@ -62,6 +62,11 @@ class Request:
         """The resolved study file."""
         return load_study(self.file, self.overrides, self.data)
 
+    @property
+    def name(self) -> str:
+        """Of the MLflow experiment: the file's stem, and the folder's where ``--data`` replaced the file's cohort."""
+        return f"{self.file.stem}-{self.data.resolve().name}" if self.data else self.file.stem
+
     def command(self) -> str:
         """What to type to get the same study again."""
         data = ["--data", str(self.data)] if self.data else []
@@ -236,7 +241,7 @@ def _open(request: Request, asked: StudyConfig) -> Iterator[Session]:
     try:
         store = _store(asked, request.stores)
         splits = make_splits(store.has_tumor, asked.split)
-        with open_study(request.file.stem, asked, store, splits, request.places) as session:
+        with open_study(request.name, asked, store, splits, request.places) as session:
             yield session
     except KeyboardInterrupt:
         print("interrupted; finished runs are kept, and the same command goes on", file=sys.stderr)
@@ -301,12 +306,12 @@ def _show(asked: StudyConfig, verdicts: Sequence[Verdict]) -> None:
         return
     table = Table(box=None, pad_edge=False)
     for name, justify in [("claim", "left"), ("effect", "right"), ("95 % interval", "right"), ("adj. p", "right")]:
-        table.add_column(name, justify=justify)  # type: ignore[arg-type]
-    table.add_column("patients", justify="right")
+        table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    table.add_column("patients", justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     for v in verdicts:
         ruling = f"[{BADGES[v.verdict]}]{v.verdict}[/]" + (", substantially" if v.substantial else "")
-        cells = [f"{v.effect:+.3f}", f"[{v.low:+.3f}, {v.high:+.3f}]".replace("[", r"\["), f"{v.p_adjusted:.3g}"]
+        cells = [f"{v.effect:+.3f}", rf"\[{v.low:.3f}, {v.high:.3f}]", f"{v.p_adjusted:.3g}"]
         table.add_row(v.claim.id, *cells, str(v.n_patients), ruling + (" (post hoc)" if v.post_hoc else ""))
     console.print(table)
     for v in verdicts:

@@ -353,7 +353,7 @@ def test_arms_that_fail_are_named_and_the_study_goes_on(
 def cell_runs() -> list[Any]:
     from litsexp.study.tracking import Tracking
 
-    tracking = Tracking(f"sqlite:///{Path('mlruns').resolve()}/mlflow.db", "tiny", Path("mlruns/artifacts"))
+    tracking = Tracking(f"sqlite:///{Path('mlruns').resolve()}/mlflow.db", "tiny-ct", Path("mlruns/artifacts"))
     return [run for run in tracking.runs() if "run_key" in run.data.tags]
 
 
@@ -390,7 +390,7 @@ def test_a_second_driver_is_refused(refused: Callable[..., str], places: list[ob
 
     study = study_file()
     asked = load_study(study)
-    name = f"tiny-{design_digest(asked, phantom_store.fingerprint)}"
+    name = f"tiny-ct-{design_digest(asked, phantom_store.fingerprint)}"
     with one_driver(f"sqlite:///{Path('mlruns').resolve()}/optuna.db", name, Path("mlruns")):
         error = refused("study", study, *places)
     assert f"study {name}: process {os.getpid()} on" in error

@@ -189,7 +189,7 @@ def open_study(name: str, study: StudyConfig, store: Store, splits: list[Split],
     """Lock the study and put right what a killed driver left; while the block runs, its parent run is RUNNING.
 
     Args:
-        name: of the MLflow experiment; the study file's stem.
+        name: of the MLflow experiment, for example the study file's stem.
         study: the resolved study file.
         store: of its cohort.
         splits: one a fold, from ``make_splits``.
