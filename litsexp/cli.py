@@ -305,9 +305,9 @@ def _show(asked: StudyConfig, verdicts: Sequence[Verdict]) -> None:
         console.print("This study file makes no claims.")
         return
     table = Table(box=None, pad_edge=False)
-    for name, justify in [("claim", "left"), ("effect", "right"), ("95 % interval", "right"), ("adj. p", "right")]:
+    for name, justify in [("claim", "left"), ("effect", "right"), ("95 % interval", "right"), ("adjusted p", "right")]:
         table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
-    table.add_column("patients", justify="right", no_wrap=True)
+    table.add_column("n", justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     for v in verdicts:
         ruling = f"[{BADGES[v.verdict]}]{v.verdict}[/]" + (", substantially" if v.substantial else "")
