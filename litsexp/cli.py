@@ -111,7 +111,7 @@ def study(
     if asked.search and search is not None and len(search):
         _say(f"best trial: {dict(search.iloc[0])}")
     _say(f"report: {conclusion.report}")
-    _say(f"runs:   litsexp ui  (MLflow experiment {session.name!r})")
+    _say(f"runs:   {_where(request.places, mlruns)}  (MLflow experiment {session.name!r})")
     if session.trained_s:
         _say(_pace(session))
     if session.failures:
@@ -283,6 +283,15 @@ def _data_config(directory: Path, size: int, slices: str) -> DataConfig:
 def _say(text: str, style: str = "") -> None:
     """Plain text, whatever brackets are in it, and no line broken: paths stay whole."""
     console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+def _where(places: Places, mlruns: Path) -> str:
+    """How to see the runs: the server's address, or the command that opens the database."""
+    if not places.tracking_uri.startswith("sqlite"):
+        return places.tracking_uri
+    if places.tracking_uri != type(places).below(mlruns).tracking_uri:
+        return shlex.join(["litsexp", "ui", "--tracking-uri", places.tracking_uri])
+    return "litsexp ui" if mlruns == Path("mlruns") else shlex.join(["litsexp", "ui", "--mlruns", str(mlruns)])
 
 
 def _pace(session: Session) -> str:

@@ -107,7 +107,8 @@ def facts(session: Session, runs: pd.DataFrame, command: str) -> dict[str, str]:
     """What a sceptic wants to know, by name."""
     done = runs[runs["status"] == "FINISHED"]
     registered = session.parent.preregistered
-    experiment, run = session.tracking.experiment_id, session.parent.run_id
+    experiment, run, uri = session.tracking.experiment_id, session.parent.run_id, session.tracking.uri
+    server = uri if uri.startswith("http") else "after litsexp ui: http://127.0.0.1:5000"
     return {
         "command": command,
         "design digest": session.digest,
@@ -117,8 +118,8 @@ def facts(session: Session, runs: pd.DataFrame, command: str) -> dict[str, str]:
         "device": ", ".join(sorted({str(device) for device in done.get("device", ())})),
         "precision": ", ".join(sorted({str(name) for name in done.get("precision", ())})),
         "training and evaluation, all runs": f"{float(done['minutes'].sum()):.1f} min" if len(done) else "none",
-        "MLflow": f"{session.tracking.uri}, experiment {session.name}, run {run}",
-        "in the MLflow UI": f"litsexp ui, then http://127.0.0.1:5000/#/experiments/{experiment}/runs/{run}",
+        "MLflow": f"{uri}, experiment {session.name}, run {run}",
+        "in the MLflow UI": f"{server}/#/experiments/{experiment}/runs/{run}",
         **versions(),
     }
 

@@ -1,8 +1,11 @@
 """fastai: batches, augmentation, models, losses, one training run. Knows neither Optuna nor MLflow."""
 
+import os
 import sys
 
-import torch
+from torch import library as operators
+
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it, matrix products on a GPU need not repeat
 
 
 def _import_torchvision() -> None:
@@ -16,15 +19,15 @@ def _import_torchvision() -> None:
     except RuntimeError as error:
         if "torchvision::nms" not in str(error):
             raise
-        library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
+        schemas = operators.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
         for name in ("nms", "qnms"):
             schema = f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-            library.define(schema)  # type: ignore[no-untyped-call]
+            schemas.define(schema)  # type: ignore[no-untyped-call]
         for module in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
             del sys.modules[module]
         import torchvision
 
-        torchvision._litsexp_schemas = library  # the declarations live as long as this object does
+        torchvision._litsexp_schemas = schemas  # the declarations live as long as this object does
 
 
 _import_torchvision()
