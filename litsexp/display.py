@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from litsexp.config import Cell, StudyConfig
+from litsexp.config import Cell, StudyConfig, arms
 
 if TYPE_CHECKING:
     from litsexp.study.cell import Outcome
@@ -29,9 +29,10 @@ class LiveDisplay:
         self.console = console
         self.epochs_a_cell = study.run.epochs
         self.places = list(itertools.product(study.seeds, range(study.split.n_folds if not study.search else 1)))
+        self.arms = [] if study.search else [arm.name for arm in arms(study)]  # a search's come as they are sampled
         self.marks: dict[tuple[str, int, int], str] = {}
         self.running: dict[Cell, tuple[int, float]] = {}  # cell -> epochs done, validation score
-        self.left = self.done_epochs = self.failed = 0
+        self.left = self.done_epochs = 0
         self.started_s = time.monotonic()
         self.live = Live(console=console, refresh_per_second=4, get_renderable=self.render, transient=True)
 
@@ -94,7 +95,7 @@ class LiveDisplay:
         for seed, fold in self.places:
             table.add_column(f"seed {seed} fold {fold}" if many_seeds else f"fold {fold}", justify="center")
         now = {(cell.arm.name, cell.seed, cell.fold): state for cell, state in self.running.items()}
-        for arm in dict.fromkeys(name for name, _, _ in [*self.marks, *now]):
+        for arm in dict.fromkeys([*self.arms, *(name for name, _, _ in [*self.marks, *now])]):
             marks = [self._mark((arm, *place), now) for place in self.places]
             table.add_row(escape(arm), *marks)
         left = f"{self.minutes_left():.1f} min left" if self.done_epochs else "time left: after the first epoch"
