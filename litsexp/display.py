@@ -112,7 +112,7 @@ class LiveDisplay:
 def progress_bar(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
     """A bar for ``progress(done, total)``; it leaves no trace, and shows nothing where nothing is done."""
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         tasks: list[object] = []
 
         def advance(done: int, total: int) -> None:
