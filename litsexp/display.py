@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console, Group
 from rich.live import Live
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from litsexp.config import Cell, StudyConfig, arms
@@ -113,11 +113,11 @@ def progress_bar(console: Console, what: str) -> Iterator[Callable[[int, int], N
     """A bar for ``progress(done, total)``; it leaves no trace, and shows nothing where nothing is done."""
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        tasks: list[object] = []
+        tasks: list[TaskID] = []
 
         def advance(done: int, total: int) -> None:
             if not tasks:
                 tasks.append(bar.add_task(what, total=total))
-            bar.update(tasks[0], completed=done)  # type: ignore[arg-type]
+            bar.update(tasks[0], completed=done)
 
         yield advance

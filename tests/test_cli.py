@@ -366,7 +366,9 @@ def test_a_study_in_which_every_run_fails_still_ends_with_a_report(
     assert code == 1, error
     assert "4 failed: run.init = bad.safetensors: cannot be read" in out
     assert "inconclusive" in out
-    report = Path(re.search(r"report: (.*report\.html)", out)[1])  # type: ignore[index]
+    found = re.search(r"report: (.*report\.html)", out)
+    assert found
+    report = Path(found[1])
     assert "cannot be read" in report.read_text()
     code, out, error = litsexp("report", study, *places)
     assert code == 0, error

@@ -19,10 +19,10 @@ def _import_torchvision() -> None:
     except RuntimeError as error:
         if "torchvision::nms" not in str(error):
             raise
-        schemas = operators.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
+        schemas = operators.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]  # torch has no types here
         for name in ("nms", "qnms"):
             schema = f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-            schemas.define(schema)  # type: ignore[no-untyped-call]
+            schemas.define(schema)  # type: ignore[no-untyped-call]  # nor here
         for module in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
             del sys.modules[module]
         import torchvision

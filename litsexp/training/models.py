@@ -81,7 +81,7 @@ def keep_depthwise_in_float32(net: nn.Module) -> None:
 
     for module in net.modules():
         if isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1:
-            module.forward = in_float32(module.forward)  # type: ignore[method-assign, assignment]
+            module.forward = in_float32(module.forward)  # type: ignore[method-assign, assignment]  # of the instance
 
 
 def has_fast_bf16(device: torch.device) -> bool:
