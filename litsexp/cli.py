@@ -1,4 +1,4 @@
-"""The command line: study, prepare, phantom, report, ui."""
+"""The command line: study, report and ui here; what needs no study is in ``commands``."""
 
 from __future__ import annotations
 
@@ -13,16 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from litsexp import __version__
-from litsexp.config import DataConfig, LitsexpError, StudyConfig
-from litsexp.display import LiveDisplay, progress_bar
+from litsexp.commands import Stores, commands, store_of
+from litsexp.config import LitsexpError, StudyConfig
+from litsexp.display import LiveDisplay, console, say
 from litsexp.studyfile import load_study
 
 if TYPE_CHECKING:
-    from litsexp.data.store import Store
     from litsexp.evidence.claims import Verdict
     from litsexp.study.runner import Places, Session
 
@@ -34,9 +33,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Does this choice really help a 2D U-Net segment liver and tumor, and by how much?",
 )
-console = Console()
-
-PHANTOM_SIZE = 96  # pixels a side, unless the study wants more
 BADGES = {"supported": "green", "contradicted": "red", "equivalent": "blue", "inconclusive": "yellow"}
 
 File = Annotated[Path, typer.Argument(metavar="FILE.yaml", help="The study file.")]
@@ -45,7 +41,6 @@ Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE"
 Uri = Annotated[str | None, typer.Option("--tracking-uri", help="MLflow; default: mlruns/mlflow.db (SQLite).")]
 Storage = Annotated[str | None, typer.Option("--storage", help="Optuna's database; default: mlruns/optuna.db.")]
 Runs = Annotated[Path, typer.Option("--mlruns", metavar="DIR", help="Folder for databases, artifacts, reports.")]
-Stores = Annotated[Path, typer.Option("--stores", metavar="DIR", help="Folder for phantom and slice stores.")]
 
 
 @dataclass(frozen=True)
@@ -109,14 +104,14 @@ def study(
             conclusion = conclude(session, request.places.root / "reports", search, request.command())
     _show(asked, conclusion.verdicts)
     if asked.search and search is not None and len(search):
-        _say(f"best trial: {dict(search.iloc[0])}")
-    _say(f"report: {conclusion.report}")
-    _say(f"runs:   {_where(request.places, mlruns)}  (MLflow experiment {session.name!r})")
+        say(f"best trial: {dict(search.iloc[0])}")
+    say(f"report: {conclusion.report}")
+    say(f"runs:   {_where(request.places, mlruns)}  (MLflow experiment {session.name!r})")
     if session.trained_s:
-        _say(_pace(session))
+        say(_pace(session))
     if session.failures:
         for reason, names in _grouped(session.failures).items():
-            _say(f"{len(names)} failed: {reason}\n  " + "\n  ".join(names), style="red")
+            say(f"{len(names)} failed: {reason}\n  " + "\n  ".join(names), style="red")
         console.print("The same command runs the failed ones again.")
         raise typer.Exit(1)
 
@@ -144,43 +139,7 @@ def report(
         search = trials_table(session) if asked.search else None
         conclusion = conclude(session, request.places.root / "reports", search, request.command())
     _show(asked, conclusion.verdicts)
-    _say(f"report: {conclusion.report}")
-
-
-@app.command()
-def prepare(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="CT volumes in LiTS layout.")],
-    size: Annotated[int, typer.Option(help="Pixels a side.")] = 128,
-    slices: Annotated[str, typer.Option(help="liver: slices that show liver; all: every slice.")] = "liver",
-    stores: Stores = Path("data"),
-) -> None:
-    """Build the slice store that studies of this size share. Built once, reused by every later study.
-
-    Example: `litsexp prepare ~/LiTS --size 128 --slices liver`
-    """
-    asked = StudyConfig.model_validate({"question": "prepare", "split": {"folds": 2}})
-    asked = asked.model_copy(update={"data": _data_config(directory, size, slices)})
-    store = _store(asked, stores)
-    _say(f"{len(store.cases)} cases, {len(store.index)} slices of {store.size} px: {store.directory}")
-
-
-@app.command()
-def phantom(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write; must not exist.")],
-    patients: Annotated[int, typer.Option(min=1)] = 30,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
-    size: Annotated[int, typer.Option(min=32, help="Pixels a side.")] = PHANTOM_SIZE,
-) -> None:
-    """Write a synthetic abdominal CT cohort as NIfTI in LiTS layout. Same seed, same bytes.
-
-    Example: `litsexp phantom data/my-phantom --patients 12 --seed 3`
-    """
-    from litsexp.data.cohort import write_cohort
-    from litsexp.data.phantom import PhantomConfig
-
-    with progress_bar(console, "phantom patients") as advance:
-        write_cohort(directory, PhantomConfig(patients, seed, size), progress=advance)
-    _say(f"{patients} phantom patients: {directory}")
+    say(f"report: {conclusion.report}")
 
 
 @app.command()
@@ -206,6 +165,9 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
     if version:
         console.print(__version__)
         raise typer.Exit
+
+
+app.add_typer(commands)  # without a name: its commands stand beside these
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -239,50 +201,13 @@ def _open(request: Request, asked: StudyConfig) -> Iterator[Session]:
     from litsexp.study.runner import open_study
 
     try:
-        store = _store(asked, request.stores)
+        store = store_of(asked.data, request.stores)
         splits = make_splits(store.has_tumor, asked.split)
         with open_study(request.name, asked, store, splits, request.places) as session:
             yield session
     except KeyboardInterrupt:
         print("interrupted; finished runs are kept, and the same command goes on", file=sys.stderr)
         sys.exit(130)
-
-
-def _store(asked: StudyConfig, stores: Path) -> Store:
-    """The study's slice store, built where it is missing; the phantom is written first."""
-    from litsexp.data.store import prepare as prepare_store
-
-    data = asked.data
-    root = Path(data.cohort)
-    if data.cohort == "phantom":
-        root = _phantom(data, stores)
-    with progress_bar(console, "slice store") as advance:
-        return prepare_store(root, stores / "stores", data, progress=advance)
-
-
-def _phantom(data: DataConfig, stores: Path) -> Path:
-    from litsexp.data.cohort import write_cohort
-    from litsexp.data.phantom import PhantomConfig
-
-    config = PhantomConfig(data.patients, data.seed, max(PHANTOM_SIZE, data.size))
-    directory = stores / f"phantom-{config.patients}-seed{config.seed}-{config.size}px"
-    with progress_bar(console, "phantom patients") as advance:
-        return write_cohort(directory, config, progress=advance)
-
-
-def _data_config(directory: Path, size: int, slices: str) -> DataConfig:
-    from pydantic import ValidationError
-
-    try:
-        return DataConfig.model_validate({"cohort": str(directory), "size": size, "slices": slices})
-    except ValidationError as error:
-        problem = error.errors()[0]
-        raise LitsexpError(f"--{problem['loc'][0]}: found {problem['input']!r}; {problem['msg'].lower()}") from None
-
-
-def _say(text: str, style: str = "") -> None:
-    """Plain text, whatever brackets are in it, and no line broken: paths stay whole."""
-    console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 def _where(places: Places, mlruns: Path) -> str:
@@ -309,7 +234,7 @@ def _grouped(failures: Mapping[str, str]) -> dict[str, list[str]]:
 
 def _show(asked: StudyConfig, verdicts: Sequence[Verdict]) -> None:
     """The verdict table, and the same in words."""
-    _say(f"\n{asked.question}", style="bold")
+    say(f"\n{asked.question}", style="bold")
     if not verdicts:
         console.print("This study file makes no claims.")
         return
@@ -325,4 +250,4 @@ def _show(asked: StudyConfig, verdicts: Sequence[Verdict]) -> None:
         table.add_row(v.claim.id, *cells, str(v.n_patients), ruling + (" (post hoc)" if v.post_hoc else ""))
     console.print(table)
     for v in verdicts:
-        _say(f"{v.claim.id}: {v.sentence}")
+        say(f"{v.claim.id}: {v.sentence}")

@@ -47,6 +47,8 @@ Level = bool | int | float | str
 # a description stands in for pydantic's own words where a value is refused
 WEIGHTS = "scratch, imagenet, shuffled, or a file ending in .safetensors"
 Init = Annotated[str, Field(pattern=r"^(scratch|imagenet|shuffled|.+\.safetensors)$", description=WEIGHTS)]
+SLICES = "liver, all, or for example liver+20% background"
+Slices = Annotated[str, Field(pattern=r"^(liver|all|liver\+(100|[1-9]?\d)% background)$", description=SLICES)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 
 RUN_KEY_FORMAT = 1  # raise it when the same settings would no longer train the same model
@@ -70,14 +72,28 @@ class Strict(BaseModel):
         return checked
 
 
-class DataConfig(Strict):
-    """Which CT volumes, and how their slices are stored."""
+class CohortConfig(Strict):
+    """Which CT volumes: a folder, or a phantom that is written on demand."""
 
     cohort: str = Field("phantom", min_length=1, description="phantom, or a directory in LiTS layout")
-    patients: int = Field(30, ge=1)  # of the phantom
-    seed: int = Field(0, ge=0)  # of the phantom
+    patients: int = Field(30, ge=1)  # of the phantom, as are the next two
+    seed: int = Field(0, ge=0)
+    site: Literal["A", "B"] = "A"  # its scanner: B differs in noise, kernel, spacing and contrast phase
+
+
+class DataConfig(CohortConfig):
+    """Which CT volumes, and how their slices are stored."""
+
     size: int = Field(64, ge=32, le=512, multiple_of=32)  # pixels a side, after antialiased resize
-    slices: Literal["liver", "all"] = "liver"  # slices that show liver, or every slice
+    slices: Slices = "liver"  # those that show liver; or every one; or with a share of the others
+
+
+class ExternalConfig(CohortConfig):
+    """A second cohort, of another scanner: every run scores it after training, and nothing learns from it."""
+
+    patients: int = Field(12, ge=1)
+    seed: int = Field(1, ge=0)
+    site: Literal["A", "B"] = "B"
 
 
 class SplitConfig(Strict):
@@ -184,6 +200,7 @@ class StudyConfig(Strict):
 
     question: str = Field(min_length=1)
     data: DataConfig = DataConfig()
+    external: ExternalConfig | None = None
     split: SplitConfig = SplitConfig(folds=3)
     design: Literal["ablation", "factorial", "search"] = "ablation"
     seeds: Annotated[tuple[Annotated[int, Field(ge=0, strict=True)], ...], Field(min_length=1)] = (0,)

@@ -1,4 +1,4 @@
-"""What a person sees while a study runs: one live table of arms and folds, with the time left."""
+"""What a person sees: the console, progress bars, and a study's live table of arms and folds with the time left."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from litsexp.config import Cell, StudyConfig, arms
 if TYPE_CHECKING:
     from litsexp.study.cell import Outcome
 
+console = Console()
 MARKS = {"finished": "[green]✓[/]", "pruned": "[yellow]✂[/]", "failed": "[red]✗[/]", "kept": "[dim]✓[/]"}
 
 
@@ -106,6 +107,11 @@ class LiveDisplay:
             done, score = now[place]
             return f"[cyan]{done}/{self.epochs_a_cell}[/]" + ("" if score != score else f" [dim]{score:.2f}[/]")
         return self.marks.get(place, "[dim]·[/]")
+
+
+def say(text: str, style: str = "") -> None:
+    """Plain text, whatever brackets are in it, and no line broken: paths stay whole."""
+    console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager

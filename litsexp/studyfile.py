@@ -53,7 +53,7 @@ def load_study(path: Path, overrides: Sequence[str] = (), data: Path | None = No
     try:
         return StudyConfig.model_validate(content)
     except ValidationError as error:
-        raise LitsexpError(f"{path}: {_first_problem(error, content)}") from None
+        raise LitsexpError(f"{path}: {first_problem(error, content)}") from None
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -109,7 +109,7 @@ def _set(content: dict[str, Any], keys: Sequence[str], value: object) -> str | N
     return None
 
 
-def _first_problem(error: ValidationError, content: object) -> str:
+def first_problem(error: ValidationError, content: object) -> str:
     """The first of pydantic's complaints as one line: field, what was found, what was expected."""
     problems = error.errors()
     first = problems[0]

@@ -6,14 +6,10 @@ import gzip
 import io
 import json
 import math
-import multiprocessing
-import os
 import shutil
-import signal
 import tempfile
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +17,17 @@ import nibabel as nib
 import numpy as np
 
 from litsexp.config import LitsexpError
+from litsexp.data.parallel import Progress, map_parallel, usable_cpus
 from litsexp.data.phantom import GENERATOR_VERSION, PhantomConfig, make_case
+
+PHANTOM_FILE = "phantom.json"  # in a cohort's folder: how it was made
 
 
 def write_cohort(
     directory: Path,
     config: PhantomConfig,
     processes: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """Write ``volume-N.nii.gz``, ``segmentation-N.nii.gz`` and ``phantom.json``; all of it or nothing.
 
@@ -48,7 +47,7 @@ def write_cohort(
         partial.chmod(0o755)
         cases = _write_cases(partial, config, processes, progress)
         content = {"generator": GENERATOR_VERSION, "config": asdict(config), "cases": cases}
-        (partial / "phantom.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        (partial / PHANTOM_FILE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         if directory.is_dir():
             directory.rmdir()  # it is empty
         partial.rename(directory)
@@ -76,7 +75,7 @@ def _is_there(directory: Path, config: PhantomConfig) -> bool:
         return False
     found = "other files" if directory.is_dir() else "a file"
     try:
-        content = json.loads((directory / "phantom.json").read_text(encoding="utf-8"))
+        content = json.loads((directory / PHANTOM_FILE).read_text(encoding="utf-8"))
         same = (content["generator"], content["config"]) == (GENERATOR_VERSION, asdict(config))
         found = f"a phantom of generator {content['generator']} with {content['config']}"
     except (OSError, ValueError, KeyError, TypeError):
@@ -93,28 +92,11 @@ def _is_there(directory: Path, config: PhantomConfig) -> bool:
 
 
 def _write_cases(
-    directory: Path, config: PhantomConfig, processes: int | None, progress: Callable[[int, int], None] | None
+    directory: Path, config: PhantomConfig, processes: int | None, progress: Progress | None
 ) -> list[dict[str, Any]]:
     """Generate every case, in parallel where that pays; what ``phantom.json`` says of each, by number."""
-    told = progress or (lambda done, total: None)
-    processes = processes or min(os.cpu_count() or 1, math.ceil(config.patients / 4))
-    cases: dict[int, dict[str, Any]] = {}
-    if processes == 1:
-        for number in range(config.patients):
-            cases[number] = _write_case(directory, config, number)
-            told(len(cases), config.patients)
-        return list(cases.values())
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, context, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
-        try:
-            futures = {pool.submit(_write_case, directory, config, n): n for n in range(config.patients)}
-            for future in as_completed(futures):
-                cases[futures[future]] = future.result()
-                told(len(cases), config.patients)
-        except BaseException:  # Ctrl-C too: the parent alone gets it
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
-    return [cases[number] for number in range(config.patients)]
+    processes = processes or min(usable_cpus(), math.ceil(config.patients / 4))
+    return map_parallel(partial(_write_case, directory, config), range(config.patients), processes, progress)
 
 
 def _write_case(directory: Path, config: PhantomConfig, number: int) -> dict[str, Any]:

@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing, contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,6 +14,7 @@ from numpy.typing import NDArray
 
 from litsexp.config import DataConfig, LitsexpError
 from litsexp.data.ct import HU_MIN, Case, read_case
+from litsexp.data.parallel import Progress, map_parallel
 from litsexp.data.resize import resize_hu, resize_labels
 
 COLUMNS: Mapping[str, str] = {  # of the store's index; liver_pixels counts label >= 1, tumor_pixels label 2, as stored
@@ -34,7 +29,6 @@ COLUMNS: Mapping[str, str] = {  # of the store's index; liver_pixels counts labe
 PIXELS: Mapping[str, str] = {"hu": "<i2", "labels": "|u1"}
 _BATCH = 16  # slices resized at once
 _T = TypeVar("_T", bound=np.generic)
-_THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 @dataclass(frozen=True)
@@ -53,69 +47,18 @@ def convert_all(
     cases: Sequence[Case],
     data: DataConfig,
     temporary: Path,
-    processes: int,
-    progress: Callable[[int, int], None] | None,
+    processes: int | None,
+    progress: Progress | None,
 ) -> list[Part]:
     """Convert every case, then raise the first refusal by case number, or return the parts in case order."""
     convert = partial(_try_convert, size=data.size, slices=data.slices, temporary=temporary)
-    parts: list[Part] = []
-    refused: dict[int, str] = {}
-    with closing(_outcomes(cases, convert, min(processes, len(cases)))) as outcomes:
-        for done, outcome in enumerate(outcomes, start=1):
-            if isinstance(outcome, Part):
-                parts.append(outcome)
-            else:
-                refused[outcome[0]] = outcome[1]
-            if progress is not None:
-                progress(done, len(cases))
+    outcomes = map_parallel(convert, cases, processes, progress)
+    refused = dict(outcome for outcome in outcomes if not isinstance(outcome, Part))
     if refused:
         first, *others = sorted(refused)
         also = f" ({len(others)} more refused: {', '.join(map(str, others[:10]))})" if others else ""
         raise LitsexpError(refused[first] + also)
-    return sorted(parts, key=lambda part: part.case)
-
-
-def _outcomes(
-    cases: Sequence[Case], convert: Callable[[Case], _Outcome], processes: int
-) -> Generator[_Outcome, None, None]:
-    """Results in any order, inline or from spawned processes."""
-    if processes <= 1:
-        yield from map(convert, cases)
-        return
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_die_on_interrupt)
-    try:
-        with _one_thread_each():
-            futures = [pool.submit(convert, case) for case in cases]
-        for future in as_completed(futures):
-            yield future.result()
-    except BrokenProcessPool:
-        raise LitsexpError(
-            f"a process that converts CT volumes died, perhaps for lack of memory; found {processes} processes; "
-            "run with fewer"
-        ) from None
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _die_on_interrupt() -> None:
-    """Ctrl-C ends a worker at once and in silence; the parent cleans up."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-@contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Processes started here use one BLAS thread each: they are as many as the CPUs already."""
-    before = {name: os.environ.get(name) for name in _THREADS}
-    os.environ.update(dict.fromkeys(_THREADS, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+    return [outcome for outcome in outcomes if isinstance(outcome, Part)]
 
 
 def _try_convert(case: Case, size: int, slices: str, temporary: Path) -> _Outcome:
@@ -152,7 +95,7 @@ def _convert(case: Case, size: int, slices: str, temporary: Path) -> Part:
             liver_pixels += np.count_nonzero(labels, axis=(1, 2)).tolist()
             tumor_pixels += np.count_nonzero(labels == 2, axis=(1, 2)).tolist()
     scale = max(volume.hu.shape[:2]) / size
-    spacing_mm = (volume.spacing_mm[0] * scale, volume.spacing_mm[1] * scale, volume.spacing_mm[2])
+    spacing_mm = (volume.facts.spacing_mm[0] * scale, volume.facts.spacing_mm[1] * scale, volume.facts.spacing_mm[2])
     columns: list[list[int] | list[float]] = [
         [case.number] * len(stored),
         stored.tolist(),
@@ -160,7 +103,7 @@ def _convert(case: Case, size: int, slices: str, temporary: Path) -> Part:
         tumor_pixels,
         *([mm] * len(stored) for mm in spacing_mm),
     ]
-    return Part(case.number, dict(zip(COLUMNS, columns, strict=True)), volume.clipped)
+    return Part(case.number, dict(zip(COLUMNS, columns, strict=True)), volume.facts.clipped)
 
 
 def part_path(temporary: Path, case: int, name: str) -> Path:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from nibabel.orientations import apply_orientation
+from nibabel.orientations import apply_orientation, ornt2axcodes
 from numpy.typing import ArrayLike, NDArray
 
 from litsexp.config import LitsexpError
@@ -41,14 +41,37 @@ class Case:
     segmentation: Path
 
 
+@dataclass(frozen=True)
+class Facts:
+    """What reading a case showed, for people to judge it by."""
+
+    shape: tuple[int, int, int]  # as stored
+    dtype: str  # of the image, as stored: ``int16``
+    orientation: str  # of storage, where the axes grow to: ``LPS``
+    spacing_mm: tuple[float, float, float]  # along RAS; NaN where the header's is known to be false
+    hu_range: tuple[float, float]  # least and most HU, before clipping
+    clipped: int  # voxels that were outside HU_MIN..HU_MAX, padding apart
+    padding: int  # voxels outside the field of view that hold the scanner's padding value, below HU_MIN
+    remarks: tuple[str, ...]  # what a user should know though the case can be used, a line each
+
+
 @dataclass(frozen=True, eq=False)
 class CtVolume:
     """A case in RAS orientation: x grows to the patient's right, y to anterior, z to superior."""
 
     hu: NDArray[np.int16]  # (x, y, z), clipped to HU_MIN..HU_MAX
     labels: NDArray[np.uint8]  # (x, y, z): 0 background, 1 liver, 2 tumor
-    spacing_mm: tuple[float, float, float]
-    clipped: int  # voxels that were outside HU_MIN..HU_MAX
+    facts: Facts
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What lies under a folder."""
+
+    cases: list[Case]  # complete ones, by number
+    problems: dict[int, str]  # number -> why it is not a case: a file missing, or there twice
+    unlabeled: int  # official test volumes, which have no segmentation
+    others: int  # other .nii files
 
 
 def find_cases(root: Path) -> list[Case]:
@@ -57,24 +80,39 @@ def find_cases(root: Path) -> list[Case]:
     Raises LitsexpError for an empty or missing folder, a volume without segmentation or the reverse, and a number
     that occurs twice. Unlabeled official test volumes are left out, and their count is logged.
     """
-    volumes: dict[int, Path] = {}
-    segmentations: dict[int, Path] = {}
+    found = scan(root)
+    if found.unlabeled:
+        logger.info("%s: %d unlabeled test volumes are left out", root, found.unlabeled)
+    if found.problems:
+        first, *others = sorted(found.problems)
+        also = f" ({len(others)} more cases have a file missing or twice)" if others else ""
+        raise LitsexpError(found.problems[first] + also)
+    return found.cases
+
+
+def scan(root: Path) -> Scan:
+    """Pair volumes and segmentations by number; LitsexpError where there is no folder, or neither of them in it."""
+    files: dict[str, dict[int, list[Path]]] = {"volume": defaultdict(list), "segmentation": defaultdict(list)}
     unlabeled = others = 0
     for path in _files(root):
         name = f"/{path.as_posix()}"
         if match := _VOLUME.search(name):
-            _add(volumes, int(match[1]), path)
+            files["volume"][int(match[1])].append(path)
         elif match := _SEGMENTATION.search(name):
-            _add(segmentations, int(match[1]), path)
+            files["segmentation"][int(match[1])].append(path)
         else:
             unlabeled += bool(_UNLABELED.search(name))
             others += name.endswith((".nii", ".nii.gz"))
-    if unlabeled:
-        logger.info("%s: %d unlabeled test volumes are left out", root, unlabeled)
-    if not volumes and not segmentations:
+    numbers = sorted({number for found in files.values() for number in found})
+    if not numbers:
         raise LitsexpError(f"{root}: found no labeled CT case ({others} other .nii files); expected {_LAYOUTS}")
-    _check_pairs(root, volumes, segmentations)
-    return [Case(number, volumes[number], segmentations[number]) for number in sorted(volumes)]
+    problems = {number: problem for number in numbers if (problem := _pairing_problem(root, number, files))}
+    cases = [
+        Case(number, files["volume"][number][0], files["segmentation"][number][0])
+        for number in numbers
+        if number not in problems
+    ]
+    return Scan(cases, problems, unlabeled, others)
 
 
 def read_case(case: Case) -> CtVolume:
@@ -95,8 +133,16 @@ def read_case(case: Case) -> CtVolume:
     return CtVolume(
         hu=apply_orientation(hu, orientation),
         labels=apply_orientation(_read_labels(label), orientation),
-        spacing_mm=spacing_mm,
-        clipped=clipped,
+        facts=Facts(
+            shape=image.shape,
+            dtype=str(image.dtype),
+            orientation="".join(ornt2axcodes(orientation)),
+            spacing_mm=spacing_mm,
+            hu_range=(float(hu.min()), float(hu.max())),
+            clipped=clipped,
+            padding=0,
+            remarks=(),
+        ),
     )
 
 
@@ -136,25 +182,20 @@ def _raise(error: OSError) -> None:
     raise error  # os.walk would pass over a folder that cannot be read, and its patients would be lost in silence
 
 
-def _add(found: dict[int, Path], number: int, path: Path) -> None:
-    if number in found:
-        raise LitsexpError(
-            f"{path}: case {number} is there twice, also as {found[number]}; expected each number once; remove one"
-        )
-    found[number] = path
-
-
-def _check_pairs(root: Path, volumes: dict[int, Path], segmentations: dict[int, Path]) -> None:
-    unpaired = sorted(volumes.keys() ^ segmentations.keys())
-    if not unpaired:
-        return
-    first = unpaired[0]
-    path, missing = (volumes[first], "segmentation") if first in volumes else (segmentations[first], "volume")
-    others = f" ({len(unpaired) - 1} other cases are incomplete too)" if len(unpaired) > 1 else ""
-    raise LitsexpError(
-        f"{path}: found no {missing} with number {first} under {root}{others}; "
-        "expected both files of each case; add it, or move this file away"
-    )
+def _pairing_problem(root: Path, number: int, files: Mapping[str, Mapping[int, list[Path]]]) -> str:
+    """Why the files of this number are not one volume and one segmentation; empty where they are."""
+    for found in files.values():
+        if len(paths := found.get(number, [])) > 1:
+            return (
+                f"{paths[1]}: case {number} is there twice, also as {paths[0]}; expected each number once; remove one"
+            )
+    for kind, other in (("segmentation", "volume"), ("volume", "segmentation")):
+        if not files[kind].get(number):
+            return (
+                f"{files[other][number][0]}: found no {kind} with number {number} under {root}; "
+                "expected both files of each case; add it, or move this file away"
+            )
+    return ""
 
 
 def _read_hu(header: Header) -> tuple[NDArray[np.int16], int]:

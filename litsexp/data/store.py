@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,11 +21,12 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from litsexp.config import DataConfig, LitsexpError, digest
+from litsexp.data.cohort import PHANTOM_FILE
 from litsexp.data.convert import COLUMNS, PIXELS, Part, convert_all, new_array, part_path
 from litsexp.data.ct import Case, count_slices, find_cases
+from litsexp.data.parallel import Progress
 
-STORE_FORMAT = 1  # raise it when the same input would be stored differently
-_MOST_PROCESSES = 8  # each holds a volume: up to 0.8 GB in LiTS
+STORE_FORMAT = 2  # raise it when the same input would be stored differently
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +38,7 @@ class Store:
     index: pd.DataFrame  # a row a slice: COLUMNS
     hu: NDArray[np.int16]  # (slices, size, size), read-only memory map
     labels: NDArray[np.uint8]  # (slices, size, size), read-only memory map: 0 background, 1 liver, 2 tumor
+    phantom: bool  # a synthetic cohort: wherever results are shown, they have to say so
 
     @classmethod
     def open(cls, directory: Path) -> Self:
@@ -47,7 +48,9 @@ class Store:
             index = pd.read_parquet(directory / "slices.parquet")
             arrays = {name: np.load(directory / f"{name}.npy", mmap_mode="r") for name in PIXELS}
             _check(about, index, arrays)
-            return cls(directory, str(about["fingerprint"]), index, arrays["hu"], arrays["labels"])
+            return cls(
+                directory, str(about["fingerprint"]), index, arrays["hu"], arrays["labels"], bool(about["phantom"])
+            )
         except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
             found = " ".join(f"{type(error).__name__}: {error}".split())
             raise LitsexpError(
@@ -87,7 +90,7 @@ def prepare(
     stores: Path,
     data: DataConfig,
     processes: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Store:
     """Build the store of all cases under ``root`` in ``stores/<key>/``, or open it where it is there already.
 
@@ -111,8 +114,8 @@ def prepare(
                 try:
                     temporary.mkdir()
                     _check_disk(stores, cases, data)
-                    parts = convert_all(cases, data, temporary, processes or _usable_cpus(), progress)
-                    _join(parts, temporary, settings, inputs)
+                    parts = convert_all(cases, data, temporary, processes, progress)
+                    _join(parts, temporary, settings, inputs, (root / PHANTOM_FILE).is_file())
                     temporary.rename(directory)
                 finally:
                     shutil.rmtree(temporary, ignore_errors=True)
@@ -153,11 +156,6 @@ def _input(root: Path, case: Case) -> dict[str, Any]:
     return {"case": case.number, "files": files}
 
 
-def _usable_cpus() -> int:
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cpus, _MOST_PROCESSES)
-
-
 def _check_disk(stores: Path, cases: Sequence[Case], data: DataConfig) -> None:
     """All slices of all cases must fit; of liver slices half of that (about a third of LiTS' slices show liver)."""
     slices = [_slices_or_none(case) for case in cases]
@@ -178,7 +176,9 @@ def _slices_or_none(case: Case) -> int:
         return 0  # its conversion will say what is wrong, together with the other cases
 
 
-def _join(parts: Sequence[Part], temporary: Path, settings: dict[str, Any], inputs: list[dict[str, Any]]) -> None:
+def _join(
+    parts: Sequence[Part], temporary: Path, settings: dict[str, Any], inputs: list[dict[str, Any]], phantom: bool
+) -> None:
     """Stream the parts into one array each, in case order, and write the index and store.json."""
     index = pd.DataFrame(
         {name: np.concatenate([np.asarray(p.rows[name], dtype) for p in parts]) for name, dtype in COLUMNS.items()}
@@ -199,6 +199,7 @@ def _join(parts: Sequence[Part], temporary: Path, settings: dict[str, Any], inpu
     about = {
         "format": STORE_FORMAT,
         "fingerprint": content.hexdigest()[:16],
+        "phantom": phantom,
         "settings": settings,
         "slices": len(index),
         "cases": [{"case": p.case, "slices": len(p.rows["z"]), "clipped_voxels": p.clipped_voxels} for p in parts],

@@ -64,8 +64,8 @@ def test_every_orientation_gives_the_same_voxels(tmp_path: Path, orientation: np
     volume = ct.read_case(case)
     np.testing.assert_array_equal(volume.hu, hu_ramp())
     np.testing.assert_array_equal(volume.labels, label_ramp())
-    assert volume.spacing_mm == (0.7, 0.8, 2.5)
-    assert (volume.hu.dtype, volume.labels.dtype, volume.clipped) == (np.int16, np.uint8, 0)
+    assert volume.facts.spacing_mm == (0.7, 0.8, 2.5)
+    assert (volume.hu.dtype, volume.labels.dtype, volume.facts.clipped) == (np.int16, np.uint8, 0)
     assert ct.count_slices(case) == 3
 
 
@@ -83,7 +83,7 @@ def test_an_oblique_affine_goes_to_the_nearest_orientation(tmp_path: Path) -> No
     write(case.volume, reorient(hu_ramp(), flipped), affine)
     volume = ct.read_case(case)
     np.testing.assert_array_equal(volume.hu, hu_ramp())
-    assert volume.spacing_mm == (0.7, 0.8, 2.5)
+    assert volume.facts.spacing_mm == (0.7, 0.8, 2.5)
 
 
 @pytest.mark.parametrize("dtype", ["<i2", ">i2", "<u2", "<i4", "<f4", ">f8", "<i8"])
@@ -105,7 +105,7 @@ def test_hu_outside_12_bits_are_clipped_and_counted(tmp_path: Path) -> None:
     hu[0, 0, 0], hu[1, 0, 0], hu[2, 0, 0], hu[3, 0, 0] = -10522, 27572, -1024, 3071
     volume = ct.read_case(write_case(tmp_path, hu))
     assert volume.hu[:4, 0, 0].tolist() == [-1024, 3071, -1024, 3071]
-    assert volume.clipped == 2
+    assert volume.facts.clipped == 2
 
 
 def test_shapes_that_differ(tmp_path: Path) -> None:

@@ -1,0 +1,89 @@
+"""Work on many cases at once, in processes of their own: what check, prepare, export and the phantom share."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from typing import TypeVar
+
+from litsexp.config import LitsexpError
+
+Progress = Callable[[int, int], None]  # items done, items in all
+_MOST_PROCESSES = 8  # each may hold a volume: up to 0.8 GB in LiTS
+_THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+
+def map_parallel(
+    function: Callable[[_Item], _Result],
+    items: Sequence[_Item],
+    processes: int | None = None,
+    progress: Progress | None = None,
+) -> list[_Result]:
+    """``function`` of every item, in the items' order; ``progress`` is called in this process after each.
+
+    ``processes`` defaults to the usable CPUs, at most 8, and never exceeds the items; with one the work is done in
+    this process. More are spawned: ``function`` has to be importable, and a script needs
+    ``if __name__ == "__main__"``. Ctrl-C, and an exception of ``function``, end the workers and are raised here.
+
+    Raises:
+        LitsexpError: a worker died, which is mostly for lack of memory.
+    """
+    count = min(processes or usable_cpus(), len(items))
+    results: dict[int, _Result] = {}
+    if count <= 1:
+        for number, item in enumerate(items):
+            results[number] = function(item)
+            _tell(progress, len(results), len(items))
+        return list(results.values())
+    pool = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), _die_on_interrupt)
+    try:
+        with _one_thread_each():
+            futures = {pool.submit(function, item): number for number, item in enumerate(items)}
+        for future in as_completed(futures):
+            results[futures[future]] = future.result()
+            _tell(progress, len(results), len(items))
+    except BrokenProcessPool:
+        raise LitsexpError(
+            f"one of {count} processes that work on CT volumes died, perhaps for lack of memory; run with fewer"
+        ) from None
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+    return [results[number] for number in range(len(items))]
+
+
+def usable_cpus() -> int:
+    """CPUs that this process may use, at most 8."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cpus, _MOST_PROCESSES)
+
+
+def _tell(progress: Progress | None, done: int, total: int) -> None:
+    if progress is not None:
+        progress(done, total)
+
+
+def _die_on_interrupt() -> None:
+    """Ctrl-C ends a worker at once and in silence; the parent cleans up."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Processes started here use one BLAS thread each: they are as many as the CPUs already."""
+    before = {name: os.environ.get(name) for name in _THREADS}
+    os.environ.update(dict.fromkeys(_THREADS, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
