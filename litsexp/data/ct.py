@@ -1,44 +1,37 @@
-"""CT cases on disk: find them, read them in one orientation, refuse what is wrong, window Hounsfield units (HU)."""
+"""CT cases: read in one orientation, refused where something is wrong, and windowed. HU are Hounsfield units."""
 
 from __future__ import annotations
 
-import logging
-import os
-import re
-from collections import Counter, defaultdict
+import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
-from nibabel.orientations import apply_orientation, ornt2axcodes
+from nibabel.affines import voxel_sizes
+from nibabel.orientations import ornt2axcodes
 from numpy.typing import ArrayLike, NDArray
 
 from litsexp.config import LitsexpError
-from litsexp.data.nifti import Header, geometry, one_line_errors, read_header, slabs
+from litsexp.data.layout import Case, Scan, find_cases, scan  # noqa: F401
+from litsexp.data.nifti import Header, geometry, is_unit, read_header, slabs, tilt_degrees, values_of
 
-logger = logging.getLogger(__name__)
+_T = TypeVar("_T", bound=np.generic)
 
 HU_MIN, HU_MAX = -1024, 3071  # 12-bit CT; LiTS itself holds -10522 to 27572
+MOST_ABOVE = 0.02  # share of the voxels above HU_MAX; metal is far less
+LIVER_HU = (-100, 350)  # a liver's median: fatty and unenhanced to contrast at its height
+LABELS = (0, 1, 2)
+LITS_UNIT_CASES = range(28, 48)
+TILT_DEGREES = 2
+MM_UNKNOWN = "the header says 1 x 1 x 1 mm as if nobody had filled it in; millimetres are unknown"
 WINDOWS: Mapping[str, tuple[float, float]] = {  # (width_hu, level_hu)
     "liver": (150.0, 30.0),
     "custom": (200.0, 60.0),
     "wide": (400.0, 40.0),
 }
-
-_LAYOUTS = "volume-N.nii[.gz] + segmentation-N.nii[.gz], or imagesTr/liver_N.nii.gz + labelsTr/liver_N.nii.gz"
-_VOLUME = re.compile(r"/(?:volume-|imagesTr/liver_)(\d+)\.nii(?:\.gz)?$")
-_SEGMENTATION = re.compile(r"/(?:segmentation-|labelsTr/liver_)(\d+)\.nii(?:\.gz)?$")
-_UNLABELED = re.compile(r"/(?:test-volume-\d+|imagesTs/liver_\d+)\.nii(?:\.gz)?$")
-
-
-@dataclass(frozen=True)
-class Case:
-    """One patient's CT volume and its segmentation."""
-
-    number: int
-    volume: Path
-    segmentation: Path
 
 
 @dataclass(frozen=True)
@@ -64,64 +57,150 @@ class CtVolume:
     facts: Facts
 
 
-@dataclass(frozen=True)
-class Scan:
-    """What lies under a folder."""
+@dataclass(frozen=True, eq=False)
+class OpenCase:
+    """A case whose two headers were read and fit together; its planes are read when they are asked for.
 
-    cases: list[Case]  # complete ones, by number
-    problems: dict[int, str]  # number -> why it is not a case: a file missing, or there twice
-    unlabeled: int  # official test volumes, which have no segmentation
-    others: int  # other .nii files
-
-
-def find_cases(root: Path) -> list[Case]:
-    """Every labeled case under ``root``, by number, in any subfolders (symbolic links are followed).
-
-    Raises LitsexpError for an empty or missing folder, a volume without segmentation or the reverse, and a number
-    that occurs twice. Unlabeled official test volumes are left out, and their count is logged.
+    A plane is (row, column): rows run along the stored axis nearest to the patient's y, columns along x, both in stored
+    direction; ``upright`` turns it as radiologists look at it.
     """
-    found = scan(root)
-    if found.unlabeled:
-        logger.info("%s: %d unlabeled test volumes are left out", root, found.unlabeled)
-    if found.problems:
-        first, *others = sorted(found.problems)
-        also = f" ({len(others)} more cases have a file missing or twice)" if others else ""
-        raise LitsexpError(found.problems[first] + also)
-    return found.cases
+
+    case: Case
+    image: Header
+    label: Header
+    orientation: NDArray[np.float64]  # of both files, from the image: label affines may be wrong
+    spacing_mm: tuple[float, float, float]  # along RAS; NaN where unknown
+    remarks: tuple[str, ...]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Planes, rows and columns."""
+        x, y, z = (self.image.shape[axis] for axis in self._axes)
+        return z, y, x
+
+    def hu_planes(self, tally: Tally) -> Iterator[tuple[int, NDArray[np.int16]]]:
+        """z (0 the most inferior plane) and HU, clipped, of every plane in stored order; counts into ``tally``.
+
+        A plane is valid until the next is asked for. At the end LitsexpError, for voxels that are not finite numbers,
+        and for a volume of one value.
+        """
+        for z, raw in self._planes(self.image):
+            yield z, tally.clip(values_of(self.image, raw))
+        tally.check(self.image.path)
+
+    def label_planes(self) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        """z and labels of every plane in stored order; at the end LitsexpError where one was not 0, 1 or 2."""
+        unknown: Counter[float] = Counter()
+        for z, raw in self._planes(self.label):
+            values = values_of(self.label, raw)
+            if values.min() < 0 or values.max() > 2 or (values.dtype.kind == "f" and not np.isin(values, LABELS).all()):
+                found, counts = np.unique(values[~np.isin(values, LABELS)], return_counts=True)
+                unknown.update(dict(zip(found.tolist(), counts.tolist(), strict=True)))
+            elif not unknown:
+                yield z, values.astype(np.uint8, copy=False)
+        if unknown:
+            raise LitsexpError(_unknown_labels(self.label.path, unknown))
+
+    def upright(self, planes: NDArray[_T]) -> NDArray[_T]:
+        """Planes (..., row, column) with row 0 anterior and column 0 the patient's right, a view."""
+        rows, columns = self.flips
+        return planes[..., :: -1 if rows else 1, :: -1 if columns else 1]
+
+    @property
+    def flips(self) -> tuple[bool, bool]:
+        """Whether rows and columns run backwards in an upright picture: stored towards anterior, towards the right."""
+        x, y, _ = self._axes
+        return bool(self.orientation[y, 1] > 0), bool(self.orientation[x, 1] > 0)
+
+    def facts(self, tally: Tally) -> Facts:
+        """What a whole reading has shown."""
+        return Facts(
+            shape=self.image.shape,
+            dtype=self.image.stored_as,
+            orientation="".join(ornt2axcodes(self.orientation)),
+            spacing_mm=self.spacing_mm,
+            hu_range=(tally.low_hu, tally.high_hu),
+            clipped=tally.clipped,
+            padding=tally.padding,
+            remarks=self.remarks,
+        )
+
+    @property
+    def _axes(self) -> tuple[int, int, int]:
+        """The stored axes nearest to the patient's x, y and z."""
+        x, y, z = (int(axis) for axis in np.argsort(self.orientation[:, 0]))
+        return x, y, z
+
+    def _planes(self, header: Header) -> Iterator[tuple[int, NDArray[Any]]]:
+        """z and raw values of each axial plane. Only where z is not stored last is the whole volume held."""
+        x, y, z = self._axes
+        last = header.shape[z] - 1
+        upwards = self.orientation[z, 1] > 0
+        if z == 2:
+            for planes, raw in slabs(header):
+                for k, plane in enumerate(raw.transpose(2, y, x), start=planes.start):
+                    yield k if upwards else last - k, plane
+            return
+        whole = np.empty(header.shape, header.dtype, order="F")
+        for planes, raw in slabs(header):
+            whole[:, :, planes] = raw
+        for k, plane in enumerate(whole.transpose(z, y, x)):
+            yield k if upwards else last - k, np.ascontiguousarray(plane)
 
 
-def scan(root: Path) -> Scan:
-    """Pair volumes and segmentations by number; LitsexpError where there is no folder, or neither of them in it."""
-    files: dict[str, dict[int, list[Path]]] = {"volume": defaultdict(list), "segmentation": defaultdict(list)}
-    unlabeled = others = 0
-    for path in _files(root):
-        name = f"/{path.as_posix()}"
-        if match := _VOLUME.search(name):
-            files["volume"][int(match[1])].append(path)
-        elif match := _SEGMENTATION.search(name):
-            files["segmentation"][int(match[1])].append(path)
-        else:
-            unlabeled += bool(_UNLABELED.search(name))
-            others += name.endswith((".nii", ".nii.gz"))
-    numbers = sorted({number for found in files.values() for number in found})
-    if not numbers:
-        raise LitsexpError(f"{root}: found no labeled CT case ({others} other .nii files); expected {_LAYOUTS}")
-    problems = {number: problem for number in numbers if (problem := _pairing_problem(root, number, files))}
-    cases = [
-        Case(number, files["volume"][number][0], files["segmentation"][number][0])
-        for number in numbers
-        if number not in problems
-    ]
-    return Scan(cases, problems, unlabeled, others)
+@dataclass
+class Tally:
+    """What goes by while HU are read and clipped to HU_MIN..HU_MAX."""
+
+    low_hu: float = math.inf
+    high_hu: float = -math.inf
+    clipped: int = 0
+    padding: int = 0
+    voxels: int = 0
+    above: int = 0  # voxels above HU_MAX
+    bad: int = 0  # voxels that are NaN or infinite
+    _padding_hu: float | None = None
+
+    def clip(self, values: NDArray[Any]) -> NDArray[np.int16]:
+        """One plane, rounded and clipped; the volume's first voxel, where it is below HU_MIN, is its padding value."""
+        if self._padding_hu is None:
+            self._padding_hu = float(values.flat[0])
+        self.voxels += values.size
+        if values.dtype.kind == "f":
+            finite = np.isfinite(values)
+            if not finite.all():
+                self.bad += values.size - int(np.count_nonzero(finite))
+                values = np.where(finite, values, HU_MIN)
+            values = np.rint(values)
+        low_hu, high_hu = float(values.min()), float(values.max())
+        self.low_hu, self.high_hu = min(self.low_hu, low_hu), max(self.high_hu, high_hu)
+        if low_hu >= HU_MIN and high_hu <= HU_MAX:
+            return values.astype(np.int16, copy=False)
+        padding = int(np.count_nonzero(values == self._padding_hu)) if self._padding_hu < HU_MIN else 0
+        above = int(np.count_nonzero(values > HU_MAX))
+        self.padding += padding
+        self.above += above
+        self.clipped += above + int(np.count_nonzero(values < HU_MIN)) - padding
+        return np.asarray(np.clip(values, HU_MIN, HU_MAX), np.int16)
+
+    def check(self, path: Path) -> None:
+        """LitsexpError where what was read cannot be CT."""
+        if self.bad:
+            raise LitsexpError(
+                f"{path}: {self.bad} voxels are NaN or infinite; expected finite HU; "
+                f"replace them (air is {HU_MIN}), or leave the case out"
+            )
+        if self.low_hu == self.high_hu:
+            raise LitsexpError(f"{path}: every voxel is {self.low_hu:g}; expected a CT volume; download it again")
+        if self.above > MOST_ABOVE * self.voxels:
+            raise LitsexpError(
+                f"{path}: {100 * self.above / self.voxels:.0f} % of the voxels are above {HU_MAX}; expected Hounsfield "
+                f"units (air is -1000); check the file's number type ({self.high_hu:g} at most), slope and intercept"
+            )
 
 
-def read_case(case: Case) -> CtVolume:
-    """Read a case; the image's affine decides the voxel flips of both files, because label affines may be wrong.
-
-    Memory: the result (3 bytes a voxel) and one slab of planes. Raises LitsexpError, in one line, for a file that is
-    not NIfTI, truncated or corrupt, not 3D, empty or too large, shapes that differ, voxels that are NaN or infinite,
-    and labels other than 0, 1 and 2.
-    """
+def open_case(case: Case) -> OpenCase:
+    """Read both headers; LitsexpError, in one line, for a file that is not a 3D NIfTI, or shapes that differ."""
     image, label = read_header(case.volume), read_header(case.segmentation)
     if image.shape != label.shape:
         raise LitsexpError(
@@ -129,21 +208,41 @@ def read_case(case: Case) -> CtVolume:
             "expected one label a voxel; download both files of this case again, or leave the case out"
         )
     orientation, spacing_mm = geometry(image)
-    hu, clipped = _read_hu(image)
-    return CtVolume(
-        hu=apply_orientation(hu, orientation),
-        labels=apply_orientation(_read_labels(label), orientation),
-        facts=Facts(
-            shape=image.shape,
-            dtype=str(image.dtype),
-            orientation="".join(ornt2axcodes(orientation)),
-            spacing_mm=spacing_mm,
-            hu_range=(float(hu.min()), float(hu.max())),
-            clipped=clipped,
-            padding=0,
-            remarks=(),
-        ),
-    )
+    remarks = _remarks(case, image, label)
+    unknown = (math.nan, math.nan, math.nan)
+    return OpenCase(case, image, label, orientation, unknown if MM_UNKNOWN in remarks else spacing_mm, remarks)
+
+
+def read_case(case: Case) -> CtVolume:
+    """Read a whole case; the image's affine decides the voxel flips of both files, because label affines may be wrong.
+
+    Memory: the result (3 bytes a voxel) and a few planes, or one file more where z is not stored last. Raises
+    LitsexpError, in one line, for a file that is not NIfTI, truncated, corrupt or too long, not 3D, empty or too large,
+    shapes that differ, voxels that are NaN or infinite or cannot be HU, and labels other than 0, 1 and 2.
+    """
+    opened, tally = open_case(case), Tally()
+    hu, labels = np.empty(opened.shape, np.int16), np.empty(opened.shape, np.uint8)
+    for z, label_plane in opened.label_planes():
+        labels[z] = label_plane
+    for z, hu_plane in opened.hu_planes(tally):
+        hu[z] = hu_plane
+    check_liver(case, hu[labels > 0])
+    return CtVolume(_ras(opened.upright(hu)), _ras(opened.upright(labels)), opened.facts(tally))
+
+
+def _ras(pictures: NDArray[_T]) -> NDArray[_T]:
+    """Upright slices (z, row, column) as RAS voxels (x, y, z), a view."""
+    return pictures.transpose(2, 1, 0)[::-1, ::-1]
+
+
+def check_liver(case: Case, liver_hu: NDArray[np.int16]) -> None:
+    """LitsexpError where the liver's median is no Hounsfield number of a liver, whatever the contrast phase."""
+    low, high = LIVER_HU
+    if liver_hu.size and not low <= (median := float(np.median(liver_hu))) <= high:
+        raise LitsexpError(
+            f"{case.volume}: the labeled liver has a median of {median:g}; expected Hounsfield units, {low} to {high} "
+            "in a liver; check the intercept (often -1024), and that the segmentation belongs to this volume"
+        )
 
 
 def count_slices(case: Case) -> int:
@@ -161,78 +260,34 @@ def apply_window(hu: ArrayLike, width_hu: float, level_hu: float) -> NDArray[np.
     return scaled.clip(0, 1)
 
 
-def _files(root: Path) -> Iterator[Path]:
-    """All files under a folder in sorted order, each real folder once."""
-    if not root.is_dir():
-        found = "a file" if root.exists() else "nothing"
-        raise LitsexpError(f"{root}: found {found}; expected a folder with {_LAYOUTS}")
-    seen: set[str] = set()
-    with one_line_errors(root):
-        for folder, subfolders, names in os.walk(root, followlinks=True, onerror=_raise):
-            real = os.path.realpath(folder)
-            if real in seen:
-                subfolders.clear()
-                continue
-            seen.add(real)
-            subfolders.sort()
-            yield from (Path(folder, name) for name in sorted(names))
-
-
-def _raise(error: OSError) -> None:
-    raise error  # os.walk would pass over a folder that cannot be read, and its patients would be lost in silence
-
-
-def _pairing_problem(root: Path, number: int, files: Mapping[str, Mapping[int, list[Path]]]) -> str:
-    """Why the files of this number are not one volume and one segmentation; empty where they are."""
-    for found in files.values():
-        if len(paths := found.get(number, [])) > 1:
-            return (
-                f"{paths[1]}: case {number} is there twice, also as {paths[0]}; expected each number once; remove one"
-            )
-    for kind, other in (("segmentation", "volume"), ("volume", "segmentation")):
-        if not files[kind].get(number):
-            return (
-                f"{files[other][number][0]}: found no {kind} with number {number} under {root}; "
-                "expected both files of each case; add it, or move this file away"
-            )
-    return ""
-
-
-def _read_hu(header: Header) -> tuple[NDArray[np.int16], int]:
-    """Rounded and clipped HU in voxel order, and how many voxels were clipped."""
-    hu = np.empty(header.shape, np.int16, order="F")
-    clipped = bad = 0
-    for planes, values in slabs(header):
-        bad += values.size - int(np.count_nonzero(np.isfinite(values)))
-        if bad:
-            continue
-        rounded = values if values.dtype.kind == "i" else np.rint(values)
-        clipped += int(np.count_nonzero((rounded < HU_MIN) | (rounded > HU_MAX)))
-        hu[:, :, planes] = np.clip(rounded, HU_MIN, HU_MAX)
-    if bad:
-        raise LitsexpError(
-            f"{header.path}: {bad} voxels are NaN or infinite; expected finite HU; "
-            f"replace them (air is {HU_MIN}), or leave the case out"
+def _remarks(case: Case, image: Header, label: Header) -> tuple[str, ...]:
+    """Known quirks of headers with which a case can be used all the same."""
+    found = []
+    if is_unit(image) and (
+        not image.affine[:3, 3].any() or not image.placed or case.number in LITS_UNIT_CASES
+    ):  # LiTS cases 28 to 47 say 1 mm, and are not
+        found.append(MM_UNKNOWN)
+    elif not np.allclose(voxel_sizes(image.affine), image.pixdim_mm, rtol=0.01):
+        written, used = (
+            " x ".join(f"{mm:.3g}" for mm in sizes) for sizes in (image.pixdim_mm, voxel_sizes(image.affine))
         )
-    return hu, clipped
+        found.append(f"pixdim says {written} mm, the affine {used}; the affine is used")
+    if not image.placed:
+        found.append("neither sform nor qform is set; the orientation is NIfTI's default, and may be wrong")
+    oblique, sheared = tilt_degrees(image)
+    if oblique > TILT_DEGREES:
+        found.append(f"oblique by {oblique:.0f} degrees; the voxel axes are taken for the nearest body axes")
+    if sheared > TILT_DEGREES:
+        found.append(f"axes {sheared:.0f} degrees from orthogonal (gantry tilt); planes are taken as they are")
+    if not np.allclose(image.affine, label.affine, rtol=0.001, atol=0.01):
+        found.append("the segmentation's affine differs from the volume's, which is used for both")
+    return tuple(found)
 
 
-def _read_labels(header: Header) -> NDArray[np.uint8]:
-    """Labels in voxel order, each 0, 1 or 2."""
-    labels = np.empty(header.shape, np.uint8, order="F")
-    unknown: Counter[float] = Counter()
-    for planes, values in slabs(header):
-        wrong = ~np.isin(values, (0, 1, 2))
-        if wrong.any():
-            found, counts = np.unique(values[wrong], return_counts=True)
-            unknown.update(dict(zip(found.tolist(), counts.tolist(), strict=True)))
-        else:
-            labels[:, :, planes] = values
-    if unknown:
-        named = ", ".join(f"{value:g} ({count} voxels)" for value, count in unknown.most_common(3))
-        others = f" and {len(unknown) - 3} other values" if len(unknown) > 3 else ""
-        raise LitsexpError(
-            f"{header.path}: found label {named}{others}; expected only 0 background, 1 liver, 2 tumor; "
-            "map the labels to these, or leave the case out"
-        )
-    return labels
+def _unknown_labels(path: Path, unknown: Counter[float]) -> str:
+    named = ", ".join(f"{value:g} ({count} voxels)" for value, count in unknown.most_common(3))
+    others = f" and {len(unknown) - 3} other values" if len(unknown) > 3 else ""
+    return (
+        f"{path}: found label {named}{others}; expected only 0 background, 1 liver, 2 tumor; "
+        "map the labels to these, or leave the case out"
+    )

@@ -1,8 +1,9 @@
-"""NIfTI files, read with suspicion: header, orientation, and voxels a few planes at a time."""
+"""NIfTI files, read with suspicion: header, geometry, and voxels a few planes at a time."""
 
 from __future__ import annotations
 
 import gzip
+import math
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import numpy as np
+from isal import igzip, igzip_lib
 from nibabel.affines import voxel_sizes
 from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti2 import Nifti2Header
@@ -21,9 +23,10 @@ from numpy.typing import NDArray
 from litsexp.config import LitsexpError
 
 _MAX_AXIS, _MAX_VOXELS = 4096, 2**31
-_SPACINGS_MM = (1e-3, 1e3)  # a header beyond that is damaged
-_SLAB_BYTES = 2**24  # read at once
+_SPACINGS_MM = (0.01, 100.0)  # a header beyond that is damaged, or not in millimetres
+_SLAB_BYTES = 2**21  # read at once: what a core's cache holds
 _DEFLATE_RATIO = 1032  # the most that zlib's format can expand
+_CORRUPT = (EOFError, zlib.error, gzip.BadGzipFile, cast(type[Exception], igzip_lib.IsalError))
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,12 +40,20 @@ class Header:
     slope: float
     intercept: float
     affine: NDArray[np.float64]
+    pixdim_mm: tuple[float, float, float]  # voxel size as written beside the affine
+    placed: bool  # whether an affine was written at all: sform or qform
 
     @property
     def nbytes(self) -> int:
         """Bytes of all voxels as the header declares them."""
         x, y, z = self.shape
         return x * y * z * self.dtype.itemsize
+
+    @property
+    def stored_as(self) -> str:
+        """Number type for people: ``int16``, or ``uint16 * 1 - 1024`` where the file scales its values."""
+        scaled = (self.slope, self.intercept) != (1, 0)
+        return f"{self.dtype.name} * {self.slope:g} {self.intercept:+g}" if scaled else self.dtype.name
 
 
 def read_header(path: Path) -> Header:
@@ -65,7 +76,10 @@ def read_header(path: Path) -> Header:
             slope=1.0 if slope is None else float(slope),
             intercept=float(intercept or 0.0),
             affine=np.asarray(raw.get_best_affine(), np.float64),
+            pixdim_mm=cast(tuple[float, float, float], tuple(float(mm) for mm in raw["pixdim"][1:4])),
+            placed=bool(raw["sform_code"] or raw["qform_code"]),
         )
+        _check_type(header, int(raw["bitpix"]))
         _check_size(header, path.stat().st_size, zipped)
     return header
 
@@ -85,25 +99,51 @@ def geometry(header: Header) -> tuple[NDArray[np.float64], tuple[float, float, f
     )
 
 
+def is_unit(header: Header) -> bool:
+    """Whether the affine says 1 x 1 x 1 mm along the axes, as headers do that nobody has filled in."""
+    return bool(np.allclose(np.sort(np.abs(header.affine[:3, :3]), axis=None), [0] * 6 + [1] * 3, atol=1e-6))
+
+
+def tilt_degrees(header: Header) -> tuple[float, float]:
+    """The largest angle between a voxel axis and the nearest body axis, and how far voxel axes are from orthogonal."""
+    axes = header.affine[:3, :3] / voxel_sizes(header.affine)
+    oblique = math.degrees(math.acos(min(1.0, float(np.abs(axes).max(axis=0).min()))))
+    products = np.abs(np.triu(axes.T @ axes, 1)).max()
+    return oblique, math.degrees(math.asin(min(1.0, float(products))))
+
+
 def slabs(header: Header) -> Iterator[tuple[slice, NDArray[Any]]]:
-    """Values slope * raw + intercept, a few planes of the last voxel axis at a time, so that memory stays bounded."""
+    """Raw values, a few planes of the last voxel axis at a time; a slab is valid until the next is asked for.
+
+    At the end the file's length and, of gzip, its checksum have been compared.
+    """
     x, y, z = header.shape
     plane_bytes = x * y * header.dtype.itemsize
     step = max(1, _SLAB_BYTES // plane_bytes)
-    integers = header.dtype.kind in "iu" and header.dtype.itemsize <= 2 and (header.slope, header.intercept) == (1, 0)
+    buffer = memoryview(bytearray(min(step, z) * plane_bytes))
     with one_line_errors(header.path), _open(header.path) as file:
         file.seek(header.offset)
         for start in range(0, z, step):
             planes = min(step, z - start)
-            block = file.read(planes * plane_bytes)
-            if len(block) < planes * plane_bytes:
-                raise EOFError(f"plane {start + len(block) // plane_bytes} of {z} is missing")
-            raw = np.frombuffer(block, header.dtype).reshape((x, y, planes), order="F")
-            with np.errstate(over="ignore", invalid="ignore"):
-                values = raw.astype(np.int32) if integers else raw.astype(np.float64) * header.slope + header.intercept
-            yield slice(start, start + planes), values
-        while isinstance(file, gzip.GzipFile) and file.read(_SLAB_BYTES):
-            pass  # gzip compares its checksum at the end of the file
+            wanted = buffer[: planes * plane_bytes]
+            done = _fill(file, wanted)
+            if done < len(wanted):
+                raise EOFError(f"plane {start + done // plane_bytes} of {z} is missing")
+            yield slice(start, start + planes), np.frombuffer(wanted, header.dtype).reshape((x, y, planes), order="F")
+        if file.read(1):  # read to the end, gzip compares its checksum
+            raise LitsexpError(_too_long(header))
+
+
+def values_of(header: Header, raw: NDArray[Any]) -> NDArray[Any]:
+    """Values slope * raw + intercept: whole numbers stay integers, the rest is float64."""
+    slope, intercept = header.slope, header.intercept
+    small = header.dtype.kind in "iu" and header.dtype.itemsize <= 2
+    if (slope, intercept) == (1, 0) and (small or header.dtype.kind == "f"):
+        return raw
+    if small and slope.is_integer() and intercept.is_integer() and max(abs(slope), abs(intercept)) < 2**14:
+        return raw.astype(np.int32) * int(slope) + int(intercept)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return raw.astype(np.float64) * slope + intercept
 
 
 @contextmanager
@@ -112,7 +152,7 @@ def one_line_errors(path: Path) -> Iterator[None]:
     again = "download or copy the file again"
     try:
         yield
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+    except _CORRUPT as error:
         raise LitsexpError(
             f"{path}: truncated or corrupt ({_line(error)}); expected a whole .nii.gz; {again}"
         ) from None
@@ -130,7 +170,15 @@ def _open(path: Path) -> BinaryIO:
     """Open by content, because a .nii may be gzip inside and a .nii.gz may have been unpacked."""
     with path.open("rb") as file:
         zipped = file.read(2) == b"\x1f\x8b"
-    return cast(BinaryIO, gzip.open(path, "rb")) if zipped else path.open("rb")
+    return cast(BinaryIO, igzip.IGzipFile(path, "rb")) if zipped else path.open("rb", buffering=0)
+
+
+def _fill(file: BinaryIO, buffer: memoryview) -> int:
+    """Read until the buffer is full or the file ends; how many bytes that gave."""
+    done = 0
+    while done < len(buffer) and (count := cast(Any, file).readinto(buffer[done:])):
+        done += count
+    return done
 
 
 def _shape(path: Path, shape: tuple[int, ...]) -> tuple[int, int, int]:
@@ -147,14 +195,31 @@ def _shape(path: Path, shape: tuple[int, ...]) -> tuple[int, int, int]:
     return shape
 
 
-def _check_size(header: Header, file_bytes: int, zipped: bool) -> None:
+def _check_type(header: Header, bitpix: int) -> None:
     if header.dtype.kind not in "iuf":
         raise LitsexpError(
             f"{header.path}: voxels of type {header.dtype}; expected integers or floats; convert the file"
         )
-    most = file_bytes * _DEFLATE_RATIO if zipped else file_bytes
-    if header.offset + header.nbytes > most:
+    if bitpix != 8 * header.dtype.itemsize:
         raise LitsexpError(
-            f"{header.path}: truncated: {file_bytes} bytes cannot hold the {header.offset + header.nbytes} bytes that "
+            f"{header.path}: bad NIfTI header (bitpix {bitpix}, but {header.dtype.name} has "
+            f"{8 * header.dtype.itemsize}); expected one number type; download or copy the file again"
+        )
+
+
+def _check_size(header: Header, file_bytes: int, zipped: bool) -> None:
+    declared = header.offset + header.nbytes
+    if declared > (file_bytes * _DEFLATE_RATIO if zipped else file_bytes):
+        raise LitsexpError(
+            f"{header.path}: truncated: {file_bytes} bytes cannot hold the {declared} bytes that "
             f"the header declares (shape {header.shape}, {header.dtype}); download or copy the file again"
         )
+    if not zipped and file_bytes > declared:
+        raise LitsexpError(_too_long(header))
+
+
+def _too_long(header: Header) -> str:
+    return (
+        f"{header.path}: holds more than the {header.offset + header.nbytes} bytes that the header declares "
+        f"(shape {header.shape}, {header.dtype}); expected exactly these; download or copy the file again"
+    )

@@ -1,4 +1,8 @@
-"""Resizing slices: area averages when shrinking, linear when enlarging, the same bytes on every processor."""
+"""Resizing slices: area averages when shrinking, linear when enlarging, the same bytes on every processor.
+
+All sums are sums of whole numbers that are exact in the type they are made in, so no result depends on the processor,
+its libraries or their order of summation.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+_MOST_FACTOR = 8  # of a shrink by a whole number whose sums of int16 HU stay in int16
+
 
 def resize_weights(size_in: int, size_out: int) -> NDArray[np.float64]:
     """Weights (size_out, size_in) of a resize along one axis: whole numbers, every row with the same sum.
 
     Shrinking is exact area averaging: the overlap of output and input pixels, in units of 1/size_out input pixel.
-    Enlarging is linear between pixel centres. Whole numbers make every sum exact in float64, so results do not
-    depend on the processor or its libraries.
+    Enlarging is linear between pixel centres.
     """
     output, input_ = np.arange(size_out)[:, None], np.arange(size_in)[None, :]
     if size_out <= size_in:
@@ -24,24 +29,56 @@ def resize_weights(size_in: int, size_out: int) -> NDArray[np.float64]:
     return np.asarray(np.maximum(2 * size_out - np.abs(center - 2 * size_out * input_), 0), np.float64)
 
 
+class Resize:
+    """A resize of square images (..., side, side) to (..., size, size), its weights computed once."""
+
+    def __init__(self, side: int, size: int):
+        self.side, self.size = side, size
+        self.factor = side // size if side % size == 0 and side // size <= _MOST_FACTOR else 0  # 0: not by blocks
+        self._weights = resize_weights(side, size)
+        self.area = float(self.factor**2 or self._weights[0].sum() ** 2)
+        self._rows = self._weights.astype(np.float32)  # sums up to 3071 * 4096 < 2**24 are exact
+
+    def hu(self, images: NDArray[np.int16]) -> NDArray[np.int16]:
+        """Weighted means of HU, rounded half to even."""
+        return np.rint(self._sums(images) / self.area).astype(np.int16)
+
+    def labels(self, labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Of labels 0, 1, 2 the one with the largest area.
+
+        Ties go to the higher label, so that a tumor pixel is lost only where another label really covers more of it.
+        """
+        result = np.zeros((*labels.shape[:-2], self.size, self.size), np.uint8)
+        if not labels.any():
+            return result
+        tumor = self._sums((labels == 2).view(np.uint8))
+        foreground = self._sums((labels != 0).view(np.uint8))
+        background, liver = self.area - foreground, foreground - tumor
+        result[liver >= background] = 1
+        result[tumor >= np.maximum(liver, background)] = 2
+        return result
+
+    def _sums(self, images: NDArray[Any]) -> NDArray[Any]:
+        """Weighted sums: whole numbers, ``area`` times the mean."""
+        if not self.factor:
+            return (self._rows @ images.astype(np.float32)).astype(np.float64) @ self._weights.T
+        k, lead = self.factor, images.shape[:-2]
+        rows = images.reshape(*lead, self.size, k, self.side)
+        sums = rows[..., 0, :].copy()
+        for i in range(1, k):
+            sums += rows[..., i, :]
+        blocks = sums.reshape(*lead, self.size, self.size, k)
+        total = blocks[..., 0].astype(np.int32)
+        for i in range(1, k):
+            total += blocks[..., i]
+        return total
+
+
 def resize_hu(images: NDArray[np.int16], size: int) -> NDArray[np.int16]:
     """Square slices (n, side, side) in HU to (n, size, size): weighted means, rounded half to even."""
-    weights = resize_weights(images.shape[-1], size)
-    return np.asarray(np.rint(_weighted(images, weights) / weights[0].sum() ** 2), np.int16)
+    return Resize(images.shape[-1], size).hu(images)
 
 
 def resize_labels(labels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """Square slices (n, side, side) of labels 0, 1, 2 to (n, size, size): the label with the largest area wins.
-
-    Ties go to the higher label, so that a tumor pixel is lost only where another label really covers more of it.
-    """
-    weights = resize_weights(labels.shape[-1], size)
-    liver, tumor = _weighted(labels == 1, weights), _weighted(labels == 2, weights)
-    background = weights[0].sum() ** 2 - liver - tumor
-    rest = np.where(liver >= background, 1, 0)
-    return np.where(tumor >= np.maximum(liver, background), 2, rest).astype(np.uint8)
-
-
-def _weighted(images: NDArray[Any], weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    result: NDArray[np.float64] = weights @ images.astype(np.float64) @ weights.T
-    return result
+    """Square slices (n, side, side) of labels 0, 1, 2 to (n, size, size): the label with the largest area wins."""
+    return Resize(labels.shape[-1], size).labels(labels)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,12 +22,16 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from litsexp.config import DataConfig, LitsexpError, digest
-from litsexp.data.cohort import PHANTOM_FILE
-from litsexp.data.convert import COLUMNS, PIXELS, Part, convert_all, new_array, part_path
-from litsexp.data.ct import Case, count_slices, find_cases
+from litsexp.data.convert import COLUMNS, PIXELS, Part, Source, convert_all, new_array, part_path
+from litsexp.data.ct import count_slices
+from litsexp.data.layout import PHANTOM_FILE, Case, find_cases
+from litsexp.data.nifti import one_line_errors
 from litsexp.data.parallel import Progress
 
 STORE_FORMAT = 2  # raise it when the same input would be stored differently
+SAMPLE_BLOCKS, SAMPLE_BYTES = 16, 512  # of an input file, looked at to know it again
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,31 +99,37 @@ def prepare(
 ) -> Store:
     """Build the store of all cases under ``root`` in ``stores/<key>/``, or open it where it is there already.
 
-    The key covers ``data.size``, ``data.slices`` and every input file's relative path, size and modification time.
-    ``processes`` defaults to the usable CPUs, at most 8; ``progress(done, total)`` is called after each case. Slices
-    are chosen before the resize. LitsexpError for refused cases, one without liver if ``data.slices`` is liver, and
-    a full disk; nothing but the lock file is left then.
+    The key covers ``data.size``, ``data.slices`` and of every input file its relative path, size, modification time and
+    some of its bytes, so that no store is used whose inputs changed. ``processes`` defaults to the usable CPUs, at most
+    8; ``progress(done, total)`` is called after each case. Slices are chosen before the resize. A case that is done
+    survives an interruption, and the next call goes on from there. LitsexpError for refused cases, one without liver if
+    ``data.slices`` is liver, and a full disk; nothing but the lock file is left then.
     """
     cases = find_cases(root)
     settings = {"size": data.size, "slices": data.slices}
     inputs = [_input(root, case) for case in cases]
     key = digest({"format": STORE_FORMAT, "settings": settings, "inputs": inputs})
-    directory, temporary = stores / key, stores / f"{key}.tmp"
+    directory = stores / key
     if directory.is_dir():
         return Store.open(directory)
+    about = {"root": str(root.resolve()), "settings": settings, "phantom": (root / PHANTOM_FILE).is_file()}
+    place = digest(about)  # of the parts: found again though inputs were added or replaced
+    keys = [digest({"format": STORE_FORMAT, "settings": settings, "input": one}) for one in inputs]
     try:
         stores.mkdir(parents=True, exist_ok=True)
-        with FileLock(stores / f"{key}.lock"):
+        with FileLock(stores / f"{place}.lock"):
             if not directory.is_dir():  # another process may have built it meanwhile
-                shutil.rmtree(temporary, ignore_errors=True)  # of a killed process: the lock is ours
+                _warn_of_changes(stores, about, inputs)
+                parts = _parts_folder(stores / f"{place}.parts", keys)
                 try:
-                    temporary.mkdir()
                     _check_disk(stores, cases, data)
-                    parts = convert_all(cases, data, temporary, processes, progress)
-                    _join(parts, temporary, settings, inputs, (root / PHANTOM_FILE).is_file())
-                    temporary.rename(directory)
-                finally:
-                    shutil.rmtree(temporary, ignore_errors=True)
+                    sources = [Source(case, key) for case, key in zip(cases, keys, strict=True)]
+                    converted = convert_all(sources, data, parts, processes, progress)
+                    _join(converted, parts, directory, {**about, "inputs": inputs})
+                except (LitsexpError, OSError):  # not an interruption: what is done stays
+                    shutil.rmtree(parts, ignore_errors=True)
+                    raise
+                shutil.rmtree(parts, ignore_errors=True)
     except OSError as error:
         raise LitsexpError(
             f"{stores}: cannot write the slice store ({error.strerror or error}); "
@@ -152,8 +163,45 @@ def _input(root: Path, case: Case) -> dict[str, Any]:
             status = path.stat()
         except OSError as error:
             raise LitsexpError(f"{path}: cannot be read ({error.strerror}); download or copy the file again") from None
-        files[path.relative_to(root).as_posix()] = [status.st_size, status.st_mtime_ns]
+        files[path.relative_to(root).as_posix()] = [status.st_size, status.st_mtime_ns, _sample(path, status.st_size)]
     return {"case": case.number, "files": files}
+
+
+def _sample(path: Path, size: int) -> str:
+    """A digest of some of a file's bytes: its head, its tail (gzip's checksum) and blocks in between."""
+    content = hashlib.sha256()
+    with one_line_errors(path), path.open("rb") as file:
+        for block in range(SAMPLE_BLOCKS):
+            file.seek(max(size - SAMPLE_BYTES, 0) * block // (SAMPLE_BLOCKS - 1))
+            content.update(file.read(SAMPLE_BYTES))
+    return content.hexdigest()[:16]
+
+
+def _warn_of_changes(stores: Path, about: dict[str, Any], inputs: list[dict[str, Any]]) -> None:
+    """Say which files of an older store of this folder have changed: it is not used."""
+    now = {name: state for one in inputs for name, state in one["files"].items()}
+    for path in sorted(stores.glob("*/store.json")):
+        try:
+            old = json.loads(path.read_text(encoding="utf-8"))
+            then = {name: state for one in old["inputs"] for name, state in one["files"].items()}
+            same = old["root"] == about["root"] and old["settings"] == about["settings"]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        changed = sorted(name for name in then.keys() | now.keys() if then.get(name) != now.get(name))
+        if same and changed:
+            logger.warning(
+                "%s: %d files changed since %s was built (%s first); it is not used, a new store is built",
+                *(about["root"], len(changed), path.parent, changed[0]),
+            )
+
+
+def _parts_folder(folder: Path, keys: Collection[str]) -> Path:
+    """The folder of an interrupted run's parts, without those of files that are not as they were."""
+    folder.mkdir(exist_ok=True)
+    for path in folder.iterdir():
+        if path.name[:16] not in keys:
+            path.unlink()
+    return folder
 
 
 def _check_disk(stores: Path, cases: Sequence[Case], data: DataConfig) -> None:
@@ -176,10 +224,23 @@ def _slices_or_none(case: Case) -> int:
         return 0  # its conversion will say what is wrong, together with the other cases
 
 
-def _join(
-    parts: Sequence[Part], temporary: Path, settings: dict[str, Any], inputs: list[dict[str, Any]], phantom: bool
-) -> None:
-    """Stream the parts into one array each, in case order, and write the index and store.json."""
+def _join(parts: Sequence[Part], folder: Path, directory: Path, about: dict[str, Any]) -> None:
+    """Stream the parts into one array each, in case order, with index and store.json; all of it or nothing."""
+    temporary = directory.with_suffix(".tmp")
+    shutil.rmtree(temporary, ignore_errors=True)  # of a killed process
+    try:
+        temporary.mkdir()
+        _write(parts, folder, temporary, about)
+        temporary.rename(directory)
+    except OSError:
+        if not directory.is_dir():  # else the same files in another folder gave the same store meanwhile
+            raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _write(parts: Sequence[Part], folder: Path, temporary: Path, about: dict[str, Any]) -> None:
+    settings = about["settings"]
     index = pd.DataFrame(
         {name: np.concatenate([np.asarray(p.rows[name], dtype) for p in parts]) for name, dtype in COLUMNS.items()}
     )
@@ -188,22 +249,22 @@ def _join(
         shape = (len(index), settings["size"], settings["size"])
         with new_array(temporary / f"{name}.npy", dtype, shape) as joined:
             for part in parts:
-                path = part_path(temporary, part.case, name)
+                path = part_path(folder, part.key, name)
                 pixels = np.load(path, mmap_mode="r")
                 joined.write(pixels)
                 content.update(pixels)
+                if name == next(iter(PIXELS)):
+                    (folder / f"{part.key}.json").unlink()  # from here on it is not whole
                 path.unlink()
     for name, dtype in COLUMNS.items():
         content.update(index[name].to_numpy(np.dtype(dtype)).tobytes())
     index.to_parquet(temporary / "slices.parquet", index=False)
-    about = {
+    content_of = {
         "format": STORE_FORMAT,
         "fingerprint": content.hexdigest()[:16],
-        "phantom": phantom,
-        "settings": settings,
         "slices": len(index),
-        "cases": [{"case": p.case, "slices": len(p.rows["z"]), "clipped_voxels": p.clipped_voxels} for p in parts],
-        "inputs": inputs,
-        "versions": {package: version(package) for package in ("numpy", "nibabel", "pandas", "pyarrow")},
+        "cases": [{"case": part.case, "slices": len(part.rows["z"]), **part.facts} for part in parts],
+        **about,
+        "versions": {package: version(package) for package in ("numpy", "nibabel", "isal", "pandas", "pyarrow")},
     }
-    (temporary / "store.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    (temporary / "store.json").write_text(json.dumps(content_of, indent=1) + "\n", encoding="utf-8")

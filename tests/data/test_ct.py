@@ -102,9 +102,9 @@ def test_hu_are_rounded(tmp_path: Path) -> None:
 
 def test_hu_outside_12_bits_are_clipped_and_counted(tmp_path: Path) -> None:
     hu = hu_ramp()
-    hu[0, 0, 0], hu[1, 0, 0], hu[2, 0, 0], hu[3, 0, 0] = -10522, 27572, -1024, 3071
+    hu[4, 0, 0], hu[1, 0, 0], hu[2, 0, 0], hu[3, 0, 0] = -10522, 27572, -1024, 3071
     volume = ct.read_case(write_case(tmp_path, hu))
-    assert volume.hu[:4, 0, 0].tolist() == [-1024, 3071, -1024, 3071]
+    assert volume.hu[1:, 0, 0].tolist() == [3071, -1024, 3071, -1024]
     assert volume.facts.clipped == 2
 
 

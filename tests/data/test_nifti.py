@@ -42,7 +42,7 @@ def replace(path: Path, data: bytes) -> None:
 def read(path: Path) -> np.ndarray:
     header = nifti.read_header(path)
     nifti.geometry(header)
-    return np.concatenate([values for _, values in nifti.slabs(header)], axis=2)
+    return np.concatenate([np.copy(nifti.values_of(header, raw)) for _, raw in nifti.slabs(header)], axis=2)
 
 
 def refusal(path: Path) -> str:

@@ -19,6 +19,7 @@ import pytest
 from litsexp.config import DataConfig, LitsexpError
 from litsexp.data import convert
 from litsexp.data import store as store_module
+from litsexp.data.ct import open_case
 from litsexp.data.store import Store, prepare
 
 DATA = DataConfig(size=32)
@@ -125,17 +126,113 @@ def test_one_difference_gives_another_fingerprint(tmp_path: Path, what: str) -> 
 def test_a_store_is_built_once(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = prepare(root, tmp_path / "stores", DATA, 1)
     built = (first.directory / "hu.npy").stat().st_mtime_ns
-    monkeypatch.setattr(convert, "read_case", None)
+    monkeypatch.setattr(convert, "open_case", None)
     again = prepare(root, tmp_path / "stores", DATA.model_copy(update={"cohort": str(root), "seed": 9}), 1)
     assert again.directory == first.directory and again.fingerprint == first.fingerprint
     assert (first.directory / "hu.npy").stat().st_mtime_ns == built
 
 
-def test_changed_input_builds_another_store(root: Path, tmp_path: Path) -> None:
+def test_changed_input_builds_another_store_and_says_so(
+    root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     first = prepare(root, tmp_path / "stores", DATA, 1)
-    write_case(root, 2, np.zeros(SHAPE, np.int16))
+    assert not caplog.records
+    write_case(root, 2, np.random.default_rng(3).integers(-100, 200, SHAPE).astype(np.int16))
     second = prepare(root, tmp_path / "stores", DATA, 1)
     assert second.directory != first.directory and second.fingerprint != first.fingerprint
+    assert "2 files changed since" in caplog.text and str(first.directory) in caplog.text
+    assert "segmentation-2.nii.gz first" in caplog.text
+
+
+def test_a_change_that_keeps_size_and_time_is_seen(root: Path, tmp_path: Path) -> None:
+    first = prepare(root, tmp_path / "stores", DATA, 1)
+    path = root / "volume-2.nii.gz"
+    status, content = path.stat(), bytearray(path.read_bytes())
+    content[-8] ^= 1  # gzip's checksum
+    path.write_bytes(content)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    with pytest.raises(LitsexpError, match=r"volume-2\.nii\.gz: truncated or corrupt"):
+        prepare(root, tmp_path / "stores", DATA, 1)
+    assert left_over(tmp_path / "stores") == [first.directory.name]
+
+
+def test_an_interrupted_store_goes_on_with_what_is_done(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: int) -> None:
+        raise KeyboardInterrupt
+
+    whole = prepare(root, tmp_path / "whole", DATA, 1)
+    opened: list[int] = []
+    monkeypatch.setattr(convert, "open_case", lambda case: opened.append(case.number) or open_case(case))
+    with pytest.raises(KeyboardInterrupt):
+        prepare(root, tmp_path / "stores", DATA, 1, interrupt)
+    (folder,) = left_over(tmp_path / "stores")
+    assert folder.endswith(".parts") and opened == [2]
+    calls: list[tuple[int, int]] = []
+    store = prepare(root, tmp_path / "stores", DATA, 1, lambda *call: calls.append(call))
+    assert opened == [2, 11] and calls == [(1, 2), (2, 2)]
+    assert left_over(tmp_path / "stores") == [store.directory.name] and store.fingerprint == whole.fingerprint
+
+
+def test_a_part_whose_file_changed_is_made_again(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare(root, tmp_path / "stores", DATA, 1, interrupt)
+    write_case(root, 2, np.random.default_rng(3).integers(-100, 200, SHAPE).astype(np.int16))
+    store = prepare(root, tmp_path / "stores", DATA, 1)
+    assert store.fingerprint == prepare(root, tmp_path / "other", DATA, 1).fingerprint
+    assert left_over(tmp_path / "stores") == [store.directory.name]
+
+
+@pytest.mark.parametrize(
+    ("slices", "kept"),
+    [
+        ("liver", [3, 4]),
+        ("all", list(range(10))),
+        ("liver+0% background", [3, 4]),
+        ("liver+25% background", [2, 3, 4, 8]),
+        ("liver+100% background", list(range(10))),
+    ],
+)
+def test_which_slices_are_kept(slices: str, kept: list[int]) -> None:
+    has_liver = np.isin(np.arange(10), [3, 4])
+    assert convert.chosen_slices(has_liver, slices).tolist() == kept
+
+
+def test_a_case_without_liver_has_its_share_of_background(root: Path, tmp_path: Path) -> None:
+    write_case(root, 4, labels=np.zeros(SHAPE, np.uint8))
+    store = prepare(root, tmp_path / "stores", DataConfig(size=32, slices="liver+34% background"), 1)
+    assert store.index.loc[store.index["case"] == 4, "z"].tolist() == [1]
+
+
+def test_unknown_millimetres_stay_unknown(root: Path, tmp_path: Path) -> None:
+    for kind in ("volume", "segmentation"):
+        image = nib.load(root / f"{kind}-2.nii.gz")
+        nib.save(nib.Nifti1Image(np.asarray(image.dataobj), np.eye(4)), root / f"{kind}-2.nii.gz")
+    store = prepare(root, tmp_path / "stores", DATA, 1)
+    spacing_mm = store.index[["spacing_x_mm", "spacing_y_mm", "spacing_z_mm"]]
+    assert spacing_mm[store.index["case"] == 2].isna().all(axis=None)
+    assert spacing_mm[store.index["case"] == 11].notna().all(axis=None)
+    assert prepare(root, tmp_path / "other", DATA, 1).fingerprint == store.fingerprint
+    about = json.loads((store.directory / "store.json").read_text())
+    assert "millimetres are unknown" in about["cases"][0]["remarks"][0]
+
+
+@pytest.mark.parametrize("flips", [(1, 1), (-1, 1), (1, -1), (-1, -1)])
+def test_an_odd_margin_lies_on_the_same_side_however_it_is_stored(tmp_path: Path, flips: tuple[int, int]) -> None:
+    hu = np.random.default_rng(0).integers(-100, 200, (64, 47, 2)).astype(np.int16)
+    labels = np.ones((64, 47, 2), np.uint8)
+    for name, steps in (("ras", (1, 1)), ("stored", flips)):
+        (tmp_path / name).mkdir()
+        affine = np.diag([0.5 * steps[0], 0.5 * steps[1], 2, 1])
+        for kind, array in (("volume", hu), ("segmentation", labels)):
+            image = nib.Nifti1Image(array[:: steps[0], :: steps[1]], affine)
+            nib.save(image, tmp_path / name / f"{kind}-1.nii.gz")
+    one, two = (prepare(tmp_path / name, tmp_path / "stores", DATA, 1) for name in ("ras", "stored"))
+    assert one.fingerprint == two.fingerprint
 
 
 def test_two_at_once_end_well(root: Path, tmp_path: Path) -> None:
@@ -156,8 +253,15 @@ def test_what_a_killed_process_left_is_replaced(root: Path, tmp_path: Path) -> N
     key = prepare(root, tmp_path / "one", DATA, 1).directory.name
     (tmp_path / "two" / f"{key}.tmp").mkdir(parents=True)
     (tmp_path / "two" / f"{key}.tmp" / "hu.npy").write_bytes(b"half")
-    prepare(root, tmp_path / "two", DATA, 1)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(root, tmp_path / "two", DATA, 1, lambda *_: signal.raise_signal(signal.SIGINT))
+    (parts,) = (tmp_path / "two").glob("*.parts")
+    for path in parts.glob("*.json"):
+        path.write_text("{")  # no part is whole
+    (parts / "0123456789abcdef-hu.npy").write_bytes(b"of another file")
+    store = prepare(root, tmp_path / "two", DATA, 1)
     assert left_over(tmp_path / "two") == [key]
+    assert store.fingerprint == Store.open(tmp_path / "one" / key).fingerprint
 
 
 @pytest.mark.parametrize("processes", [1, 2])
@@ -192,16 +296,6 @@ def test_an_error_while_writing(root: Path, tmp_path: Path, monkeypatch: pytest.
         prepare(root, tmp_path / "file", DATA, 1)
 
 
-def test_an_interrupt_leaves_nothing(root: Path, tmp_path: Path) -> None:
-    def interrupt(*_: int) -> None:
-        raise KeyboardInterrupt
-
-    for processes in (1, 2):
-        with pytest.raises(KeyboardInterrupt):
-            prepare(root, tmp_path / "stores", DATA, processes, interrupt)
-        assert left_over(tmp_path / "stores") == []
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="sends a POSIX signal to a process group")
 def test_ctrl_c_ends_the_workers_too(tmp_path: Path) -> None:
     for number in range(40):
@@ -226,7 +320,7 @@ def test_ctrl_c_ends_the_workers_too(tmp_path: Path) -> None:
         assert process.wait(timeout=30) != 0
     assert errors.endswith("KeyboardInterrupt\n")  # a worker that is still starting may say so, too
     assert "BrokenProcessPool" not in errors
-    assert left_over(tmp_path / "stores") == []
+    assert [Path(name).suffix for name in left_over(tmp_path / "stores")] == [".parts"]  # goes on from there
 
 
 def damage_half(directory: Path) -> None:
