@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -47,6 +48,7 @@ class Part:
 
     case: int
     key: str
+    content: str  # SHA-256 of pixels, labels and rows
     rows: dict[str, list[Any]]  # COLUMNS -> a value a slice
     facts: dict[str, Any]  # of the reading, for people
 
@@ -136,12 +138,18 @@ def _convert(source: Source, size: int, slices: str, folder: Path) -> Part:
         if z in place:
             pixels["hu"][place[z]] = opened.upright(resize.hu(padding.square(plane, HU_MIN)))
     check_liver(source.case, pixels["hu"][pixels["labels"] > 0])
+    rows = _rows(opened, stored, pixels["labels"], size)
+    content = hashlib.sha256()
     for name, dtype in PIXELS.items():
+        array = np.ascontiguousarray(pixels[name], dtype).data
+        content.update(array)
         with new_array(part_path(folder, source.key, name), dtype, pixels[name].shape) as file:
-            file.write(np.ascontiguousarray(pixels[name], dtype).data)
+            file.write(array)
+    for name, dtype in COLUMNS.items():
+        content.update(np.asarray(rows[name], dtype).tobytes())
     facts = opened.facts(tally)
     shown = {"clipped_voxels": facts.clipped, "padding_voxels": facts.padding, "remarks": facts.remarks}
-    part = Part(source.case.number, source.key, _rows(opened, stored, pixels["labels"], size), shown)
+    part = Part(source.case.number, source.key, content.hexdigest(), rows, shown)
     temporary = folder / f"{source.key}.json.tmp"
     temporary.write_text(json.dumps(vars(part)), encoding="utf-8")
     temporary.rename(folder / f"{source.key}.json")

@@ -93,7 +93,8 @@ class OpenCase:
         unknown: Counter[float] = Counter()
         for z, raw in self._planes(self.label):
             values = values_of(self.label, raw)
-            if values.min() < 0 or values.max() > 2 or (values.dtype.kind == "f" and not np.isin(values, LABELS).all()):
+            kind = values.dtype.kind
+            if values.max() > 2 or (kind != "u" and values.min() < 0) or (kind == "f" and not _all_labels(values)):
                 found, counts = np.unique(values[~np.isin(values, LABELS)], return_counts=True)
                 unknown.update(dict(zip(found.tolist(), counts.tolist(), strict=True)))
             elif not unknown:
@@ -282,6 +283,10 @@ def _remarks(case: Case, image: Header, label: Header) -> tuple[str, ...]:
     if not np.allclose(image.affine, label.affine, rtol=0.001, atol=0.01):
         found.append("the segmentation's affine differs from the volume's, which is used for both")
     return tuple(found)
+
+
+def _all_labels(values: NDArray[Any]) -> bool:
+    return bool(np.isin(values, LABELS).all())  # false for NaN
 
 
 def _unknown_labels(path: Path, unknown: Counter[float]) -> str:

@@ -28,27 +28,37 @@ def map_parallel(
 ) -> list[_Result]:
     """``function`` of every item, in the items' order; ``progress`` is called in this process after each.
 
-    ``processes`` defaults to the usable CPUs, at most 8, and never exceeds the items; with one the work is done in
-    this process. More are spawned: ``function`` has to be importable, and a script needs
-    ``if __name__ == "__main__"``. Ctrl-C, and an exception of ``function``, end the workers and are raised here.
+    ``processes`` defaults to the usable CPUs, at most 8, and never exceeds the items. This process is one of them and
+    works from the end of the items; the others are spawned and work from their beginning: ``function`` has to be
+    importable then, and a script needs ``if __name__ == "__main__"``. Ctrl-C, and an exception of ``function``, end
+    the workers and are raised here.
 
     Raises:
         LitsexpError: a worker died, which is mostly for lack of memory.
     """
     count = min(processes or usable_cpus(), len(items))
     results: dict[int, _Result] = {}
+
+    def done(number: int, result: _Result) -> None:
+        results[number] = result
+        if progress is not None:
+            progress(len(results), len(items))
+
     if count <= 1:
         for number, item in enumerate(items):
-            results[number] = function(item)
-            _tell(progress, len(results), len(items))
+            done(number, function(item))
         return list(results.values())
-    pool = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), _die_on_interrupt)
+    pool = ProcessPoolExecutor(count - 1, multiprocessing.get_context("spawn"), _die_on_interrupt)
     try:
         with _one_thread_each():
             futures = {pool.submit(function, item): number for number, item in enumerate(items)}
+        for future, number in reversed(list(futures.items())):
+            if not future.cancel():  # a worker has it: all before it are done, or being done
+                break
+            del futures[future]
+            done(number, function(items[number]))
         for future in as_completed(futures):
-            results[futures[future]] = future.result()
-            _tell(progress, len(results), len(items))
+            done(futures[future], future.result())
     except BrokenProcessPool:
         raise LitsexpError(
             f"one of {count} processes that work on CT volumes died, perhaps for lack of memory; run with fewer"
@@ -62,11 +72,6 @@ def usable_cpus() -> int:
     """CPUs that this process may use, at most 8."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(cpus, _MOST_PROCESSES)
-
-
-def _tell(progress: Progress | None, done: int, total: int) -> None:
-    if progress is not None:
-        progress(done, total)
 
 
 def _die_on_interrupt() -> None:

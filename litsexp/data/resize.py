@@ -49,25 +49,37 @@ class Resize:
         Ties go to the higher label, so that a tumor pixel is lost only where another label really covers more of it.
         """
         result = np.zeros((*labels.shape[:-2], self.size, self.size), np.uint8)
-        if not labels.any():
-            return result
-        tumor = self._sums((labels == 2).view(np.uint8))
-        foreground = self._sums((labels != 0).view(np.uint8))
+        rows, columns = self._box(labels)
+        k = self.factor or 1
+        part = labels[..., k * rows.start : k * rows.stop, k * columns.start : k * columns.stop]
+        tumor = self._sums((part == 2).view(np.uint8))
+        foreground = self._sums((part != 0).view(np.uint8))
         background, liver = self.area - foreground, foreground - tumor
-        result[liver >= background] = 1
-        result[tumor >= np.maximum(liver, background)] = 2
+        chosen = (liver >= background).view(np.uint8)
+        chosen[tumor >= np.maximum(liver, background)] = 2
+        result[..., rows, columns] = chosen
         return result
+
+    def _box(self, labels: NDArray[np.uint8]) -> tuple[slice, slice]:
+        """Rows and columns of the result that can be other than background; all of them where blocks do not apply."""
+        if not self.factor:
+            return slice(0, self.size), slice(0, self.size)
+        boxes = []
+        for axis in (-1, -2):
+            hit = np.flatnonzero(labels.max(axis=axis).reshape(-1, self.size, self.factor).any(axis=(0, 2)))
+            boxes.append(slice(int(hit[0]), int(hit[-1]) + 1) if hit.size else slice(0, 0))
+        return boxes[0], boxes[1]
 
     def _sums(self, images: NDArray[Any]) -> NDArray[Any]:
         """Weighted sums: whole numbers, ``area`` times the mean."""
         if not self.factor:
             return (self._rows @ images.astype(np.float32)).astype(np.float64) @ self._weights.T
-        k, lead = self.factor, images.shape[:-2]
-        rows = images.reshape(*lead, self.size, k, self.side)
+        k, (*lead, height, width) = self.factor, images.shape
+        rows = images.reshape(*lead, height // k, k, width)
         sums = rows[..., 0, :].copy()
         for i in range(1, k):
             sums += rows[..., i, :]
-        blocks = sums.reshape(*lead, self.size, self.size, k)
+        blocks = sums.reshape(*lead, height // k, width // k, k)
         total = blocks[..., 0].astype(np.int32)
         for i in range(1, k):
             total += blocks[..., i]

@@ -244,24 +244,19 @@ def _write(parts: Sequence[Part], folder: Path, temporary: Path, about: dict[str
     index = pd.DataFrame(
         {name: np.concatenate([np.asarray(p.rows[name], dtype) for p in parts]) for name, dtype in COLUMNS.items()}
     )
-    content = hashlib.sha256(json.dumps({"settings": settings, "slices": len(index)}, sort_keys=True).encode())
     for name, dtype in PIXELS.items():
         shape = (len(index), settings["size"], settings["size"])
         with new_array(temporary / f"{name}.npy", dtype, shape) as joined:
             for part in parts:
                 path = part_path(folder, part.key, name)
-                pixels = np.load(path, mmap_mode="r")
-                joined.write(pixels)
-                content.update(pixels)
+                joined.write(np.load(path, mmap_mode="r"))
                 if name == next(iter(PIXELS)):
                     (folder / f"{part.key}.json").unlink()  # from here on it is not whole
                 path.unlink()
-    for name, dtype in COLUMNS.items():
-        content.update(index[name].to_numpy(np.dtype(dtype)).tobytes())
     index.to_parquet(temporary / "slices.parquet", index=False)
     content_of = {
         "format": STORE_FORMAT,
-        "fingerprint": content.hexdigest()[:16],
+        "fingerprint": digest({"settings": settings, "parts": [part.content for part in parts]}),
         "slices": len(index),
         "cases": [{"case": part.case, "slices": len(part.rows["z"]), **part.facts} for part in parts],
         **about,
