@@ -1,7 +1,7 @@
 """Reading CT: one orientation out of all 48, every layout, and each bad case refused in one line."""
 
 import itertools
-import logging
+import struct
 from pathlib import Path
 
 import nibabel as nib
@@ -144,64 +144,91 @@ def test_nan_and_infinite_voxels_are_counted(tmp_path: Path) -> None:
     assert "3 voxels are NaN or infinite" in refusal(write_case(tmp_path, hu))
 
 
-def test_find_cases_over_several_folders_and_layouts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    names = [
-        "Training Batch 1/volume-10.nii",
-        "Training Batch 1/segmentation-10.nii",
-        "volume_pt1/volume-2.nii",
-        "segmentations/segmentation-2.nii.gz",
-        "Task03_Liver/imagesTr/liver_31.nii.gz",
-        "Task03_Liver/labelsTr/liver_31.nii.gz",
-        "Task03_Liver/imagesTr/._liver_31.nii.gz",
-        "Task03_Liver/imagesTs/liver_132.nii.gz",
-        "test/test-volume-0.nii",
-        "notes/liver_5.nii",
-    ]
-    for name in names:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    with caplog.at_level(logging.INFO):
-        cases = ct.find_cases(tmp_path)
-    assert [case.number for case in cases] == [2, 10, 31]
-    assert cases[0] == ct.Case(2, tmp_path / names[2], tmp_path / names[3])
-    assert cases[2].segmentation == tmp_path / names[5]
-    assert "2 unlabeled test volumes" in caplog.text
+def remarks_of(tmp_path: Path, affine: np.ndarray, number: int = 7, label_affine: np.ndarray | None = None) -> ct.Facts:
+    case = ct.Case(number, tmp_path / "v.nii", tmp_path / "s.nii")
+    write(case.volume, hu_ramp(), affine)
+    write(case.segmentation, label_ramp(), affine if label_affine is None else label_affine)
+    return ct.read_case(case).facts
 
 
-def test_find_cases_follows_links_and_ends_in_a_loop_of_links(tmp_path: Path) -> None:
-    write_case(tmp_path / "disk")
-    (tmp_path / "root").mkdir()
-    (tmp_path / "root" / "batch").symlink_to(tmp_path / "disk")
-    (tmp_path / "disk" / "up").symlink_to(tmp_path / "root")
-    assert len(ct.find_cases(tmp_path / "root")) == 1
+def test_an_affine_that_nobody_filled_in_gives_no_millimetres(tmp_path: Path) -> None:
+    facts = remarks_of(tmp_path, np.eye(4))
+    assert np.isnan(facts.spacing_mm).all() and facts.remarks == (ct.MM_UNKNOWN,)
 
 
-@pytest.mark.parametrize(
-    ("names", "said"),
-    [
-        ([], "found no labeled CT case (0 other"),
-        (["scan.nii", "liver_1.nii.gz"], "found no labeled CT case (2 other"),
-        (["volume-3.nii"], "volume-3.nii: found no segmentation with number 3"),
-        (["a/segmentation-3.nii", "volume-4.nii"], "segmentation-3.nii: found no volume with number 3"),
-        (["volume-3.nii", "b/volume-03.nii.gz", "segmentation-3.nii"], "case 3 is there twice"),
-        (["volume-3.nii", "imagesTr/liver_3.nii.gz"], "case 3 is there twice"),
-    ],
-)
-def test_folders_that_are_refused(tmp_path: Path, names: list[str], said: str) -> None:
-    for name in names:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    with pytest.raises(LitsexpError) as error:
-        ct.find_cases(tmp_path)
-    assert said in str(error.value) and "\n" not in str(error.value)
+@pytest.mark.parametrize(("number", "known"), [(27, True), (28, False), (47, False), (48, True)])
+def test_one_millimetre_is_not_believed_of_lits_cases_28_to_47(tmp_path: Path, number: int, known: bool) -> None:
+    affine = np.diag([-1.0, -1, 1, 1])
+    affine[:3, 3] = (170, 160, -300)
+    facts = remarks_of(tmp_path, affine, number)
+    assert facts.spacing_mm == (1, 1, 1) if known else np.isnan(facts.spacing_mm).all()
+    assert facts.remarks == (() if known else (ct.MM_UNKNOWN,))
 
 
-def test_a_missing_folder_and_a_file_in_its_place(tmp_path: Path) -> None:
-    with pytest.raises(LitsexpError, match="found nothing"):
-        ct.find_cases(tmp_path / "no")
-    (tmp_path / "file").touch()
-    with pytest.raises(LitsexpError, match="found a file"):
-        ct.find_cases(tmp_path / "file")
+def test_a_real_spacing_is_believed_of_lits_cases_28_to_47(tmp_path: Path) -> None:
+    assert remarks_of(tmp_path, RAS, 30).spacing_mm == (0.7, 0.8, 2.5)
+
+
+def test_a_label_affine_that_differs_is_reported(tmp_path: Path) -> None:
+    moved = RAS.copy()
+    moved[2, 3] += 5
+    (remark,) = remarks_of(tmp_path, RAS, label_affine=moved).remarks
+    assert "affine differs" in remark
+    assert remarks_of(tmp_path, RAS, label_affine=RAS + 1e-5).remarks == ()
+
+
+def test_tilted_and_sheared_axes_are_reported(tmp_path: Path) -> None:
+    turn, shear = np.eye(4), np.eye(4)
+    turn[:2, :2] = [[np.cos(0.2), -np.sin(0.2)], [np.sin(0.2), np.cos(0.2)]]
+    shear[1, 2] = np.tan(np.radians(15))
+    assert [r.split(";")[0] for r in remarks_of(tmp_path, turn @ RAS).remarks] == ["oblique by 11 degrees"]
+    assert any("15 degrees from orthogonal (gantry tilt)" in r for r in remarks_of(tmp_path, shear @ RAS).remarks)
+
+
+def edit_header(path: Path, form: str, offset: int, *values: float) -> None:
+    content = bytearray(path.read_bytes())
+    struct.pack_into(form, content, offset, *values)
+    path.write_bytes(content)
+
+
+def test_pixdim_and_affine_that_disagree_are_reported(tmp_path: Path) -> None:
+    case = write_case(tmp_path)
+    edit_header(case.volume, "<f", 88, 5.0)  # pixdim[3]: slices
+    facts = ct.read_case(case).facts
+    assert facts.spacing_mm == (0.7, 0.8, 2.5)
+    assert facts.remarks == ("pixdim says 0.7 x 0.8 x 5 mm, the affine 0.7 x 0.8 x 2.5; the affine is used",)
+
+
+def test_a_volume_that_was_never_placed_is_reported(tmp_path: Path) -> None:
+    case = write_case(tmp_path)
+    edit_header(case.volume, "<hh", 252, 0, 0)  # qform_code, sform_code
+    facts = ct.read_case(case).facts
+    assert any("neither sform nor qform" in remark for remark in facts.remarks)
+    assert facts.spacing_mm == (0.7, 0.8, 2.5)
+
+
+@pytest.mark.parametrize(("slope", "intercept", "dtype"), [(1, -1024, "<u2"), (2, 10, "<i2"), (0.5, -0.25, "<i4")])
+def test_slope_and_intercept_are_applied_and_named(tmp_path: Path, slope: float, intercept: float, dtype: str) -> None:
+    wanted = (2 * hu_ramp()).astype(np.float64)
+    case = write_case(tmp_path, np.ceil((wanted - intercept) / slope).astype(dtype))
+    edit_header(case.volume, "<ff", 112, slope, intercept)
+    volume = ct.read_case(case)
+    assert np.abs(volume.hu - wanted).max() <= slope / 2 + 0.5
+    assert volume.facts.dtype == f"{np.dtype(dtype).name} * {slope:g} {intercept:+g}"
+
+
+def test_padding_outside_the_field_of_view_is_counted_apart(tmp_path: Path) -> None:
+    hu = hu_ramp()
+    hu[0], hu[1, 0, 0] = -2048, -1500
+    volume = ct.read_case(write_case(tmp_path, hu))
+    assert (volume.facts.padding, volume.facts.clipped, volume.facts.hu_range[0]) == (12, 1, -2048)
+    assert (volume.hu[0] == -1024).all()
+
+
+def test_what_cannot_be_hounsfield_units_is_refused(tmp_path: Path) -> None:
+    assert "median of 1010" in refusal(write_case(tmp_path / "a", hu_ramp() + np.int16(1000)))
+    assert "every voxel is 7" in refusal(write_case(tmp_path / "b", np.full(SHAPE, 7, np.int16)))
+    assert "are above 3071" in refusal(write_case(tmp_path / "c", hu_ramp().astype(np.uint16)))  # -200 becomes 65336
 
 
 def test_windows_by_hand() -> None:

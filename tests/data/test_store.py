@@ -1,5 +1,6 @@
 """The slice store: the same bytes everywhere, built once, nothing left behind."""
 
+import itertools
 import json
 import os
 import pickle
@@ -206,6 +207,23 @@ def test_a_case_without_liver_has_its_share_of_background(root: Path, tmp_path: 
     write_case(root, 4, labels=np.zeros(SHAPE, np.uint8))
     store = prepare(root, tmp_path / "stores", DataConfig(size=32, slices="liver+34% background"), 1)
     assert store.index.loc[store.index["case"] == 4, "z"].tolist() == [1]
+
+
+def test_all_48_ways_to_store_a_volume_give_one_store(tmp_path: Path) -> None:
+    rng, shape = np.random.default_rng(0), (64, 47, 5)
+    hu, labels = rng.integers(-1000, 1000, shape).astype(np.int16), rng.integers(0, 3, shape).astype(np.uint8)
+    fingerprints = set()
+    for number, (axes, signs) in enumerate(
+        itertools.product(itertools.permutations(range(3)), itertools.product((1, -1), repeat=3))
+    ):
+        orientation = np.array(list(zip(axes, signs, strict=True)))
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        for kind, array in (("volume", hu), ("segmentation", labels)):
+            image = nib.Nifti1Image(array, np.diag([0.5, 0.5, 2, 1])).as_reoriented(orientation)
+            nib.save(image, folder / f"{kind}-1.nii")
+        fingerprints.add(prepare(folder, folder / "stores", ALL, 1).fingerprint)
+    assert number == 47 and len(fingerprints) == 1
 
 
 def test_unknown_millimetres_stay_unknown(root: Path, tmp_path: Path) -> None:
