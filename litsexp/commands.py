@@ -156,8 +156,8 @@ def phantom(
         str,
         typer.Option(
             metavar="A|B",
-            help="Whose scanner: A, portal venous; B, other patients, late arterial, with more noise, a sharper kernel and "
-            "thicker slices.",
+            help="Whose scanner: A, portal venous; B, other patients, late arterial, with more noise, a sharper kernel "
+            "and thicker slices.",
         ),
     ] = "A",
     lesions: Annotated[

@@ -102,13 +102,14 @@ def _write_cases(
 def _write_case(directory: Path, config: PhantomConfig, number: int) -> dict[str, Any]:
     """Write one case in its storage orientation; its entry in ``phantom.json``."""
     case = make_case(config, number)
-    flips = tuple(-1 if stored != ras else 1 for stored, ras in zip(case.orientation, "RAS", strict=True))
-    shape = np.array(case.hu.shape)
-    first_mm = -np.array(flips) * (shape - 1) / 2 * case.spacing_mm  # the grid's centre is the world's origin
-    affine = np.diag([*(np.array(flips) * case.spacing_mm), 1.0])
-    affine[:3, 3] = first_mm
+    ras = np.diag([*case.spacing_mm, 1.0])
+    ras[:3, 3] = -(np.array(case.hu.shape) - 1) / 2 * case.spacing_mm  # the grid's centre is the world's origin
+    from_ras = nib.orientations.ornt_transform(
+        nib.orientations.axcodes2ornt("RAS"), nib.orientations.axcodes2ornt(case.orientation)
+    )
+    affine = ras @ nib.orientations.inv_ornt_aff(from_ras, case.hu.shape)
     for kind, array in (("volume", case.hu), ("segmentation", case.labels)):
-        image = nib.Nifti1Image(array[tuple(slice(None, None, flip) for flip in flips)], affine)
+        image = nib.Nifti1Image(nib.orientations.apply_orientation(array, from_ras), affine)
         image.set_sform(affine, code=1)
         image.set_qform(affine, code=1)
         image.header.set_xyzt_units("mm")
@@ -122,5 +123,7 @@ def _write_case(directory: Path, config: PhantomConfig, number: int) -> dict[str
         "lesions": len(case.lesions),
         "diameters_mm": [lesion.diameter_mm for lesion in case.lesions],
         "contrasts_hu": [lesion.contrast_hu for lesion in case.lesions],
+        "rims": sum(lesion.rim for lesion in case.lesions),
+        "necrotic": sum(lesion.necrotic for lesion in case.lesions),
     }
     return {**facts, "liver_ml": round(liver_ml, 1), **lesions}

@@ -273,6 +273,8 @@ def _remarks(case: Case, image: Header, label: Header) -> tuple[str, ...]:
             " x ".join(f"{mm:.3g}" for mm in sizes) for sizes in (image.pixdim_mm, voxel_sizes(image.affine))
         )
         found.append(f"pixdim says {written} mm, the affine {used}; the affine is used")
+    if image.slope != 1:
+        found.append(f"values are scaled by {image.slope:g}, which CT rarely is; see that its HU are right")
     if not image.placed:
         found.append("neither sform nor qform is set; the orientation is NIfTI's default, and may be wrong")
     oblique, sheared = tilt_degrees(image)

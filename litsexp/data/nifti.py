@@ -58,28 +58,30 @@ class Header:
 
 def read_header(path: Path) -> Header:
     """Header of one NIfTI-1 or NIfTI-2 file; refuses what cannot be one 3D volume before any voxel is read."""
-    with one_line_errors(path):
+    with one_line_errors(path), np.errstate(invalid="ignore", over="ignore"):
         with _open(path) as file:
             block = file.read(540)
             zipped = isinstance(file, gzip.GzipFile)
-        kind, magic = (Nifti2Header, block[4:8]) if block[4:6] == b"n+" else (Nifti1Header, block[344:348])
+        kind = Nifti2Header if block[4:8] == b"n+2\0" else Nifti1Header
         size = kind.template_dtype.itemsize
-        if len(block) < size or not magic.startswith(b"n+"):
+        if len(block) < size or (kind is Nifti1Header and block[344:348] != b"n+1\0"):
             raise LitsexpError(f"{path}: not a NIfTI file; expected a CT volume as .nii or .nii.gz; download it again")
-        raw = kind(block[:size])
+        raw = kind(block[:size], check=False)  # its checks repair in silence, and log
+        if raw["pixdim"][0] == 0:
+            raw["pixdim"][0] = 1  # what the standard says it means
         slope, intercept = raw.get_slope_inter()
         header = Header(
             path=path,
             shape=_shape(path, tuple(int(n) for n in raw.get_data_shape())),
-            dtype=raw.get_data_dtype(),
-            offset=max(int(raw.get_data_offset()), raw.single_vox_offset),
+            dtype=_dtype(raw),
+            offset=int(raw["vox_offset"]) or raw.single_vox_offset,
             slope=1.0 if slope is None else float(slope),
             intercept=float(intercept or 0.0),
             affine=np.asarray(raw.get_best_affine(), np.float64),
             pixdim_mm=cast(tuple[float, float, float], tuple(float(mm) for mm in raw["pixdim"][1:4])),
             placed=bool(raw["sform_code"] or raw["qform_code"]),
         )
-        _check_type(header, int(raw["bitpix"]))
+        _check_fields(header, raw)
         _check_size(header, path.stat().st_size, zipped)
     return header
 
@@ -156,7 +158,7 @@ def one_line_errors(path: Path) -> Iterator[None]:
         raise LitsexpError(
             f"{path}: truncated or corrupt ({_line(error)}); expected a whole .nii.gz; {again}"
         ) from None
-    except (HeaderDataError, ValueError) as error:  # ValueError: an impossible quaternion
+    except (HeaderDataError, ValueError, OverflowError) as error:  # an impossible quaternion, an infinite offset
         raise LitsexpError(f"{path}: bad NIfTI header ({_line(error)}); expected a 3D NIfTI file; {again}") from None
     except OSError as error:
         raise LitsexpError(f"{path}: cannot be read ({error.strerror or _line(error)}); {again}") from None
@@ -195,16 +197,25 @@ def _shape(path: Path, shape: tuple[int, ...]) -> tuple[int, int, int]:
     return shape
 
 
-def _check_type(header: Header, bitpix: int) -> None:
+def _dtype(raw: Nifti1Header) -> np.dtype[Any]:
+    try:
+        dtype: np.dtype[Any] = np.dtype(raw.get_data_dtype())
+    except KeyError as error:
+        raise HeaderDataError(f"data type code {error} is none of NIfTI's") from None
+    return dtype
+
+
+def _check_fields(header: Header, raw: Nifti1Header) -> None:
+    """Fields that say the same thing twice have to agree."""
     if header.dtype.kind not in "iuf":
         raise LitsexpError(
             f"{header.path}: voxels of type {header.dtype}; expected integers or floats; convert the file"
         )
-    if bitpix != 8 * header.dtype.itemsize:
-        raise LitsexpError(
-            f"{header.path}: bad NIfTI header (bitpix {bitpix}, but {header.dtype.name} has "
-            f"{8 * header.dtype.itemsize}); expected one number type; download or copy the file again"
-        )
+    for name, expected in (("sizeof_hdr", raw.sizeof_hdr), ("bitpix", 8 * header.dtype.itemsize)):
+        if int(raw[name]) != expected:
+            raise HeaderDataError(f"{name} is {int(raw[name])}, not {expected}")
+    if header.offset < raw.single_vox_offset:
+        raise HeaderDataError(f"vox_offset is {header.offset}, inside the header")
 
 
 def _check_size(header: Header, file_bytes: int, zipped: bool) -> None:

@@ -50,8 +50,9 @@ class Resize:
         """
         result = np.zeros((*labels.shape[:-2], self.size, self.size), np.uint8)
         rows, columns = self._box(labels)
-        k = self.factor or 1
-        part = labels[..., k * rows.start : k * rows.stop, k * columns.start : k * columns.stop]
+        part = labels
+        if k := self.factor:
+            part = labels[..., k * rows.start : k * rows.stop, k * columns.start : k * columns.stop]
         tumor = self._sums((part == 2).view(np.uint8))
         foreground = self._sums((part != 0).view(np.uint8))
         background, liver = self.area - foreground, foreground - tumor

@@ -54,7 +54,7 @@ def overlay(
             f"hu {hu.shape}, truth {truth.shape} and prediction {prediction.shape}; expected one (height, width)"
         )
     dice = _slice_dice(truth, prediction)
-    gray = _resized(_windowed(hu, window), Image.Resampling.BICUBIC)
+    gray = _resized(windowed(hu, window), Image.Resampling.BICUBIC)
     truth, prediction = (_resized(mask, Image.Resampling.NEAREST) for mask in (truth, prediction))
     base = np.repeat(gray[..., None], 3, axis=-1)
     panels = (base, labelled(base, truth), labelled(base, prediction), errors(base, truth, prediction))
@@ -95,7 +95,7 @@ def errors(base: NDArray[np.uint8], truth: NDArray[np.uint8], prediction: NDArra
     return _painted(image, tumor & tumor_found, TUMOR, STRONG)
 
 
-def _windowed(hu: NDArray[np.int16], window: tuple[float, float]) -> NDArray[np.uint8]:
+def windowed(hu: NDArray[np.int16], window: tuple[float, float]) -> NDArray[np.uint8]:
     """Gray values 0 .. 255 over the window's HU, the rest clipped."""
     width_hu, level_hu = window
     share = (hu.astype(np.float32) - (level_hu - width_hu / 2)) / width_hu

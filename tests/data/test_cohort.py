@@ -28,11 +28,12 @@ def test_cohort_has_every_file_and_its_facts(written: Path) -> None:
     names = {f"{kind}-{n}.nii.gz" for kind in ("volume", "segmentation") for n in range(4)}
     assert {path.name for path in written.iterdir()} == names | {"phantom.json"}
     facts = json.loads((written / "phantom.json").read_text())
-    assert facts["config"] == {"patients": 4, "seed": 3, "size": 48, "slices": 12}
+    assert facts["config"] == {"patients": 4, "seed": 3, **SMALL, "site": "A", "lesions": "lits"}
     assert facts["generator"] == GENERATOR_VERSION
     assert [case["case"] for case in facts["cases"]] == [0, 1, 2, 3]
     for case in facts["cases"]:
         assert case["lesions"] == len(case["diameters_mm"]) == len(case["contrasts_hu"])
+        assert 0 <= case["rims"] <= case["lesions"] and 0 <= case["necrotic"] <= case["lesions"]
 
 
 def test_same_seed_same_bytes_in_any_number_of_processes(written: Path, tmp_path: Path) -> None:
@@ -56,27 +57,48 @@ def test_small_cohort_is_the_beginning_of_a_large_one(written: Path, tmp_path: P
     }
 
 
-def test_orientations_differ_on_disk_and_agree_in_the_world(written: Path) -> None:
+@pytest.fixture(scope="module")
+def written_at_b(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    config = PhantomConfig(3, seed=3, site="B", lesions="large", **SMALL)
+    return write_cohort(tmp_path_factory.mktemp("phantom") / "b", config, processes=1)
+
+
+@pytest.mark.parametrize("site", ["A", "B"])
+def test_orientations_differ_on_disk_and_agree_in_the_world(site: str, request: pytest.FixtureRequest) -> None:
+    directory = request.getfixturevalue("written" if site == "A" else "written_at_b")
+    config = PhantomConfig(**json.loads((directory / "phantom.json").read_text())["config"])
+    assert config.site == site
     found = []
-    for number in range(4):
-        case = make_case(PhantomConfig(4, seed=3, **SMALL), number)
+    for number in range(config.patients):
+        case = make_case(config, number)
         for kind, expected in (("volume", case.hu), ("segmentation", case.labels)):
-            image = nib.load(written / f"{kind}-{number}.nii.gz")
+            image = nib.load(directory / f"{kind}-{number}.nii.gz")
             assert "".join(nib.aff2axcodes(image.affine)) == case.orientation
             assert image.get_data_dtype() == expected.dtype
             assert np.allclose(image.get_sform(), image.get_qform(), atol=1e-3)
             assert image.header["sform_code"] == image.header["qform_code"] == 1
-            assert np.allclose(image.header.get_zooms(), case.spacing_mm)
             ras = nib.as_closest_canonical(image)
+            assert np.allclose(ras.header.get_zooms(), case.spacing_mm)
             assert np.array_equal(np.asarray(ras.dataobj), expected)
+            assert np.allclose(ras.affine @ [*(np.array(expected.shape) - 1) / 2, 1], [0, 0, 0, 1], atol=1e-3)
         found.append(case.orientation)
-    assert set(found) == {"LAS", "LPS", "RAS"}
+    assert set(found) == {"A": {"LAS", "LPS", "RAS"}, "B": {"RAI", "LPI", "ASR"}}[site]
 
 
-def test_liver_lies_on_the_patients_right(written: Path) -> None:
-    for number in range(4):
-        image = nib.load(written / f"segmentation-{number}.nii.gz")
-        volume = nib.load(written / f"volume-{number}.nii.gz")
+def test_site_and_lesions_are_part_of_what_a_phantom_is(written_at_b: Path) -> None:
+    facts = json.loads((written_at_b / "phantom.json").read_text())
+    assert (facts["config"]["site"], facts["config"]["lesions"]) == ("B", "large")
+    config = PhantomConfig(3, seed=3, site="B", lesions="large", **SMALL)
+    assert write_cohort(written_at_b, config, progress=lambda *step: pytest.fail("nothing to do")) == written_at_b
+    for other in ({"site": "A", "lesions": "large"}, {"site": "B", "lesions": "lits"}):
+        with pytest.raises(LitsexpError, match="found a phantom of"):
+            write_cohort(written_at_b, PhantomConfig(3, seed=3, **other, **SMALL))
+
+
+def test_liver_lies_on_the_patients_right(written: Path, written_at_b: Path) -> None:
+    for directory, number in [(written, 0), (written, 1), (written, 2), (written_at_b, 1), (written_at_b, 2)]:
+        image = nib.load(directory / f"segmentation-{number}.nii.gz")
+        volume = nib.load(directory / f"volume-{number}.nii.gz")
         liver, body = np.asarray(image.dataobj) > 0, np.asarray(volume.dataobj) > -200
         right_mm = [float(nib.affines.apply_affine(image.affine, np.argwhere(m)).mean(0)[0]) for m in (liver, body)]
         assert right_mm[0] > right_mm[1] + 20

@@ -45,3 +45,16 @@ def test_labels_go_by_area_and_ties_to_the_higher() -> None:
     for block, expected in blocks.items():
         labels = np.array(block, np.uint8).reshape(1, 2, 2)
         assert resize_labels(labels, 1).item() == expected, block
+
+
+@pytest.mark.parametrize("side", [512, 500, 97])
+def test_labels_at_any_ratio_follow_the_area(side: int) -> None:
+    labels = np.zeros((2, side, side), np.uint8)
+    labels[1, side // 5 : side // 2, side // 3 : side - 7] = 1
+    labels[1, side // 4 : side // 3, side // 2 : side // 2 + 9] = 2
+    weights = resize_weights(side, 96)
+    shares = [weights @ (labels[1] == label) @ weights.T for label in (0, 1, 2)]
+    expected = 2 - np.argmax(shares[::-1], axis=0)
+    found = resize_labels(labels, 96)
+    np.testing.assert_array_equal(found[1], expected)
+    assert not found[0].any() and set(np.unique(found)) == {0, 1, 2}
