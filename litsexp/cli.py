@@ -22,7 +22,7 @@ from litsexp.display import LiveDisplay, console, say
 from litsexp.studyfile import load_study
 
 if TYPE_CHECKING:
-    from litsexp.evidence.claims import Verdict
+    from litsexp.evidence.material import Evidence
     from litsexp.study.runner import Places, Session
 
 app = typer.Typer(
@@ -36,7 +36,14 @@ app = typer.Typer(
 BADGES = {"supported": "green", "contradicted": "red", "equivalent": "blue", "inconclusive": "yellow"}
 
 File = Annotated[Path, typer.Argument(metavar="FILE.yaml", help="The study file.")]
-Data = Annotated[Path | None, typer.Option("--data", metavar="DIR", help="CT volumes in LiTS layout instead.")]
+Data = Annotated[
+    Path | None,
+    typer.Option("--data", metavar="DIR", help="CT volumes in LiTS layout instead; leaves out a phantom external one."),
+]
+External = Annotated[
+    Path | None,
+    typer.Option("--external", metavar="DIR", help="CT volumes of another scanner: every run scores them at its end."),
+]
 Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a key; repeatable.")]
 Uri = Annotated[str | None, typer.Option("--tracking-uri", help="MLflow; default: mlruns/mlflow.db (SQLite).")]
 Storage = Annotated[str | None, typer.Option("--storage", help="Optuna's database; default: mlruns/optuna.db.")]
@@ -49,13 +56,14 @@ class Request:
 
     file: Path
     data: Path | None
+    external: Path | None
     overrides: Sequence[str]
     places: Places
     stores: Path
 
     def study(self) -> StudyConfig:
         """The resolved study file."""
-        return load_study(self.file, self.overrides, self.data)
+        return load_study(self.file, self.overrides, self.data, self.external)
 
     @property
     def name(self) -> str:
@@ -65,14 +73,16 @@ class Request:
     def command(self) -> str:
         """What to type to get the same study again."""
         data = ["--data", str(self.data)] if self.data else []
+        external = ["--external", str(self.external)] if self.external else []
         settings = [word for override in self.overrides for word in ("--set", override)]
-        return shlex.join(["python", "run_study.py", str(self.file), *data, *settings])
+        return shlex.join(["python", "run_study.py", str(self.file), *data, *external, *settings])
 
 
 @app.command()
 def study(
     file: File,
     data: Data = None,
+    external: External = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Runs at a time; default: one a core (at most 8), one on a GPU.")
     ] = None,
@@ -89,20 +99,20 @@ def study(
 
     Example: `litsexp study experiments/mini.yaml --workers 2 --set run.epochs=3`
 
-    Example: `litsexp study experiments/paper.yaml --data ~/LiTS`
+    Example: `litsexp study experiments/paper.yaml --data ~/LiTS --external ~/other-hospital`
     """
     from litsexp.evidence.conclusion import conclude
     from litsexp.study.runner import trials_table
 
-    request = _request(file, data, settings, tracking_uri, storage, mlruns, stores)
+    request = _request(file, data, external, settings, tracking_uri, storage, mlruns, stores)
     asked = request.study()
     with _open(request, asked) as session:
-        with LiveDisplay(console, asked) as display:
+        with LiveDisplay(console, asked, session.cohort_tags["cohort"]) as display:
             session.run(workers, threads, display)
         with console.status("writing the report"):
             search = trials_table(session) if asked.search else None
             conclusion = conclude(session, request.places.root / "reports", search, request.command())
-    _show(asked, conclusion.verdicts)
+    _show(conclusion.evidence)
     if asked.search and search is not None and len(search):
         say(f"best trial: {dict(search.iloc[0])}")
     say(f"report: {conclusion.report}")
@@ -120,6 +130,7 @@ def study(
 def report(
     file: File,
     data: Data = None,
+    external: External = None,
     settings: Settings = None,
     tracking_uri: Uri = None,
     storage: Storage = None,
@@ -133,12 +144,12 @@ def report(
     from litsexp.evidence.conclusion import conclude
     from litsexp.study.runner import trials_table
 
-    request = _request(file, data, settings, tracking_uri, storage, mlruns, stores)
+    request = _request(file, data, external, settings, tracking_uri, storage, mlruns, stores)
     asked = request.study()
     with _open(request, asked) as session:
         search = trials_table(session) if asked.search else None
         conclusion = conclude(session, request.places.root / "reports", search, request.command())
-    _show(asked, conclusion.verdicts)
+    _show(conclusion.evidence)
     say(f"report: {conclusion.report}")
 
 
@@ -183,6 +194,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _request(
     file: Path,
     data: Path | None,
+    external: Path | None,
     settings: list[str] | None,
     uri: str | None,
     storage: str | None,
@@ -191,7 +203,7 @@ def _request(
 ) -> Request:
     from litsexp.study.runner import Places
 
-    return Request(file, data, settings or (), Places.below(mlruns, uri, storage), stores)
+    return Request(file, data, external, settings or (), Places.below(mlruns, uri, storage), stores)
 
 
 @contextmanager
@@ -202,8 +214,9 @@ def _open(request: Request, asked: StudyConfig) -> Iterator[Session]:
 
     try:
         store = store_of(asked.data, request.stores)
+        external = store_of(asked.external_data, request.stores) if asked.external_data else None
         splits = make_splits(store.has_tumor, asked.split)
-        with open_study(request.name, asked, store, splits, request.places) as session:
+        with open_study(request.name, asked, store, splits, request.places, external) as session:
             yield session
     except KeyboardInterrupt:
         print("interrupted; finished runs are kept, and the same command goes on", file=sys.stderr)
@@ -232,22 +245,28 @@ def _grouped(failures: Mapping[str, str]) -> dict[str, list[str]]:
     return {reason: [name for name in failures if failures[name] == reason] for reason in failures.values()}
 
 
-def _show(asked: StudyConfig, verdicts: Sequence[Verdict]) -> None:
-    """The verdict table, and the same in words."""
-    say(f"\n{asked.question}", style="bold")
-    if not verdicts:
+def _show(evidence: Evidence) -> None:
+    """The verdict table and the same in words; below it, what holds on an external cohort."""
+    say(f"\n{evidence.study.question}", style="bold")
+    if evidence.warning:
+        say(evidence.warning, style="magenta")
+    if not evidence.verdicts:
         console.print("This study file makes no claims.")
         return
     table = Table(box=None, pad_edge=False)
-    table.add_column("claim", no_wrap=True)
+    table.add_column("phantom claim" if evidence.phantom else "claim", no_wrap=True)
     for name in ("effect", "95 % interval", "adjusted p"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("n", justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
-    for v in verdicts:
+    for v in evidence.verdicts:
         ruling = f"[{BADGES[v.verdict]}]{v.verdict}[/]" + (", substantially" if v.substantial else "")
         cells = [f"{v.effect:+.3f}", rf"\[{v.low:.3f}, {v.high:.3f}]", f"{v.p_adjusted:.3g}"]
         table.add_row(v.claim.id, *cells, str(v.n_patients), ruling + (" (post hoc)" if v.post_hoc else ""))
     console.print(table)
-    for v in verdicts:
+    for v in evidence.verdicts:
         say(f"{v.claim.id}: {v.sentence}")
+    if evidence.external:
+        say(f"\nOn the external cohort ({evidence.external.cohort}), from which nothing was learned:", style="bold")
+        for pair in evidence.replications:
+            say(f"{pair.here.claim.id}: {pair.words}")

@@ -76,9 +76,17 @@ class CohortConfig(Strict):
     """Which CT volumes: a folder, or a phantom that is written on demand."""
 
     cohort: str = Field("phantom", min_length=1, description="phantom, or a directory in LiTS layout")
-    patients: int = Field(30, ge=1)  # of the phantom, as are the next two
+    patients: int = Field(30, ge=1)  # of the phantom, as are the next three
     seed: int = Field(0, ge=0)
     site: Literal["A", "B"] = "A"  # its scanner: B differs in noise, kernel, spacing and contrast phase
+    lesions: Literal["lits", "large"] = "lits"  # sizes as in LiTS, or larger ones that a small U-Net learns in minutes
+
+    def overlaps(self, other: CohortConfig) -> bool:
+        """Whether the two may share patients: a phantom of one seed and site, or a folder that lies in the other."""
+        if "phantom" in (self.cohort, other.cohort):
+            return (self.cohort, self.seed, self.site) == (other.cohort, other.seed, other.site)
+        ours, theirs = Path(self.cohort).resolve(), Path(other.cohort).resolve()
+        return ours.is_relative_to(theirs) or theirs.is_relative_to(ours)
 
 
 class DataConfig(CohortConfig):
@@ -244,7 +252,15 @@ class StudyConfig(Strict):
             raise ValueError(f"claims: found ids {ids}; expected each id once")
         for claim in self.claims:
             self._check_claim(claim)
+        self._check_external()
         return self
+
+    @property
+    def external_data(self) -> DataConfig | None:
+        """The external cohort as it is stored: in the size and with the choice of slices that ``data`` has."""
+        if self.external is None:
+            return None
+        return DataConfig(**self.external.model_dump(), size=self.data.size, slices=self.data.slices)
 
     def _check_factor(self, factor: str, levels: Sequence[Level]) -> None:
         if len(set(levels)) < len(levels):
@@ -271,6 +287,16 @@ class StudyConfig(Strict):
                 "expected no where, or design: factorial"
             )
 
+    def _check_external(self) -> None:
+        external = self.external
+        if external is None or not external.overlaps(self.data):
+            return
+        if external.cohort == "phantom":
+            found, other = f"a phantom of seed {external.seed}, site {external.site}", "another seed or site"
+        else:
+            found, other = repr(external.cohort), "a folder that shares no case with it"
+        raise ValueError(f"external: found {found}, the cohort of data itself; expected another cohort: {other}")
+
     def levels(self, factor: str) -> list[Level]:
         """The levels that arms of this design take; an ablation's baseline level comes first."""
         listed = list(self.factors[factor])
@@ -279,6 +305,19 @@ class StudyConfig(Strict):
     def with_levels(self, levels: Mapping[str, Level]) -> RunConfig:
         """The baseline with these levels, checked like the baseline itself; ValidationError names the factor."""
         return self.run.changed(levels)
+
+
+@dataclass(frozen=True)
+class Fingerprints:
+    """Of the stored slices that a run's results come from: pixels, labels and index, 16 hex digits a store."""
+
+    data: str
+    external: str | None = None  # of the external cohort, where the study has one
+
+    @property
+    def content(self) -> dict[str, str]:
+        """What goes into a digest; without an external cohort as if there were no such thing."""
+        return {"data": self.data} | ({"external": self.external} if self.external else {})
 
 
 @dataclass(frozen=True)
@@ -297,16 +336,16 @@ class Cell:
     fold: int
     seed: int
 
-    def run_key(self, split: SplitConfig, fingerprint: str) -> str:
+    def run_key(self, split: SplitConfig, fingerprints: Fingerprints) -> str:
         """Identity by content: 16 hex digits over every setting that decides the result.
 
-        ``fingerprint`` is the store's: the stored pixels, labels and index. A weights file counts by its bytes.
+        A weights file counts by its bytes.
         """
         run = self.arm.run.model_dump(mode="json")
         if self.arm.run.init.endswith(".safetensors"):
             run["init"] = file_sha256(Path(self.arm.run.init))
         content = {"format": RUN_KEY_FORMAT, "run": run, "fold": self.fold, "seed": self.seed}
-        return digest({**content, "split": split.model_dump(mode="json"), "data": fingerprint})
+        return digest({**content, "split": split.model_dump(mode="json"), **fingerprints.content})
 
     @property
     def name(self) -> str:

@@ -26,8 +26,8 @@ MARKS = {"finished": "[green]✓[/]", "pruned": "[yellow]✂[/]", "failed": "[re
 class LiveDisplay:
     """The study's one live display; on a pipe, a line a finished cell instead."""
 
-    def __init__(self, console: Console, study: StudyConfig):
-        self.console = console
+    def __init__(self, console: Console, study: StudyConfig, cohort: str = ""):
+        self.console, self.cohort = console, cohort
         self.epochs_a_cell = study.run.epochs
         self.places = list(itertools.product(study.seeds, range(study.split.n_folds if not study.search else 1)))
         self.arms = [] if study.search else [arm.name for arm in arms(study)]  # a search's come as they are sampled
@@ -52,7 +52,8 @@ class LiveDisplay:
         for cell in done:
             self.marks[cell.arm.name, cell.seed, cell.fold] = MARKS["kept"]
         if done or left:
-            self.console.print(f"{len(done)} runs done before, {left} to train")
+            on = f"on {self.cohort}: " if self.cohort else ""  # a phantom's name says so
+            self.console.print(escape(f"{on}{len(done)} runs done before, {left} to train"), soft_wrap=True)
 
     def started(self, cell: Cell) -> None:
         """A cell began."""
@@ -90,7 +91,7 @@ class LiveDisplay:
 
     def render(self) -> Group:
         """Arms down, seeds and folds across, and a line a running cell."""
-        table = Table(box=None, pad_edge=False)
+        table = Table(title=escape(self.cohort) or None, title_justify="left", box=None, pad_edge=False)
         table.add_column("arm")
         many_seeds = len({seed for seed, _ in self.places}) > 1
         for seed, fold in self.places:

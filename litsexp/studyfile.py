@@ -35,8 +35,14 @@ EXPECTED = {  # by pydantic's error type, the context filled in; any other type 
 }
 
 
-def load_study(path: Path, overrides: Sequence[str] = (), data: Path | None = None) -> StudyConfig:
-    """Read a study file, apply ``key.key=value`` overrides, point it at ``data``; LitsexpError in one line."""
+def load_study(
+    path: Path, overrides: Sequence[str] = (), data: Path | None = None, external: Path | None = None
+) -> StudyConfig:
+    """Read a study file, apply ``key.key=value`` overrides, point it at folders; LitsexpError in one line.
+
+    ``data`` replaces the file's cohort and leaves out its external one if that is a phantom: models of real patients
+    are not scored on it. ``external`` replaces the external cohort.
+    """
     try:
         content = _yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -50,6 +56,11 @@ def load_study(path: Path, overrides: Sequence[str] = (), data: Path | None = No
         _apply(content, override)
     if data is not None:
         _set(content, ["data", "cohort"], str(data))
+        section = content.get("external")
+        if isinstance(section, dict) and section.get("cohort", "phantom") == "phantom":
+            del content["external"]
+    if external is not None:
+        content["external"] = {"cohort": str(external)}
     try:
         return StudyConfig.model_validate(content)
     except ValidationError as error:

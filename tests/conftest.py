@@ -16,23 +16,31 @@ from litsexp.data.phantom import PhantomConfig
 from litsexp.data.splits import Split
 from litsexp.data.store import Store, prepare
 
-TUMOR_FREE = 4  # of the six patients, decided by the phantom's seed
-
 
 @pytest.fixture(scope="session")
 def phantom_store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """Six patients, 64 px, seven liver slices or so each; patient ``TUMOR_FREE`` has no tumor."""
+    """Six patients, 64 px, seven liver slices or so each; the phantom's seed leaves one of them without tumor."""
     root = tmp_path_factory.mktemp("phantom")
-    write_cohort(root / "ct", PhantomConfig(6, seed=2, size=64, slices=8), processes=1)
+    write_cohort(root / "ct", PhantomConfig(6, seed=2, size=64, slices=8, lesions="large"), processes=1)
     store = prepare(root / "ct", root / "stores", DataConfig(size=64), processes=1)
-    assert [case for case, has_tumor in store.has_tumor.items() if not has_tumor] == [TUMOR_FREE]
+    assert sum(store.has_tumor.values()) == 5
     return store
 
 
 @pytest.fixture(scope="session")
-def phantom_split() -> Split:
+def phantom_split(phantom_store: Store) -> Split:
     """Three patients to train on, the tumor-free one among them; one to validate, two to test."""
-    return Split(train=(0, 1, TUMOR_FREE), valid=(2,), test=(3, 5))
+    free, *others = sorted(phantom_store.cases, key=phantom_store.has_tumor.__getitem__)
+    return Split(train=(*others[:2], free), valid=(others[2],), test=tuple(others[3:]))
+
+
+@pytest.fixture(scope="session")
+def external_store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """Three patients of the other scanner, at the same size: some of their case numbers are also the cohort's."""
+    root = tmp_path_factory.mktemp("external")
+    config = PhantomConfig(3, seed=9, size=64, slices=8, site="B", lesions="large")
+    write_cohort(root / "elsewhere", config, processes=1)
+    return prepare(root / "elsewhere", root / "stores", DataConfig(size=64), processes=1)
 
 
 @pytest.fixture(scope="session")

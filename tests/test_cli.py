@@ -2,8 +2,10 @@
 
 import gzip
 import hashlib
+import io
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,12 +15,15 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+from rich.console import Console
 from safetensors.numpy import save_file
 
 from litsexp import __version__, cli
+from litsexp.config import Fingerprints, StudyConfig
 from litsexp.data.cohort import write_cohort
 from litsexp.data.phantom import PhantomConfig
 from litsexp.data.store import Store
+from litsexp.display import LiveDisplay
 from litsexp.study.ledger import one_driver
 
 COMMANDS = ["study", "prepare", "phantom", "report", "ui"]
@@ -194,6 +199,7 @@ def test_a_bad_study_file_is_refused_in_one_line_and_leaves_nothing(
         (["study", "tiny.yaml", "--set", "epochs"], ["--set epochs: expected KEY=VALUE"]),
         (["study", "tiny.yaml", "--data", "nowhere"], ["nowhere: found nothing; expected a folder"]),
         (["report", "tiny.yaml", "--data", "nowhere"], ["nowhere: found nothing; expected a folder"]),
+        (["study", "tiny.yaml", "--data", "ct", "--external", "ct/b"], ["external: found 'ct/b', the cohort of data"]),
         (["prepare", "nowhere"], ["nowhere: found nothing; expected a folder"]),
         (["prepare", "ct", "--size", "100"], ["--size: found 100", "multiple of 32"]),
         (["prepare", "ct", "--slices", "some"], ["--slices: found 'some'", "expected liver, all, or"]),
@@ -350,6 +356,61 @@ def test_arms_that_fail_are_named_and_the_study_goes_on(
     assert sum("no ImageNet weights" in reason for reason in failed) == 2
 
 
+def test_an_external_cohort_is_scored_by_every_run_and_told_apart(
+    litsexp: Callable[..., tuple[int, str, str]], places: list[object], no_downloads: None, elsewhere_ct: Path
+) -> None:
+    text = STUDY.replace("init: scratch", "init: scratch, encoder: resnet18")
+    claim = CLAIM.replace("factor:", "metric: dice_liver, factor:")
+    study = study_file(text + f"claims: [{claim}]\nexternal: {{patients: 3, seed: 1}}\n")
+    code, out, error = litsexp("study", study, "--workers", 1, *places, "--external", elsewhere_ct)
+    assert code == 0, error
+    assert "on ct, 6 phantom patients: 0 runs done before, 4 to train" in out
+    assert "Phantom results (ct, 6 phantom patients): the patients are synthetic." in out
+    assert re.search(r"^phantom claim +effect", out, re.MULTILINE)
+    assert re.search(r"^wide: .* on 6 phantom patients", out, re.MULTILINE)
+    heading = "On the external cohort (elsewhere, 3 phantom patients), from which nothing was learned:\n"
+    told = out[out.index(heading) : out.index("report:")]
+    said = re.search(r"^wide: [+-]\d\.\d+ \[.*\] on (.*)", told, re.MULTILINE)
+    assert said
+    assert said[1].startswith("3 external phantom patients: ")
+    assert "inconclusive there" in said[1]  # three are too few
+    found = re.search(r"report: (.*report\.html)", out)
+    assert found
+    report = Path(found[1]).read_text()
+    assert 'id="external"' in report
+    assert f"--external {elsewhere_ct}" in report  # in the command that repeats it
+    assert cell_runs()[0].data.tags["external_cohort"] == "elsewhere, 3 phantom patients"
+    code, again, error = litsexp("report", study, *places, "--external", elsewhere_ct)
+    assert code == 0, error
+    assert told in again
+    assert Path(found[1]).read_text() == report
+
+
+def test_data_leave_out_the_files_phantom_external_cohort(
+    litsexp: Callable[..., tuple[int, str, str]], places: list[object]
+) -> None:
+    code, out, error = litsexp("report", study_file(STUDY + "external: {patients: 3, seed: 1}\n"), *places)
+    assert code == 0, error
+    assert "external" not in out
+    report = next(Path("mlruns/reports").glob("*/report.html")).read_text()
+    assert 'id="external"' not in report
+    assert "external: null" in report
+
+
+def test_an_external_cohort_that_is_the_data_is_refused(refused: Callable[..., str], phantom_store: Store) -> None:
+    root = phantom_store.directory.parents[1]
+    words = ["study", study_file(), "--data", root / "ct", "--stores", root, "--external"]
+    assert "tiny.yaml: external: found" in refused(*words, root / "ct")
+    assert "external: found the slices of data itself" in refused(*words, shutil.copytree(root / "ct", "copy"))
+    assert not Path("mlruns").exists()
+
+
+@pytest.fixture
+def elsewhere_ct(external_store: Store) -> Path:
+    """CT volumes of the tests' other scanner."""
+    return external_store.directory.parents[1] / "elsewhere"
+
+
 def cell_runs() -> list[Any]:
     from litsexp.study.tracking import Tracking
 
@@ -386,13 +447,23 @@ def test_a_missing_weights_file_is_refused_before_anything_runs(
     assert files(Path()) == ["tiny.yaml"]
 
 
+def test_the_live_display_is_titled_with_the_cohort() -> None:
+    """Validation scores stand in it, so a phantom's name has to."""
+    console = Console(file=io.StringIO(), width=100)
+    with LiveDisplay(console, StudyConfig(question="?"), "ct [a], 6 phantom patients") as display:
+        console.print(display.render())
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert shown.splitlines()[0].strip() == "ct [a], 6 phantom patients"
+    assert "baseline" in shown
+
+
 def test_a_second_driver_is_refused(refused: Callable[..., str], places: list[object], phantom_store: Store) -> None:
     from litsexp.study.runner import design_digest
     from litsexp.studyfile import load_study
 
     study = study_file()
     asked = load_study(study)
-    name = f"tiny-ct-{design_digest(asked, phantom_store.fingerprint)}"
+    name = f"tiny-ct-{design_digest(asked, Fingerprints(phantom_store.fingerprint))}"
     with one_driver(f"sqlite:///{Path('mlruns').resolve()}/optuna.db", name, Path("mlruns")):
         error = refused("study", study, *places)
     assert f"study {name}: process {os.getpid()} on" in error

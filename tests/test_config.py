@@ -9,6 +9,9 @@ from litsexp.config import (
     Arm,
     Cell,
     Claim,
+    CohortConfig,
+    DataConfig,
+    Fingerprints,
     LitsexpError,
     RunConfig,
     SplitConfig,
@@ -39,6 +42,7 @@ OTHER = {
     "channels_last": False,
 }
 SPLIT = SplitConfig(folds=3)
+ABC = Fingerprints("abc")
 CLAIM = {"id": "window", "says": "It helps.", "factor": "window", "better": "liver", "than": "notebook"}
 FACTORS = {"init": ["scratch"], "window": ["liver", "wide"], "dice_weight": [0.0]}
 
@@ -53,8 +57,8 @@ def factorial(**sections):
     )
 
 
-def run_key(fold=0, seed=0, split=SPLIT, fingerprint="abc", **settings):
-    return Cell(Arm("any", RunConfig(**settings)), fold, seed).run_key(split, fingerprint)
+def run_key(fold=0, seed=0, split=SPLIT, fingerprint="abc", external=None, **settings):
+    return Cell(Arm("any", RunConfig(**settings)), fold, seed).run_key(split, Fingerprints(fingerprint, external))
 
 
 @pytest.fixture
@@ -125,7 +129,7 @@ def test_a_holdout_has_one_fold():
 
 def test_no_two_cells_of_a_study_have_one_key():
     its = cells(factorial(seeds=[0, 1]))
-    assert len({cell.run_key(SPLIT, "abc") for cell in its}) == len(its) == 24
+    assert len({cell.run_key(SPLIT, ABC) for cell in its}) == len(its) == 24
 
 
 def test_levels_become_the_settings_they_set():
@@ -167,6 +171,7 @@ def test_run_key_changes_with_every_setting(field):
         {"fold": 1},
         {"seed": 1},
         {"fingerprint": "abd"},
+        {"external": "abd"},
         {"split": SplitConfig(folds=4)},
         {"split": SplitConfig(folds=3, valid=0.25)},
         {"split": SplitConfig(folds=3, seed=1)},
@@ -178,11 +183,22 @@ def test_run_key_changes_with_fold_seed_split_and_data(other):
     assert run_key(**other) != run_key()
 
 
+def test_run_key_without_an_external_cohort_is_what_it_was_before_there_were_any():
+    """Finished runs of earlier studies stay valid. Another default in RunConfig does change it, and has to."""
+    assert run_key() == "767878daa0103ea5"
+
+
+def test_a_cohorts_description_is_no_part_of_run_key():
+    """The stored slices are, by their fingerprint."""
+    plain, other = (cells(study(data=data))[0] for data in ({}, {"patients": 4, "site": "B", "lesions": "large"}))
+    assert plain.run_key(SPLIT, ABC) == other.run_key(SPLIT, ABC)
+
+
 def test_run_key_does_not_depend_on_what_is_asked():
     plain = study(factors=FACTORS)
     asked = study(question="Another?", claims=[CLAIM], factors={**FACTORS, "augment": ["none"]}, seeds=[0, 1])
-    keys = {cell.run_key(SPLIT, "abc") for cell in cells(asked)}
-    assert {cell.run_key(SPLIT, "abc") for cell in cells(plain)} < keys
+    keys = {cell.run_key(SPLIT, ABC) for cell in cells(asked)}
+    assert {cell.run_key(SPLIT, ABC) for cell in cells(plain)} < keys
 
 
 def test_run_key_is_16_hex_digits_and_blind_to_how_a_number_is_written():
@@ -249,6 +265,58 @@ def test_a_study_file_with_overrides_and_data(tmp_path):
     assert its.run == RunConfig(epochs=4, lr=0.01)
 
 
+def test_the_external_cohort_is_stored_as_the_data_are():
+    its = study(data={"size": 96, "slices": "all"}, external={"patients": 5, "lesions": "large"})
+    expected = DataConfig(patients=5, seed=1, site="B", lesions="large", size=96, slices="all")
+    assert its.external_data == expected
+    assert study().external_data is None
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "shared"),
+    [
+        ({}, {"patients": 3, "lesions": "large"}, True),
+        ({}, {"seed": 1}, False),
+        ({}, {"site": "B"}, False),  # another site's patients are others, whatever the seed
+        ({}, {"cohort": "ct"}, False),
+        ({"cohort": "ct"}, {"cohort": "./ct", "seed": 4}, True),
+        ({"cohort": "ct"}, {"cohort": "ct/site-b"}, True),
+        ({"cohort": "ct/site-b"}, {"cohort": "ct"}, True),
+        ({"cohort": "ct"}, {"cohort": "ct-b"}, False),
+    ],
+    ids=str,
+)
+def test_cohorts_that_may_share_patients(ours, theirs, shared):
+    assert CohortConfig(**ours).overlaps(CohortConfig(**theirs)) == shared
+
+
+@pytest.fixture
+def external_of(tmp_path):
+    """The external cohort of a study file with this line, its data and external cohort replaced by these folders."""
+
+    def load(line, data=None, external=None):
+        path = tmp_path / "study.yaml"
+        path.write_text(f"question: Does it help?\n{line}\n", encoding="utf-8")
+        its = load_study(path, (), data and Path(data), external and Path(external))
+        return its.external and (its.external.cohort, its.data.cohort)
+
+    return load
+
+
+def test_data_of_a_folder_leaves_out_a_phantom_external_cohort_and_no_other(external_of):
+    assert external_of("external: {seed: 3}") == ("phantom", "phantom")
+    assert external_of("external: {seed: 3}", data="/ct") is None
+    assert external_of("external: {}", data="/ct") is None
+    assert external_of("external:", data="/ct") is None
+    assert external_of("external: {cohort: /b}", data="/ct") == ("/b", "/ct")
+
+
+def test_an_external_folder_replaces_the_files_external_cohort(external_of):
+    for line in ("", "external: {seed: 3}", "external: {cohort: /other}"):
+        assert external_of(line, external="/b") == ("/b", "phantom")
+        assert external_of(line, data="/ct", external="/b") == ("/b", "/ct")
+
+
 def with_claim(**changes):
     claim = {**CLAIM, **changes}
     body = ", ".join(f"{key}: {value}" for key, value in claim.items() if value is not None)
@@ -281,6 +349,12 @@ def with_claim(**changes):
         ("data: {cohort: ''}", ["data.cohort: found ''; expected phantom, or a directory"]),
         ("data: {size: 65}", ["data.size", "found 65", "multiple of 32"]),
         ("data: {slice: all}", ["data.slice", "did you mean 'slices'?"]),
+        ("external: 3", ["external: found 3; expected keys such as cohort, patients"]),
+        ("external: {site: C}", ["external.site: found 'C'; expected 'A' or 'B'"]),
+        ("external: {size: 64}", ["external.size: unknown key"]),
+        ("external: {seed: 0, site: A}", ["external: found a phantom of seed 0, site A", "expected another cohort"]),
+        ("data: {cohort: /ct}\nexternal: {cohort: /ct/b}", ["external: found '/ct/b'", "expected another cohort"]),
+        ("data: {lesions: small}", ["data.lesions: found 'small'; expected 'lits' or 'large'"]),
         ("design: abltion", ["design", "found 'abltion'", "'ablation'"]),
         ("seeds: []", ["seeds: found []; expected at least one"]),
         ("seeds: 0", ["seeds: found 0; expected a list, for example [0]"]),

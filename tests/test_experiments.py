@@ -81,8 +81,17 @@ def test_the_mini_study_is_as_the_readme_says() -> None:
     study = load_study(ROOT / "experiments" / "mini.yaml")
     assert 24 <= study.data.patients <= 36
     assert (study.data.cohort, study.data.size, study.split.folds) == ("phantom", 64, 3)
+    assert study.external_data
+    assert (study.external_data.cohort, study.external_data.site, study.external_data.size) == ("phantom", "B", 64)
+    assert study.data.lesions == study.external_data.lesions == "large"
     assert set(study.factors) == {"init", "window", "dice_weight", "augment"}
     assert all(len(levels) == 1 for levels in study.factors.values())
+
+
+def test_real_ct_takes_the_phantoms_place_everywhere(tmp_path: Path) -> None:
+    study = load_study(ROOT / "experiments" / "mini.yaml", data=tmp_path)
+    assert study.data.cohort == str(tmp_path)
+    assert study.external is None
 
 
 def test_the_papers_protocol() -> None:

@@ -45,6 +45,7 @@ class State:
     statuses: list[str]  # of all runs, the parent among them
     trials: list[str]  # states
     cases: dict[str, bytes] = field(repr=False)  # cases.parquet of each finished cell
+    external: dict[str, bytes] = field(repr=False)  # and of the external cohort
     weights: dict[str, bytes] = field(repr=False)  # its best checkpoint
 
     @property
@@ -59,10 +60,12 @@ class Folder:
 
     path: Path
     store: Store
+    external: Store
 
     def words(self, workers: int) -> list[str]:
         stores = self.store.directory.parents[1]
         places = ["--mlruns", str(self.path / "mlruns"), "--stores", str(stores), "--data", str(stores / "ct")]
+        places += ["--external", str(self.external.directory.parents[1] / "elsewhere")]
         return ["study", str(self.path / "tiny.yaml"), "--workers", str(workers), *places]
 
     def here(self) -> State:
@@ -114,16 +117,20 @@ class Folder:
             statuses=[status for _, status, _ in runs],
             trials=[state for (state,) in self.rows("optuna.db", "select state from trials")],
             cases={name: (folder / "cases.parquet").read_bytes() for name, folder in kept.items()},
+            external={name: (folder / "external_cases.parquet").read_bytes() for name, folder in kept.items()},
             weights={name: (folder / "weights.safetensors").read_bytes() for name, folder in kept.items()},
         )
 
 
 @pytest.fixture(scope="module")
 def new_folder(
-    tmp_path_factory: pytest.TempPathFactory, new_places: Callable[[Path], Any], phantom_store: Store
+    tmp_path_factory: pytest.TempPathFactory,
+    new_places: Callable[[Path], Any],
+    phantom_store: Store,
+    external_store: Store,
 ) -> Callable[[str], Folder]:
     def make(name: str) -> Folder:
-        folder = Folder(tmp_path_factory.mktemp(name), phantom_store)
+        folder = Folder(tmp_path_factory.mktemp(name), phantom_store, external_store)
         new_places(folder.path)
         (folder.path / "tiny.yaml").write_text(STUDY)
         return folder
@@ -176,6 +183,7 @@ def test_the_study_runs_every_cell_to_verdicts(whole: State) -> None:
     assert "0 runs done before, 4 to train" in whole.printed
     assert "wide: window=wide" in whole.table
     assert "liver Dice by" in whole.table
+    assert "On the external cohort (elsewhere, 3 phantom patients)" in whole.table
     report = Path(whole.printed.split("report:")[1].split()[0])
     assert report.read_text().startswith("<!DOCTYPE html>")
 
@@ -186,9 +194,18 @@ def test_what_is_compared_is_not_trivial(whole: State) -> None:
     assert len(set(whole.weights.values())) == CELLS
 
 
+def test_every_run_scores_every_external_patient_and_tests_none_of_them(whole: State) -> None:
+    """The cohort's patients are tested once an arm; the external ones once a run."""
+    tables = {name: pd.read_parquet(io.BytesIO(content)) for name, content in whole.external.items()}
+    assert len(tables) == CELLS
+    assert all(list(table["case"]) == [0, 1, 2] for table in tables.values())
+    assert len({table["tp_liver"].sum() for table in tables.values()}) > 1
+
+
 def test_two_workers_in_another_folder_give_the_same_bytes(whole: State, parallel: State) -> None:
-    assert parallel.code == 0
+    assert parallel.code == 0, parallel.printed
     assert parallel.cases == whole.cases
+    assert parallel.external == whole.external
     assert parallel.weights == whole.weights
     assert parallel.table == whole.table
     assert {run for _, run in parallel.cells.values()}.isdisjoint(run for _, run in whole.cells.values())
@@ -214,6 +231,7 @@ def test_ctrl_c_says_so_and_leaves_nothing_running(history: History) -> None:
 def test_resumed_it_equals_the_uninterrupted_one_bit_for_bit(whole: State, history: History) -> None:
     assert history.resumed.code == 0
     assert history.resumed.cases == whole.cases
+    assert history.resumed.external == whole.external
     assert history.resumed.weights == whole.weights
     assert history.resumed.table == whole.table
 

@@ -62,6 +62,7 @@ class Verdict:
     post_hoc: bool  # the claim was not fixed, as it stands, before the first run
     p_adjusted: float = math.nan  # Holm, over the claims of the study
     reason: str = ""  # why it is inconclusive, where no number says so
+    kind: str = ""  # what the sentence calls its patients: phantom, external, or both
     false_positives: FalsePositives | None = None  # only of tumor metrics
     differences: pd.DataFrame = field(default_factory=pd.DataFrame, compare=False, repr=False)
     """Index case; columns better, than, difference. Rows ascending by case."""
@@ -84,18 +85,21 @@ def judge(
     preregistered: Mapping[str, str] | None,
     seed: int = 0,
     draws: int = 10_000,
+    kind: str = "",
 ) -> list[Verdict]:
     """One verdict a claim, in the order of the study file.
 
     Args:
         study: the question, its arms and its claims.
         cases: a row a test case and finished cell: ``arm, fold, seed, case``, a column a metric (NaN = undefined),
-            and for tumor metrics the pixel counts ``tp_tumor, fp_tumor, fn_tumor``.
+            and for tumor metrics the pixel counts ``tp_tumor, fp_tumor, fn_tumor``. A case may stand in several folds,
+            as an external one does: its folds are averaged like its seeds.
         preregistered: claim id -> ``Claim.digest`` as fixed before the first run. A claim that is absent from it, or
             has another digest now, is post hoc; None: nothing was fixed.
         seed: with the claim's id it seeds the claim's own generator, so no verdict depends on the other claims,
             the adjustment of p apart.
         draws: of the bootstrap, and of the sign-flip test where it is not exact.
+        kind: of the patients, in the sentences: ``phantom`` where they are synthetic.
 
     Raises:
         ValueError: a column is missing, or a case stands twice in one cell.
@@ -105,7 +109,8 @@ def judge(
     for claim in study.claims:
         word = int.from_bytes(hashlib.sha256(claim.id.encode()).digest()[:8], "big")
         fixed = (preregistered or {}).get(claim.id) == claim.digest
-        verdicts.append(_measure(study, claim, cases, np.random.default_rng([seed, word]), draws, post_hoc=not fixed))
+        measured = _measure(study, claim, cases, np.random.default_rng([seed, word]), draws, post_hoc=not fixed)
+        verdicts.append(dataclasses.replace(measured, kind=kind))
     adjusted = stats.holm([verdict.p for verdict in verdicts])
     return [_rule(dataclasses.replace(v, p_adjusted=p), len(verdicts)) for v, p in zip(verdicts, adjusted, strict=True)]
 
@@ -113,6 +118,11 @@ def judge(
 def metric_words(metric: str) -> str:
     """``dice_tumor`` -> ``tumor Dice``, ``sensitivity_liver`` -> ``liver sensitivity``."""
     return METRIC_WORDS.get(metric) or " ".join(reversed(metric.split("_")))
+
+
+def patients(number: int, kind: str = "") -> str:
+    """``1 patient``, ``12 external phantom patients``."""
+    return f"{number} {kind}{' ' * bool(kind)}patient{'s' * (number != 1)}"
 
 
 def patient_means(cases: pd.DataFrame, columns: Iterable[str]) -> pd.DataFrame:
@@ -143,7 +153,7 @@ def _measure(
 ) -> Verdict:
     """The numbers of one claim, not yet ruled upon."""
     arms = tuple((better.name, than.name) for better, than in contexts(study, claim))
-    pairs = _pairs(cases, arms, claim.metric)
+    pairs = paired_scores(cases, arms, claim.metric)
     tested = set(pairs["case"])
     table = _differences(pairs)
     values = table["difference"].to_numpy(dtype=np.float64)
@@ -169,7 +179,7 @@ def _measure(
     )
 
 
-def _pairs(cases: pd.DataFrame, arms: Iterable[tuple[str, str]], metric: str) -> pd.DataFrame:
+def paired_scores(cases: pd.DataFrame, arms: Iterable[tuple[str, str]], metric: str) -> pd.DataFrame:
     """A row a context, fold, seed and case that both arms were tested on.
 
     Columns ``context, fold, seed, case, better, than``, and with ``_better`` and ``_than`` the tumor's pixel counts.
@@ -219,7 +229,7 @@ def _rule(verdict: Verdict, claims: int) -> Verdict:
     margin, significant = verdict.claim.margin, verdict.p_adjusted < ALPHA
     substantial = abs(verdict.effect) > margin
     if 0 < verdict.n_patients < MIN_PATIENTS:
-        few = f"{verdict.n_patients} patient{'s' * (verdict.n_patients > 1)} cannot settle a claim"
+        few = f"{patients(verdict.n_patients, verdict.kind)} cannot settle a claim"
         return dataclasses.replace(verdict, reason=f"{few}, at least {MIN_PATIENTS} are needed")
     if significant and verdict.low > 0:
         return dataclasses.replace(verdict, verdict="supported", substantial=substantial)
@@ -238,22 +248,20 @@ def _sentence(verdict: Verdict) -> str:
     metric = metric_words(verdict.claim.metric)
     if not verdict.n_patients:
         return f"{better} and {than} could not be compared in {metric}: inconclusive; {verdict.reason}."
-    digits = digits_for(verdict.claim.margin)
     low, high, effect = verdict.low, verdict.high, verdict.effect
     if verdict.verdict == "contradicted":
         what, low, high, effect = "lowered", -high, -low, -effect
     else:
         what = "raised" if verdict.verdict == "supported" else "changed"
     shown = (low,) if what != "changed" else (effect, low, high)  # an interval that excludes 0 should be seen to
-    while digits < 6 and any(shown) and all(float(plain(value, digits)) == 0 for value in shown):
-        digits += 1
+    digits = enough_digits(verdict.claim.margin, *shown)
     interval = "" if math.isnan(low) else f" [{plain(low, digits)}, {plain(high, digits)}]"
-    patients = f"{verdict.n_patients} patient{'s' * (verdict.n_patients != 1)}"
+    on = patients(verdict.n_patients, verdict.kind)
     where = ", ".join(f"{name}={format_level(level)}" for name, level in verdict.claim.where.items())
     p = "p < 0.001" if verdict.p_adjusted < 0.001 else f"p = {verdict.p_adjusted:.3f}"
     return (
         f"{better} {what} {metric} by {plain(effect, digits)}{interval} {'over' if what == 'raised' else 'against'} "
-        f"{than}{where and f' where {where}'} on {patients} (adjusted {p}): {_conclusion(verdict)}."
+        f"{than}{where and f' where {where}'} on {on} (adjusted {p}): {_conclusion(verdict)}."
     )
 
 
@@ -274,6 +282,14 @@ def _conclusion(verdict: Verdict) -> str:
 def digits_for(margin: float) -> int:
     """Decimals that show a margin: 2 for 0.02, 3 for 0.005."""
     return min(6, max(2, -math.floor(math.log10(margin)))) if margin > 0 else 3
+
+
+def enough_digits(margin: float, *shown: float) -> int:
+    """Decimals that show the margin, and more where all of these numbers would look like 0 though one is not."""
+    digits = digits_for(margin)
+    while digits < 6 and any(shown) and all(float(plain(value, digits)) == 0 for value in shown):
+        digits += 1
+    return digits
 
 
 def plain(value: float, digits: int) -> str:

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from litsexp.config import StudyConfig, digest
+from litsexp.config import digest
 from litsexp.data.splits import Split
 from litsexp.data.store import Store
 from litsexp.evaluation.cases import trivial_cases
 from litsexp.evidence.claims import Verdict, judge
-from litsexp.evidence.material import Evidence, Picture
+from litsexp.evidence.material import Evidence, External, Picture
 from litsexp.evidence.report import write_report
 from litsexp.evidence.tables import write_tables
+from litsexp.study.cohorts import cohort_name
 from litsexp.study.tracking import Results, versions
 
 if TYPE_CHECKING:
@@ -30,9 +33,14 @@ PICTURED_ARMS = 3
 class Conclusion:
     """What a study ended with."""
 
-    verdicts: list[Verdict]
+    evidence: Evidence
     report: Path
     results: Results
+
+    @property
+    def verdicts(self) -> Sequence[Verdict]:
+        """One a claim, on the patients that the study tested."""
+        return self.evidence.verdicts
 
 
 def conclude(session: Session, reports: Path, search: pd.DataFrame | None = None, command: str = "") -> Conclusion:
@@ -45,36 +53,50 @@ def conclude(session: Session, reports: Path, search: pd.DataFrame | None = None
         command: that repeats the study, for the reader.
     """
     results = session.tracking.read(session.cells)
-    verdicts = judge(session.study, results.cases, session.parent.preregistered)
+    phantom = session.store.phantom
+    kind = "phantom" if phantom else ""
+    verdicts = judge(session.study, results.cases, session.parent.preregistered, kind=kind)
     evidence = Evidence(
         name=session.name,
         study=session.study,
-        cohort=cohort_name(session.study, session.store),
+        cohort=cohort_name(session.study.data, session.store),
+        phantom=phantom,
         verdicts=verdicts,
         cases=results.cases,
         curves=results.curves,
         runs=results.runs,
         trivial=trivial_cases(session.store.index, np.asarray(session.store.labels)),
         split=split_table(session.store, session.splits),
-        pictures=pictures(session, results.runs),
+        pictures=pictures(session, results.runs, session.store),
         facts=facts(session, results.runs, command),
         search=search,
         notes=[f"{name} failed: {reason}" for name, reason in session.failures.items()],
+        external=external_part(session, results),
     )
     directory = reports / f"{session.name}-{session.digest[:8]}"
     directory.mkdir(parents=True, exist_ok=True)
     write_tables(evidence, directory)
     report = write_report(evidence, directory / "report.html")
-    session.tracking.log_score(session.parent, scalars(verdicts))
-    session.tracking.conclude(session.parent, note(session.study, verdicts), verdict_tags(verdicts), directory)
-    return Conclusion(verdicts, report, results)
+    session.tracking.log_score(session.parent, scalars(evidence))
+    tags = {**session.cohort_tags, **verdict_tags(evidence)}
+    session.tracking.conclude(session.parent, note(evidence), tags, directory)
+    return Conclusion(evidence, report, results)
 
 
-def cohort_name(study: StudyConfig, store: Store) -> str:
-    """``phantom, 30 patients, seed 0``, or the folder's name and the number of its patients."""
-    if study.data.cohort == "phantom":
-        return f"phantom, {study.data.patients} patients, seed {study.data.seed}"
-    return f"{Path(study.data.cohort).resolve().name}, {len(store.cases)} patients"
+def external_part(session: Session, results: Results) -> External | None:
+    """What the finished runs scored on the external cohort, judged by the same claims; None without one."""
+    store, asked = session.external, session.study.external
+    if store is None or asked is None:
+        return None
+    kind = "external phantom" if store.phantom else "external"
+    return External(
+        cohort=cohort_name(asked, store),
+        phantom=store.phantom,
+        verdicts=judge(session.study, results.external, session.parent.preregistered, kind=kind),
+        cases=results.external,
+        trivial=trivial_cases(store.index, np.asarray(store.labels)),
+        pictures=pictures(session, results.runs, store, "external"),
+    )
 
 
 def split_table(store: Store, splits: list[Split]) -> pd.DataFrame:
@@ -86,20 +108,31 @@ def split_table(store: Store, splits: list[Split]) -> pd.DataFrame:
     ).reset_index()
     table.insert(1, "test_fold", [tested.get(case, -1) for case in table["case"]])
     spacing = by_case[["spacing_x_mm", "spacing_y_mm", "spacing_z_mm"]].first()
-    table["spacing"] = [" × ".join(f"{value:.2f}" for value in row) for row in spacing.to_numpy()]
+    table["spacing"] = [_millimetres(row) for row in spacing.to_numpy()]
     return table
 
 
-def pictures(session: Session, runs: pd.DataFrame) -> list[Picture]:
-    """Best and worst test cases of the first arms, as their runs drew them."""
+def _millimetres(spacing: NDArray[np.float64]) -> str:
+    """``0.70 × 0.70 × 5.00``; where the volume's header does not tell, ``unknown``."""
+    if np.isnan(spacing).all():
+        return "unknown"
+    return " × ".join("unknown" if np.isnan(value) else f"{value:.2f}" for value in spacing)
+
+
+def pictures(
+    session: Session, runs: pd.DataFrame, store: Store, folder: Literal["test", "external"] = "test"
+) -> list[Picture]:
+    """Best and worst cases of the first arms, as their runs drew them: of the test, or of the external cohort."""
+    kind = "phantom case" if store.phantom else "case"
+    caption = {"test": "test case of fold {}", "external": "external cohort, scored by the run of fold {}"}[folder]
     shown = []
     for arm in list(dict.fromkeys(runs["arm"]))[:PICTURED_ARMS]:
         done = runs[(runs["arm"] == arm) & (runs["status"] == "FINISHED")]
         for run_id, fold in zip(done["run_id"].head(1), done["fold"].head(1), strict=True):
-            for path in session.tracking.pictures(run_id, "test"):
+            for path in session.tracking.pictures(run_id, folder):
                 rank, _, case = Path(path).stem.partition("_case_")
                 png = session.tracking.artifact(run_id, path)
-                shown.append(Picture(f"{arm}: {rank}, case {case}", f"test case of fold {fold}", png))
+                shown.append(Picture(f"{arm}: {rank}, {kind} {case}", caption.format(fold), png))
     return shown
 
 
@@ -113,6 +146,7 @@ def facts(session: Session, runs: pd.DataFrame, command: str) -> dict[str, str]:
         "command": command,
         "design digest": session.digest,
         "data fingerprint": session.store.fingerprint,
+        **({"external fingerprint": session.external.fingerprint} if session.external else {}),
         "claims digest": digest({claim.id: claim.digest for claim in session.study.claims}),
         "claims digest before the first run": digest(registered) if registered else "none",
         "device": ", ".join(sorted({str(device) for device in done.get("device", ())})),
@@ -124,19 +158,28 @@ def facts(session: Session, runs: pd.DataFrame, command: str) -> dict[str, str]:
     }
 
 
-def scalars(verdicts: list[Verdict]) -> dict[str, float]:
+def scalars(evidence: Evidence) -> dict[str, float]:
     """The effects, as metrics of the parent run."""
-    return {f"effect/{verdict.claim.id}": verdict.effect for verdict in verdicts if verdict.effect == verdict.effect}
+    there = evidence.external.verdicts if evidence.external else ()
+    effects = {f"effect/{verdict.claim.id}": verdict.effect for verdict in evidence.verdicts}
+    effects |= {f"effect_external/{verdict.claim.id}": verdict.effect for verdict in there}
+    return {name: effect for name, effect in effects.items() if not math.isnan(effect)}
 
 
-def verdict_tags(verdicts: list[Verdict]) -> Mapping[str, str]:
+def verdict_tags(evidence: Evidence) -> dict[str, str]:
     """The verdicts, as tags of the parent run."""
-    return {f"verdict.{verdict.claim.id}": verdict.verdict for verdict in verdicts}
+    there = evidence.external.verdicts if evidence.external else ()
+    tags: dict[str, str] = {f"verdict.{verdict.claim.id}": verdict.verdict for verdict in evidence.verdicts}
+    return tags | {f"verdict_external.{verdict.claim.id}": verdict.verdict for verdict in there}
 
 
-def note(study: StudyConfig, verdicts: list[Verdict]) -> str:
+def note(evidence: Evidence) -> str:
     """Question and answer in Markdown, for the parent run's page."""
-    lines = [f"- **{verdict.claim.id}**: {verdict.sentence}" for verdict in verdicts]
-    none = "A search tests no claim: see the trials in the report." if study.search else "This study makes no claims."
-    answer = "\n".join(lines) or none
-    return f"**{study.question}**\n\n{answer}\n\nreport.html stands among the artifacts."
+    lines = [f"- **{verdict.claim.id}**: {verdict.sentence}" for verdict in evidence.verdicts]
+    search = evidence.study.search is not None
+    none = "A search tests no claim: see the trials in the report." if search else "This study makes no claims."
+    paragraphs = [f"**{evidence.study.question}**", evidence.warning, "\n".join(lines) or none]
+    if evidence.external:
+        pairs = "\n".join(f"- **{pair.here.claim.id}**: {pair.words}" for pair in evidence.replications)
+        paragraphs += [f"On the external cohort ({evidence.external.cohort}), from which nothing was learned:", pairs]
+    return "\n\n".join(part for part in [*paragraphs, "report.html stands among the artifacts."] if part)

@@ -9,6 +9,7 @@ import pandas as pd
 
 from litsexp.config import StudyConfig, arms
 from litsexp.evidence.claims import Verdict
+from litsexp.evidence.external import Replication, replications
 
 MAIN_METRICS = ("dice_tumor", "dice_liver", "sensitivity_tumor", "precision_tumor", "foreground_acc", "pixel_acc")
 
@@ -23,12 +24,25 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class External:
+    """What the same runs scored on a second cohort, from which none of them learned; reported apart."""
+
+    cohort: str  # "phantom, 12 patients, seed 1, site B"
+    phantom: bool
+    verdicts: Sequence[Verdict]  # the study's claims on these patients, adjusted among themselves; in the same order
+    cases: pd.DataFrame  # arm, fold, seed, case, a column a metric: each case once a run
+    trivial: pd.DataFrame  # predictor, case, a column a metric
+    pictures: Sequence[Picture] = ()
+
+
+@dataclass(frozen=True)
 class Evidence:
     """All that a report shows. Tables are long: a row a case and cell, an epoch and metric, a run, a trial."""
 
     name: str
     study: StudyConfig
     cohort: str  # "phantom, 30 patients, seed 0"
+    phantom: bool  # its patients are synthetic, which has to be said wherever a result is shown
     verdicts: Sequence[Verdict]
     cases: pd.DataFrame  # arm, fold, seed, case, a column a metric, tp_tumor, fp_tumor, fn_tumor (pixels)
     curves: pd.DataFrame  # arm, fold, seed, epoch, metric (train/loss, valid/dice_tumor ...), value
@@ -39,6 +53,7 @@ class Evidence:
     facts: dict[str, str] | None = None  # versions, digests, fingerprint, device, where MLflow is, command
     search: pd.DataFrame | None = None  # params, value, state; only of ``design: search``
     notes: Sequence[str] = ()
+    external: External | None = None
 
     @property
     def arm_names(self) -> list[str]:
@@ -48,6 +63,23 @@ class Evidence:
         if self.study.design == "search":
             planned = [name for name in planned if name in seen]
         return list(dict.fromkeys([*planned, *sorted(seen)]))
+
+    @property
+    def warning(self) -> str:
+        """What has to stand beside a phantom's results; empty where the patients are real."""
+        words = f"Phantom results ({self.cohort}): the patients are synthetic."
+        return f"{words} They show how the instrument answers, not what holds in patients." if self.phantom else ""
+
+    @property
+    def tested_trivial(self) -> pd.DataFrame:
+        """The trivial predictors on the patients that some run has tested: what the arms are to be read against."""
+        return self.trivial[self.trivial["case"].isin(self.cases["case"])] if len(self.cases) else self.trivial
+
+    @property
+    def replications(self) -> list[Replication]:
+        """Each claim on both cohorts; empty without an external one."""
+        there = self.external
+        return replications(self.verdicts, there.verdicts, there.cases) if there else []
 
     @property
     def metrics(self) -> list[str]:

@@ -22,13 +22,14 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from litsexp.config import StudyConfig, arms, cells
 from litsexp.evidence import figures
-from litsexp.evidence.claims import Verdict, digits_for, metric_words, plain
+from litsexp.evidence.claims import Verdict, digits_for, metric_words, patients, plain
 from litsexp.evidence.material import Evidence, Picture
-from litsexp.evidence.tables import arm_scores
+from litsexp.evidence.tables import arm_scores, gap_table
 
 PICTURE_BYTES = 2_000_000  # of PNG in a report; what is over stays in MLflow
 RUN_COLUMNS = ("arm", "fold", "seed", "status", "reason", "minutes", "best_epoch", "epochs", "lr")
 BEST_TRIALS = 10
+EXTERNAL_METRICS = ("dice_tumor", "dice_liver")  # compared between cohorts, beside the claims' own
 FAILING = 0.1  # overlap below which an arm does not segment
 
 
@@ -69,15 +70,15 @@ def _content(evidence: Evidence) -> dict[str, Any]:
     study, names, metrics = evidence.study, evidence.arm_names, evidence.metrics
     colours = figures.arm_colours(names)
     scores = arm_scores(evidence.cases, metrics, order=names)
-    known = evidence.trivial["case"].isin(evidence.cases["case"]) if len(evidence.cases) else slice(None)
-    trivial = arm_scores(evidence.trivial[known], metrics, by="predictor")
+    trivial = arm_scores(evidence.tested_trivial, metrics, by="predictor")
     runs = evidence.runs[[column for column in RUN_COLUMNS if column in evidence.runs]]
     finished = int((runs["status"] == "FINISHED").sum()) if len(runs) else 0
     return {
         "evidence": evidence,
         "study": study,
-        "phantom": study.data.cohort == "phantom" or "phantom" in evidence.cohort.lower(),
-        "verdicts": [(v, _cautions(v, evidence)) for v in evidence.verdicts],
+        "verdicts": [(v, _cautions(v, evidence.trivial)) for v in evidence.verdicts],
+        "elsewhere": {pair.here.claim.id: pair for pair in evidence.replications},
+        "external": _external(evidence),
         "forest": figures.forest(evidence.verdicts) if evidence.verdicts else "",
         "metrics": metrics,
         "colours": colours,
@@ -104,11 +105,31 @@ def _content(evidence: Evidence) -> dict[str, Any]:
     }
 
 
-def _cautions(verdict: Verdict, evidence: Evidence) -> list[str]:
+def _external(evidence: Evidence) -> dict[str, Any] | None:
+    """What the section on the external cohort shows; None without one."""
+    external = evidence.external
+    if external is None:
+        return None
+    wanted = dict.fromkeys([*EXTERNAL_METRICS, *(claim.metric for claim in evidence.study.claims)])
+    metrics = [metric for metric in wanted if metric in external.cases]
+    rows = gap_table(evidence, metrics).to_dict("records")
+    trivial = gap_table(evidence, metrics, by="predictor").to_dict("records")
+    return {
+        "metrics": metrics,
+        "gaps": {(row["arm"], row["metric"]): row for row in rows},
+        "trivial": {(row["predictor"], row["metric"]): row for row in trivial},
+        "predictors": list(dict.fromkeys(row["predictor"] for row in trivial)),
+        "pairs": [(pair, _cautions(pair.there, external.trivial)) for pair in evidence.replications],
+        "forest": figures.forest(external.verdicts) if external.verdicts else "",
+        "patients": external.trivial["case"].nunique() if len(external.trivial) else 0,
+        "pictures": _affordable(external.pictures),
+    }
+
+
+def _cautions(verdict: Verdict, trivial: pd.DataFrame) -> list[str]:
     """What a reader should know before believing the verdict."""
     claim, metric = verdict.claim, metric_words(verdict.claim.metric)
     found, best = [], max(verdict.better_mean, verdict.than_mean)
-    trivial = evidence.trivial
     if verdict.n_patients and claim.metric in trivial:
         same = trivial[trivial["case"].isin(verdict.differences.index)]
         for name, mean in same.groupby("predictor")[claim.metric].mean().items():
@@ -118,16 +139,12 @@ def _cautions(verdict: Verdict, evidence: Evidence) -> list[str]:
         found.append(f"Both arms stay below {FAILING:g}: two models that hardly segment are compared.")
     if verdict.n_undefined:
         why = "no tumor to find" if claim.metric in ("dice_tumor", "sensitivity_tumor") else "nothing to divide by"
-        found.append(f"Left out: {_patients(verdict.n_undefined)} whose {metric} is undefined ({why}).")
+        found.append(f"Left out: {patients(verdict.n_undefined)} whose {metric} is undefined ({why}).")
     if verdict.n_missing:
-        found.append(f"Missing: {_patients(verdict.n_missing)} without a finished run in each arm.")
+        found.append(f"Missing: {patients(verdict.n_missing)} without a finished run in each arm.")
     if len(verdict.arms) > 1:
         found.append(f"Averaged over {len(verdict.arms)} pairs of arms that differ in {claim.factor} alone.")
     return found
-
-
-def _patients(number: int) -> str:
-    return f"{number} patient{'s' * (number != 1)}"
 
 
 def _pairs_figure(verdict: Verdict, colours: dict[str, str]) -> str:

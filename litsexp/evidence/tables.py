@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from litsexp.evidence import stats
 from litsexp.evidence.claims import Verdict, digits_for, metric_words, patient_means, plain
-from litsexp.evidence.material import Evidence
+from litsexp.evidence.external import Replication
+from litsexp.evidence.material import Evidence, External
 
 
 def verdict_table(verdicts: Sequence[Verdict]) -> pd.DataFrame:
@@ -62,34 +64,121 @@ def arm_scores(cases: pd.DataFrame, metrics: Sequence[str], by: str = "arm", ord
     return pd.DataFrame(rows, columns=[by, "metric", "mean", "low", "high", "patients"])
 
 
+def replication_table(pairs: Sequence[Replication]) -> pd.DataFrame:
+    """A row a claim: effect, interval, patients and verdict here (internal) and there (external), numbers unrounded."""
+    rows = []
+    for pair in pairs:
+        claim, (better, than) = pair.here.claim, pair.here.comparison
+        row = {"claim": claim.id, "metric": claim.metric, "better": better, "than": than, "margin": claim.margin}
+        for side, verdict in (("internal", pair.here), ("external", pair.there)):
+            numbers = {name: getattr(verdict, name) for name in ("effect", "low", "high", "p", "p_adjusted")}
+            numbers |= {"patients": verdict.n_patients, "verdict": verdict.verdict}
+            row |= {f"{side}_{name}": value for name, value in numbers.items()}
+        row |= {"holds": pair.holds, "run_pairs": pair.runs, "run_pairs_agreeing": pair.agreeing}
+        rows.append({**row, "sentence": pair.there.sentence})
+    return pd.DataFrame(rows)
+
+
+def gap_table(evidence: Evidence, metrics: Sequence[str], by: Literal["arm", "predictor"] = "arm") -> pd.DataFrame:
+    """A row an arm (or trivial predictor) and metric: its mean score here and on the external cohort, and the gap.
+
+    Columns ``arm, metric, internal, external, low, high, patients, gap``: ``low`` and ``high`` bound the external mean,
+    ``gap`` is external minus internal. Here and there are different patients, so it is no paired difference. Without
+    rows where there is no external cohort.
+    """
+    empty = pd.DataFrame()
+    external = evidence.external
+    if by == "arm":
+        here, there, order = evidence.cases, external.cases if external else empty, evidence.arm_names
+    else:
+        here, there, order = evidence.tested_trivial, external.trivial if external else empty, []
+    inside = arm_scores(here, metrics, by, order)[[by, "metric", "mean"]].rename(columns={"mean": "internal"})
+    outside = arm_scores(there, metrics, by, order).rename(columns={"mean": "external"})
+    table = outside.merge(inside, on=[by, "metric"], how="left").astype({"external": float, "internal": float})
+    table["gap"] = table["external"] - table["internal"]
+    return table[[by, "metric", "internal", "external", "low", "high", "patients", "gap"]]
+
+
 def write_tables(evidence: Evidence, directory: Path) -> list[Path]:
-    """``verdicts`` and ``arms`` as .csv (numbers unrounded) and .tex (booktabs, rounded); returns the four paths."""
+    """``verdicts`` and ``arms``, and of an external cohort ``external_verdicts`` and ``external_arms``; returns paths.
+
+    Each as .csv (numbers unrounded, the cohort in its first column) and .tex (booktabs, rounded). A phantom's say so.
+    """
     directory.mkdir(parents=True, exist_ok=True)
-    verdicts = verdict_table(evidence.verdicts)
     scores = arm_scores(evidence.cases, evidence.metrics, order=evidence.arm_names)
-    paper = [
+    rounded = _wide(evidence.arm_names, scores, lambda row: _interval(row["mean"], row["low"], row["high"], 3))
+    written = [
+        *_write(directory / "verdicts", verdict_table(evidence.verdicts), _paper_verdicts(evidence), evidence),
+        *_write(directory / "arms", scores, rounded, evidence),
+    ]
+    if evidence.external:
+        gaps = gap_table(evidence, evidence.metrics)
+        rounded = _wide(evidence.arm_names, gaps, _paper_gap)
+        pairs = evidence.replications
+        written += _write(
+            directory / "external_verdicts", replication_table(pairs), _paper_replications(pairs), evidence.external
+        )
+        written += _write(directory / "external_arms", gaps, rounded, evidence.external)
+    return written
+
+
+def _write(stem: Path, numbers: pd.DataFrame, rounded: pd.DataFrame, source: Evidence | External) -> list[Path]:
+    csv, tex = stem.with_suffix(".csv"), stem.with_suffix(".tex")
+    numbers = numbers.copy()
+    numbers.insert(0, "cohort", source.cohort)
+    numbers.to_csv(csv, index=False, lineterminator="\n")
+    if source.phantom and len(rounded.columns):  # in the table itself: a comment is gone when it is printed
+        rounded = rounded.rename(columns={rounded.columns[0]: f"{rounded.columns[0]} (phantom)"})
+    text = rounded.to_latex(index=False, escape=True)
+    tex.write_text(f"% {'phantom results: ' * source.phantom}{source.cohort}\n{text}", encoding="utf-8")
+    return [csv, tex]
+
+
+def _paper_verdicts(evidence: Evidence) -> pd.DataFrame:
+    rows = [
         {
             "Claim": v.claim.id,
             "Comparison": " vs. ".join(v.comparison),
             "Metric": metric_words(v.claim.metric),
             "Effect [95 % CI]": _interval(v.effect, v.low, v.high, digits_for(v.claim.margin)),
-            "p (Holm)": f"{v.p_adjusted:.4f}" if v.p_adjusted >= 1e-4 else "<0.0001",
+            "p (Holm)": _p(v),
             "Patients": v.n_patients,
             "Verdict": v.verdict + ", substantially" * v.substantial + " (post hoc)" * v.post_hoc,
         }
         for v in evidence.verdicts
     ]
-    wide: dict[str, dict[str, str]] = {name: {"Arm": name} for name in evidence.arm_names}
+    return pd.DataFrame(rows)
+
+
+def _paper_replications(pairs: Sequence[Replication]) -> pd.DataFrame:
+    rows = []
+    for pair in pairs:
+        here, there, digits = pair.here, pair.there, digits_for(pair.here.claim.margin)
+        row = {"Claim": here.claim.id, "Metric": metric_words(here.claim.metric)}
+        row["Internal effect [95 % CI]"] = _interval(here.effect, here.low, here.high, digits)
+        row["External effect [95 % CI]"] = _interval(there.effect, there.low, there.high, digits)
+        row |= {"External p (Holm)": _p(there), "External patients": str(there.n_patients)}
+        rows.append({**row, "Internal": here.verdict, "External": there.verdict, "Holds": pair.holds})
+    return pd.DataFrame(rows)
+
+
+def _paper_gap(row: Mapping[str, Any]) -> str:
+    """``0.412 (-0.110)``: the external mean, and in brackets what separates it from the internal one."""
+    if math.isnan(row["external"]):
+        return "--"
+    return plain(row["external"], 3) + ("" if math.isnan(row["gap"]) else f" ({plain(row['gap'], 3)})")
+
+
+def _wide(names: Sequence[str], scores: pd.DataFrame, cell: Callable[[Mapping[str, Any]], str]) -> pd.DataFrame:
+    """A row an arm, a column a metric."""
+    wide: dict[str, dict[str, str]] = {name: {"Arm": name} for name in names}
     for row in scores.to_dict("records"):
-        wide[row["arm"]][metric_words(row["metric"])] = _interval(row["mean"], row["low"], row["high"], 3)
-    arms_wide = pd.DataFrame(list(wide.values())).fillna("--")
-    written = []
-    for stem, numbers, rounded in (("verdicts", verdicts, pd.DataFrame(paper)), ("arms", scores, arms_wide)):
-        csv, tex = directory / f"{stem}.csv", directory / f"{stem}.tex"
-        numbers.to_csv(csv, index=False, lineterminator="\n")
-        tex.write_text(rounded.to_latex(index=False, escape=True), encoding="utf-8")
-        written += [csv, tex]
-    return written
+        wide[row["arm"]][metric_words(row["metric"])] = cell({str(name): value for name, value in row.items()})
+    return pd.DataFrame(list(wide.values())).fillna("--")
+
+
+def _p(verdict: Verdict) -> str:
+    return f"{verdict.p_adjusted:.4f}" if verdict.p_adjusted >= 1e-4 else "<0.0001"
 
 
 def _interval(mean: float, low: float, high: float, digits: int) -> str:

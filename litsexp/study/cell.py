@@ -1,4 +1,4 @@
-"""What happens in a cell: train, score the test cases, log everything to the cell's own MLflow run.
+"""What happens in a cell: train, score test and external cases, log everything to the cell's own MLflow run.
 
 ``run_cell`` is all that an executor launches, in whichever process. It needs nothing but its ``Job`` and talks to no
 ledger.
@@ -21,6 +21,7 @@ import pandas as pd
 import torch
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, RunTag
+from mlflow.exceptions import MlflowException
 from numpy.typing import NDArray
 from PIL.Image import Image
 from safetensors.torch import save_file
@@ -50,6 +51,7 @@ class Job:
     store: Path
     tracking_uri: str
     run_id: str
+    external: Path | None = None  # store of a cohort that is scored at the end and never learned from
 
 
 @dataclass(frozen=True)
@@ -63,12 +65,29 @@ class Outcome:
     seconds: float = 0.0  # of fitting and evaluating
 
 
+@dataclass(frozen=True)
+class Scored:
+    """Slices of one cohort as the best checkpoint labels them, and what each case scores."""
+
+    store: Store
+    rows: NDArray[np.int64]  # of the store
+    prediction: NDArray[np.uint8]  # (rows, height, width)
+    cases: pd.DataFrame
+
+    @classmethod
+    def of(cls, store: Store, rows: NDArray[np.int64], prediction: NDArray[np.uint8]) -> Scored:
+        """With the table of cases; an empty one where there are no rows."""
+        empty = pd.DataFrame(columns=["case", *METRICS])
+        cases = score_cases(store.index.iloc[rows], np.asarray(store.labels[rows]), prediction) if len(rows) else empty
+        return cls(store, rows, prediction, cases)
+
+
 def run_cell(job: Job, on_epoch: OnEpoch) -> Outcome:
     """Train, score and log one cell; a finished one ends its MLflow run. A failure is an outcome, not an exception."""
     client = MlflowClient(job.tracking_uri)
     try:
         log = CellLog(client, job, on_epoch)
-        result = train(job.cell.arm.run, log.store, job.split, job.cell.seed, log)
+        result = train(job.cell.arm.run, log.store, job.split, job.cell.seed, log, log.external)
         return log.finish(result)
     except Exception as error:  # whatever breaks a run must not break the study
         return Outcome("failed", reason=describe(error), detail=traceback.format_exc())
@@ -92,12 +111,14 @@ class CellLog:
     def __init__(self, client: MlflowClient, job: Job, on_epoch: OnEpoch):
         self.client, self.job, self.on_epoch = client, job, on_epoch
         self.store = Store.open(job.store)
+        self.external = Store.open(job.external) if job.external else None
         self.log_s = 0.0
         self.watched = fixed_slices(self.store, job.split.valid)
         last = job.cell.arm.run.epochs - 1
         self.draw_at = {0, last // 2, last}
-        source = Dataset(self.store.directory.name, self.store.fingerprint, "local", str(self.store.directory))
-        client.log_inputs(job.run_id, [DatasetInput(source, [InputTag("mlflow.data.context", "training")])])
+        inputs = [dataset_input(self.store, "training")]
+        inputs += [dataset_input(self.external, "external")] if self.external else []
+        log_inputs(client, job.run_id, inputs)
 
     def epoch(self, epoch: Epoch) -> bool:
         """One ``log_batch`` of the epoch's metrics, now and then the watched slices; ask whether to go on."""
@@ -106,23 +127,24 @@ class CellLog:
         if epoch.number in self.draw_at:
             for row in self.watched:
                 prediction = epoch.prediction[np.flatnonzero(epoch.rows == row)[0]]
-                picture = self._overlay(int(row), prediction, f"epoch {epoch.number + 1}")
+                picture = self._overlay(self.store, int(row), prediction, f"epoch {epoch.number + 1}")
                 key = f"valid case {self.store.index['case'].iat[row]}"
                 self.client.log_image(self.job.run_id, picture, key=key, step=epoch.number)
         self.log_s += time.perf_counter() - start_s
         return self.on_epoch(epoch.number, epoch.metrics)
 
     def finish(self, result: RunResult) -> Outcome:
-        """Score the test cases and log scores, pictures, weights and facts; end the run as FINISHED."""
+        """Score the cases and log scores, pictures, weights and facts; end the run as FINISHED."""
         fit_s, start_s = result.fit_s - self.log_s, time.perf_counter()
-        cases = self._score(result)
+        scored = self._score(result)
         evaluation_s = result.evaluation_s + time.perf_counter() - start_s
         start_s = time.perf_counter()
-        self._log_files(result, cases)
+        self._log_files(result, scored)
         best = result.history[result.best_epoch]
         scalars = {f"best/{name.removeprefix('valid/')}": value for name, value in best.items() if "valid/" in name}
         scalars |= {"best/epoch": float(result.best_epoch), "best/lr_max": float(result.facts["lr_max"])}
-        scalars |= {f"test/{name}": mean_defined(cases[name]) for name in METRICS if len(cases)}
+        for cohort, part in scored.items():
+            scalars |= {f"{cohort}/{name}": mean_defined(part.cases[name]) for name in METRICS if len(part.cases)}
         scalars |= {"time/fit_s": fit_s, "time/evaluation_s": evaluation_s, "time/epochs": float(len(result.history))}
         scalars["time/log_s"] = self.log_s + time.perf_counter() - start_s
         tags = [RunTag(name, value) for name, value in result.facts.items()]
@@ -132,22 +154,26 @@ class CellLog:
         status: Literal["finished", "pruned"] = "pruned" if result.pruned else "finished"
         return Outcome(status, scalars["best/score"], seconds=fit_s + evaluation_s)
 
-    def _score(self, result: RunResult) -> pd.DataFrame:
-        """The table of test cases; empty for a pruned run, which has not seen them."""
-        if result.pruned:
-            return pd.DataFrame(columns=["case", *METRICS])
-        rows = result.test_rows
-        return score_cases(self.store.index.iloc[rows], np.asarray(self.store.labels[rows]), result.test_prediction)
+    def _score(self, result: RunResult) -> dict[str, Scored]:
+        """``test``, empty for a pruned run, which has not seen it, and ``external`` where there is a prediction."""
+        scored = {"test": Scored.of(self.store, result.test_rows, result.test_prediction)}
+        if self.external is not None and result.external_prediction is not None:
+            rows = np.arange(len(self.external.index))
+            scored["external"] = Scored.of(self.external, rows, result.external_prediction)
+        return scored
 
-    def _log_files(self, result: RunResult, cases: pd.DataFrame) -> None:
-        """``cases.parquet``, the best weights, ``run.json`` and pictures of the best and worst test cases."""
+    def _log_files(self, result: RunResult, scored: Mapping[str, Scored]) -> None:
+        """Tables of cases, the best weights, ``run.json``, and pictures of each cohort's best and worst cases."""
         with tempfile.TemporaryDirectory() as name:
             directory = Path(name)
-            cases.to_parquet(directory / "cases.parquet", index=False)
+            scored["test"].cases.to_parquet(directory / "cases.parquet", index=False)
+            if "external" in scored:
+                scored["external"].cases.to_parquet(directory / "external_cases.parquet", index=False)
             save_file(result.weights, directory / "weights.safetensors")
             (directory / "run.json").write_text(json.dumps(self._description(result), indent=1))
-            if len(cases):
-                self._draw_extremes(result, cases, directory / "test")
+            for cohort, part in scored.items():
+                if len(part.cases):
+                    self._draw_extremes(part, directory / cohort)
             self.client.log_artifacts(self.job.run_id, str(directory))
 
     def _description(self, result: RunResult) -> dict[str, object]:
@@ -160,31 +186,51 @@ class CellLog:
             "seed": cell.seed,
             "size": self.store.size,
             "data_fingerprint": self.store.fingerprint,
+            "external_fingerprint": self.external.fingerprint if self.external else None,
             "split": {"train": self.job.split.train, "valid": self.job.split.valid, "test": self.job.split.test},
             "best_epoch": result.best_epoch,
             "facts": result.facts,
         }
 
-    def _draw_extremes(self, result: RunResult, cases: pd.DataFrame, directory: Path) -> None:
-        """Overlays of the best and worst test cases by tumor Dice (liver Dice where no case has a tumor)."""
+    def _draw_extremes(self, scored: Scored, directory: Path) -> None:
+        """Overlays of the best and worst cases by tumor Dice (liver Dice where no case has a tumor)."""
         directory.mkdir()
-        metric = "dice_tumor" if cases["dice_tumor"].notna().any() else "dice_liver"
-        ranked = cases.dropna(subset=[metric]).sort_values([metric, "case"], kind="stable")
+        metric = "dice_tumor" if scored.cases["dice_tumor"].notna().any() else "dice_liver"
+        ranked = scored.cases.dropna(subset=[metric]).sort_values([metric, "case"], kind="stable")
         count = min(SHOWN_CASES, len(ranked) // 2) or min(1, len(ranked))
         shown = [("worst", ranked.head(count)), ("best", ranked.tail(count) if len(ranked) > 1 else ranked.head(0))]
         for rank, part in shown:
             for case, score in zip(part["case"], part[metric], strict=True):
-                row = tallest(self.store, [case])[0]
-                prediction = result.test_prediction[np.flatnonzero(result.test_rows == row)[0]]
-                picture = self._overlay(int(row), prediction, f"{metric} of the case {score:.2f}")
+                row = tallest(scored.store, [case])[0]
+                prediction = scored.prediction[np.flatnonzero(scored.rows == row)[0]]
+                picture = self._overlay(scored.store, int(row), prediction, f"{metric} of the case {score:.2f}")
                 picture.save(directory / f"{rank}_case_{case}.png", optimize=False)
 
-    def _overlay(self, row: int, prediction: NDArray[np.uint8], what: str) -> Image:
-        index = self.store.index.iloc[row]
-        title = f"case {int(index['case'])}, z {int(index['z'])}: {what} · {self.job.cell.name}"
-        return overlay(
-            np.asarray(self.store.hu[row]), np.asarray(self.store.labels[row]), prediction, title, WINDOWS["wide"]
-        )
+    def _overlay(self, store: Store, row: int, prediction: NDArray[np.uint8], what: str) -> Image:
+        title = f"{slice_title(store, row, external=store is self.external)}: {what} · {self.job.cell.name}"
+        return overlay(np.asarray(store.hu[row]), np.asarray(store.labels[row]), prediction, title, WINDOWS["wide"])
+
+
+def log_inputs(client: MlflowClient, run_id: str, inputs: list[DatasetInput]) -> None:
+    """Log a run's data sets. MLflow refuses one of two workers that log a new one at once; later it finds it there."""
+    try:
+        client.log_inputs(run_id, inputs)
+    except MlflowException:
+        client.log_inputs(run_id, inputs)
+
+
+def dataset_input(store: Store, context: str) -> DatasetInput:
+    """A store as MLflow lists it among a run's data sets; a synthetic one by a name that says so."""
+    name = f"phantom-{store.directory.name}" if store.phantom else store.directory.name
+    source = Dataset(name, store.fingerprint, "local", str(store.directory))
+    return DatasetInput(source, [InputTag("mlflow.data.context", context)])
+
+
+def slice_title(store: Store, row: int, external: bool = False) -> str:
+    """``case 3, z 12``, and before it ``phantom`` or ``external`` where the patient is that."""
+    index = store.index.iloc[row]
+    kind = "external " * external + "phantom " * store.phantom
+    return f"{kind}case {int(index['case'])}, z {int(index['z'])}"
 
 
 def fixed_slices(store: Store, cases: Collection[int]) -> NDArray[np.int64]:

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Protocol
 import pandas as pd
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-from litsexp.config import RUN_KEY_FORMAT, Cell, Level, StudyConfig, arm_of, cells, digest
+from litsexp.config import RUN_KEY_FORMAT, Cell, Fingerprints, Level, StudyConfig, arm_of, cells, digest
 from litsexp.data.splits import Split
 from litsexp.data.store import Store
+from litsexp.study.cohorts import check_external, cohort_tags, fingerprints
 from litsexp.study.executors import make_executor
 from litsexp.study.ledger import Ledger, Ticket, one_driver
 from litsexp.study.tracking import Parent, Tracking, value_of, versions
@@ -78,9 +79,20 @@ class Session:
     ledger: Ledger
     parent: Parent
     cells: dict[str, Cell]  # run key -> cell; a search adds to them
+    external: Store | None = None  # of another cohort, that every run scores at its end
     failures: dict[str, str] = field(default_factory=dict)  # cell name -> reason, of this session
     trained_s: list[float] = field(default_factory=list)  # fit and evaluation of each cell trained in this session
     wall_s: float = 0.0  # of running them, workers' start included
+
+    @property
+    def fingerprints(self) -> Fingerprints:
+        """What every run's results come from."""
+        return fingerprints(self.store, self.external)
+
+    @property
+    def cohort_tags(self) -> dict[str, str]:
+        """What the study's runs in MLflow say of their patients."""
+        return cohort_tags(self.study, self.store, self.external)
 
     def run(self, workers: int | None, threads: int | None, observer: Observer) -> None:
         """Run what is left; cells that fail are kept in ``failures`` and the study goes on."""
@@ -153,7 +165,7 @@ class Session:
         for _ in range(left):
             ticket = self.ledger.ask()
             cell = Cell(arm_of(self.study, ticket.params), fold=0, seed=self.study.seeds[0])
-            key = cell.run_key(self.study.split, self.store.fingerprint)
+            key = cell.run_key(self.study.split, self.fingerprints)
             self.ledger.name(ticket.number, key)
             self.cells[key] = cell
             if key in finished:
@@ -165,10 +177,11 @@ class Session:
         """Open the cell's MLflow run; a cell of the same content that failed before becomes an earlier attempt."""
         from litsexp.study.cell import Job  # imports torch and fastai: only when there is something to train
 
-        key = cell.run_key(self.study.split, self.store.fingerprint)
-        tags = {"study_digest": self.digest, "data_fingerprint": self.store.fingerprint, **versions()}
-        run_id = self.tracking.start_cell(cell, key, self.parent, tags)
-        return Job(cell, key, self.splits[cell.fold], self.store.directory, self.tracking.uri, run_id)
+        key = cell.run_key(self.study.split, self.fingerprints)
+        tags = {"study_digest": self.digest, "data_fingerprint": self.store.fingerprint}
+        run_id = self.tracking.start_cell(cell, key, self.parent, {**tags, **self.cohort_tags, **versions()})
+        external = self.external.directory if self.external else None
+        return Job(cell, key, self.splits[cell.fold], self.store.directory, self.tracking.uri, run_id, external)
 
     def _settle(self, ticket: Ticket, job: Job, outcome: Outcome) -> None:
         """Write a cell's end to the ledger (MLflow has it already, unless it failed)."""
@@ -185,7 +198,9 @@ class Session:
 
 
 @contextmanager
-def open_study(name: str, study: StudyConfig, store: Store, splits: list[Split], places: Places) -> Iterator[Session]:
+def open_study(
+    name: str, study: StudyConfig, store: Store, splits: list[Split], places: Places, external: Store | None = None
+) -> Iterator[Session]:
     """Lock the study and put right what a killed driver left; while the block runs, its parent run is RUNNING.
 
     Args:
@@ -194,24 +209,31 @@ def open_study(name: str, study: StudyConfig, store: Store, splits: list[Split],
         store: of its cohort.
         splits: one a fold, from ``make_splits``.
         places: where results go.
+        external: of ``study.external``, where the study has one; no split knows its patients.
 
     Raises:
-        LitsexpError: another driver has the study; a database that cannot be opened.
+        ValueError: ``study.external`` without its store, or the other way round.
+        LitsexpError: another driver has the study; a database that cannot be opened; an external cohort that is none.
     """
-    planned = _by_key(cells(study), study, store)  # notices a missing weights file before anything is written
-    study_digest = design_digest(study, store.fingerprint)
+    if (study.external is None) != (external is None):
+        raise ValueError(f"study.external is {study.external}, and its store {external}; expected both or neither")
+    check_external(store, external)
+    known = fingerprints(store, external)
+    planned = _by_key(cells(study), study, known)  # notices a missing weights file before anything is written
+    study_digest = design_digest(study, known)
     full_name = f"{name}-{study_digest}"
     with one_driver(places.storage_url, full_name, places.root):
         tracking = Tracking(places.tracking_uri, name, places.root / "artifacts")
         ledger = Ledger(places.storage_url, full_name, study)
         finished = tracking.finished()
         ledger.close_interrupted({key: value_of(run) for key, run in finished.items()})
-        by_key = _by_key(_sampled(study, ledger), study, store) if study.search else planned
+        by_key = _by_key(_sampled(study, ledger), study, known) if study.search else planned
         donors = {run.data.tags[MLFLOW_PARENT_RUN_ID] for key, run in finished.items() if key in by_key}
-        parent = tracking.open_parent(study, study_digest, name, sorted(donors))
+        tags = cohort_tags(study, store, external)
+        parent = tracking.open_parent(study, study_digest, name, sorted(donors), tags)
         try:
             tracking.close_interrupted(parent)
-            yield Session(name, study, store, splits, study_digest, tracking, ledger, parent, by_key)
+            yield Session(name, study, store, splits, study_digest, tracking, ledger, parent, by_key, external)
         except BaseException as error:
             interrupted = isinstance(error, KeyboardInterrupt)
             reason = "the study was interrupted" if interrupted else " ".join(str(error).split())
@@ -219,10 +241,10 @@ def open_study(name: str, study: StudyConfig, store: Store, splits: list[Split],
             raise
 
 
-def design_digest(study: StudyConfig, fingerprint: str) -> str:
+def design_digest(study: StudyConfig, fingerprints: Fingerprints) -> str:
     """Identity of a study by what it runs: question and claims may be reworded without running anything again."""
-    content = study.model_dump(mode="json", exclude={"question", "claims", "data"})
-    return digest({"format": RUN_KEY_FORMAT, "data": fingerprint, **content})
+    content = study.model_dump(mode="json", exclude={"question", "claims", "data", "external"})
+    return digest({"format": RUN_KEY_FORMAT, **fingerprints.content, **content})
 
 
 def params_of(cell: Cell, study: StudyConfig) -> dict[str, Level]:
@@ -247,5 +269,5 @@ def _sampled(study: StudyConfig, ledger: Ledger) -> list[Cell]:
     return [Cell(arm_of(study, params), 0, study.seeds[0]) for params in done]
 
 
-def _by_key(known: Sequence[Cell], study: StudyConfig, store: Store) -> dict[str, Cell]:
-    return {cell.run_key(study.split, store.fingerprint): cell for cell in known}
+def _by_key(known: Sequence[Cell], study: StudyConfig, fingerprints: Fingerprints) -> dict[str, Cell]:
+    return {cell.run_key(study.split, fingerprints): cell for cell in known}

@@ -62,6 +62,7 @@ class Results:
     cases: pd.DataFrame  # a row a test case: counts and scores
     curves: pd.DataFrame  # a row a metric and epoch
     runs: pd.DataFrame  # a row a cell, finished or not
+    external: pd.DataFrame  # a row a case of the external cohort and finished cell, like ``cases``; empty where none
 
 
 class Tracking:
@@ -105,11 +106,13 @@ class Tracking:
         runs = self.runs("attributes.status = 'FINISHED'")
         return {run.data.tags["run_key"]: run for run in runs if "run_key" in run.data.tags and not _pruned(run)}
 
-    def open_parent(self, study: StudyConfig, digest: str, name: str, donors: Iterable[str]) -> Parent:
+    def open_parent(
+        self, study: StudyConfig, digest: str, name: str, donors: Iterable[str], tags: Mapping[str, str]
+    ) -> Parent:
         """The study's parent run, made before its first cell with the claims' digests; RUNNING from here on.
 
         ``donors`` are parent runs whose finished cells this study takes over: a claim then counts as fixed beforehand
-        only if they had it too.
+        only if they had it too. ``tags`` say of which patients its results are.
         """
         known = self.runs(f"tags.study_digest = '{digest}'")
         if known:
@@ -117,17 +120,18 @@ class Tracking:
             return Parent(known[0].info.run_id, json.loads(known[0].data.tags["claims_preregistered"]))
         claims = {claim.id: claim.digest for claim in study.claims}
         for donor in donors:
-            tags = self.client.get_run(donor).data.tags
-            theirs = json.loads(tags.get("claims_preregistered", "{}")).values()
+            found = self.client.get_run(donor).data.tags
+            theirs = json.loads(found.get("claims_preregistered", "{}")).values()
             claims = {claim: value for claim, value in claims.items() if value in theirs}
-        tags = {
+        all_tags = {
             MLFLOW_RUN_NAME: f"{name}-{digest[:8]}",
             MLFLOW_RUN_NOTE: f"**{study.question}**\n\nThe answer stands here when the study has ended.",
             "study_digest": digest,
             "claims_preregistered": json.dumps(claims),
+            **tags,
             **versions(),
         }
-        run_id = self.client.create_run(self.experiment_id, tags=tags).info.run_id
+        run_id = self.client.create_run(self.experiment_id, tags=all_tags).info.run_id
         self.client.log_text(run_id, to_yaml(study), "study.yaml")
         return Parent(run_id, claims)
 
@@ -176,7 +180,7 @@ class Tracking:
             self.client.log_metric(parent.run_id, name, value)
 
     def read(self, cells: Mapping[str, Cell]) -> Results:
-        """The finished cells' test cases and curves, and the state of every cell (``run_key`` -> cell)."""
+        """The finished cells' test and external cases and curves, and the state of every cell (``run_key`` -> cell)."""
         latest = {run.data.tags["run_key"]: run for run in self.runs() if "run_key" in run.data.tags}
         latest |= self.finished()
         known = {key: latest[key] for key in cells if key in latest}
@@ -184,14 +188,15 @@ class Tracking:
         cases = [_labelled(self.cases(run), cells[key]) for key, run in done.items()]
         curves = [_labelled(self.curves(run), cells[key]) for key, run in done.items()]
         rows = [_labelled(pd.DataFrame([_run_row(known.get(key))]), cell) for key, cell in cells.items()]
-        return Results(
-            *(pd.concat(part, ignore_index=True) if part else pd.DataFrame() for part in (cases, curves, rows))
-        )
+        scored = {key: run for key, run in done.items() if "external_fingerprint" in run.data.tags}
+        external = [_labelled(self.cases(run, "external_cases.parquet"), cells[key]) for key, run in scored.items()]
+        parts = (cases, curves, rows, external)
+        return Results(*(pd.concat(part, ignore_index=True) if part else pd.DataFrame() for part in parts))
 
-    def cases(self, run: Run) -> pd.DataFrame:
-        """A finished cell's ``cases.parquet``."""
+    def cases(self, run: Run, name: str = "cases.parquet") -> pd.DataFrame:
+        """A finished cell's table of cases."""
         with tempfile.TemporaryDirectory() as directory:
-            return pd.read_parquet(self.client.download_artifacts(run.info.run_id, "cases.parquet", directory))
+            return pd.read_parquet(self.client.download_artifacts(run.info.run_id, name, directory))
 
     def artifact(self, run_id: str, path: str) -> bytes:
         """The bytes of one artifact of a run."""

@@ -1,4 +1,4 @@
-"""One training run: ``train(run, store, split, seed, listener) -> RunResult``.
+"""One training run: ``train(run, store, split, seed, listener, external) -> RunResult``.
 
 fastai's Learner and one-cycle schedule drive it; scores, the best checkpoint and early stopping are kept here, because
 fastai's own restart with every phase.
@@ -54,12 +54,13 @@ class Listener(Protocol):
 
 @dataclass(frozen=True)
 class RunResult:
-    """A finished run. The test slices were predicted once, by the best checkpoint."""
+    """A finished run. The test slices, and an external cohort's, were predicted once, by the best checkpoint."""
 
     history: list[dict[str, float]]
     best_epoch: int
     test_rows: NDArray[np.int64]  # of the store; empty where the run was pruned
     test_prediction: NDArray[np.uint8]  # (rows, height, width)
+    external_prediction: NDArray[np.uint8] | None  # (all rows of its store, height, width); None without, or pruned
     weights: dict[str, Tensor]  # the best checkpoint
     facts: dict[str, str]  # what the settings became on this machine
     fit_s: float
@@ -153,7 +154,9 @@ class Watch(Callback):  # type: ignore[misc]  # fastai has no types
         return mean
 
 
-def train(run: RunConfig, store: Store, split: Split, seed: int, listener: Listener) -> RunResult:
+def train(
+    run: RunConfig, store: Store, split: Split, seed: int, listener: Listener, external: Store | None = None
+) -> RunResult:
     """Train one arm on one split, keep the checkpoint best on validation, and predict the test slices with it.
 
     Args:
@@ -162,6 +165,7 @@ def train(run: RunConfig, store: Store, split: Split, seed: int, listener: Liste
         split: cases to train on, validate and test; of the first, ``run.train_fraction`` are used.
         seed: of weights, batch order and augmentation. Same seed, machine and number of threads: same bits.
         listener: told of every epoch; may stop the run.
+        external: of another cohort, slices of the same size; opened when everything is learned, and all predicted.
 
     Raises:
         LitsexpError: weights that cannot be had, a learning rate that cannot be found.
@@ -176,30 +180,40 @@ def train(run: RunConfig, store: Store, split: Split, seed: int, listener: Liste
         initial = weights_sha256(learner.model.net.state_dict())
         course = fit(learner, run, lr, listener)
         fitted_s = time.perf_counter()
-        rows = store.rows_of(split.test) if not course.pruned else np.empty(0, np.int64)
         assert course.weights is not None
         learner.model.net.load_state_dict(course.weights)
+        rows = store.rows_of(split.test) if not course.pruned else np.empty(0, np.int64)
         prediction = predict(learner.model, EvalLoader(slices, rows, run))
-        facts = {
-            "initial_weights_sha256": initial,
-            "lr_max": repr(lr),
-            "precision_used": str(learner.model.dtype).removeprefix("torch."),
-            "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
-            "threads": str(torch.get_num_threads()),
-            "steps": str(len(learner.dls.train) * len(course.history)),
-            "training_slices": str(len(learner.dls.train.rows)),
-        }
+        elsewhere = None
+        if external is not None and not course.pruned:
+            all_rows = np.arange(len(external.index))
+            elsewhere = predict(learner.model, EvalLoader(Slices(external, device), all_rows, run))
+        facts = facts_of(learner, course, lr) | {"initial_weights_sha256": initial}
     return RunResult(
         history=course.history,
         best_epoch=course.best_epoch,
         test_rows=rows,
         test_prediction=prediction,
+        external_prediction=elsewhere,
         weights=dict(course.weights),
         facts=facts,
         fit_s=fitted_s - start_s,
         evaluation_s=time.perf_counter() - fitted_s,
         pruned=course.pruned,
     )
+
+
+def facts_of(learner: Learner, course: Course, lr: float) -> dict[str, str]:
+    """What the settings became on this machine."""
+    cuda = learner.dls.train.device.type == "cuda"
+    return {
+        "lr_max": repr(lr),
+        "precision_used": str(learner.model.dtype).removeprefix("torch."),
+        "device": torch.cuda.get_device_name() if cuda else "cpu",
+        "threads": str(torch.get_num_threads()),
+        "steps": str(len(learner.dls.train) * len(course.history)),
+        "training_slices": str(len(learner.dls.train.rows)),
+    }
 
 
 def build_learner(run: RunConfig, slices: Slices, split: Split, seed: int) -> Learner:

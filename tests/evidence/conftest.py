@@ -10,7 +10,7 @@ import pytest
 
 from litsexp.config import StudyConfig, cells
 from litsexp.evidence.claims import judge
-from litsexp.evidence.material import Evidence, Picture
+from litsexp.evidence.material import Evidence, External, Picture
 
 PIXEL = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNk+A8AAQUBAScY42YAAAAASUVORK5CYII=")
 CURVES = {"train/loss": 0.4, "valid/loss": 0.5, "valid/dice_liver": 0.9, "valid/dice_tumor": 0.4}
@@ -80,7 +80,10 @@ def evidence(asked=None, **changes):
         name="transfer",
         study=asked,
         cohort="phantom, 12 patients, seed 0",
-        verdicts=judge(asked, cases, {"transfer": asked.claims[0].digest}, draws=200) if asked.claims else [],
+        phantom=True,
+        verdicts=judge(asked, cases, {"transfer": asked.claims[0].digest}, draws=200, kind="phantom")
+        if asked.claims
+        else [],
         cases=cases,
         curves=pd.DataFrame(curves),
         runs=pd.DataFrame(runs),
@@ -91,6 +94,42 @@ def evidence(asked=None, **changes):
         notes=["1 of 9 runs failed."],
     )
     return dataclasses.replace(made, **changes)
+
+
+def external(asked, better=0.2, phantom=True, patients=8, **changes):
+    """What the same runs score elsewhere: every run every patient, the baseline better by so much; one has no tumor."""
+    rng = np.random.default_rng(1)
+    rows = []
+    for cell in cells(asked):
+        for case in range(patients):
+            free = case == 7
+            score = rng.uniform(0.2, 0.3) + better * (cell.arm.name == "baseline")
+            row = {"arm": cell.arm.name, "fold": cell.fold, "seed": cell.seed, "case": case, "dice_liver": 0.8}
+            row |= {"dice_tumor": math.nan if free else score, "pixel_acc": 0.9}
+            rows.append(row | {"tp_tumor": 0 if free else 50, "fp_tumor": 0, "fn_tumor": 0 if free else 10})
+    cases = pd.DataFrame(rows)
+    kind = "external phantom" if phantom else "external"
+    trivial = pd.DataFrame([{"predictor": "all background", "case": c, "dice_liver": 0.1} for c in range(patients)])
+    made = External(
+        cohort="phantom, 8 patients, seed 1, site B" if phantom else "elsewhere, 8 patients",
+        phantom=phantom,
+        verdicts=judge(asked, cases, None, draws=200, kind=kind),
+        cases=cases,
+        trivial=trivial,
+        pictures=[Picture("baseline: best, case 5", "external cohort", PIXEL)],
+    )
+    return dataclasses.replace(made, **changes)
+
+
+@pytest.fixture(scope="session")
+def make_external():
+    return external
+
+
+@pytest.fixture(scope="session")
+def shown_elsewhere(shown):
+    """The small study with an external cohort."""
+    return dataclasses.replace(shown, external=external(shown.study))
 
 
 @pytest.fixture(scope="session")

@@ -83,9 +83,41 @@ def test_says_what_a_reader_must_know(shown, html):
 
 def test_a_real_cohort_is_not_called_phantom(make_evidence, make_study):
     asked = make_study(data={"cohort": "/data/lits"})
-    html = report.render(make_evidence(asked, cohort="lits, 12 patients"))
+    html = report.render(make_evidence(asked, cohort="lits, 12 patients", phantom=False))
     assert 'class="badge phantom"' not in html
     assert "synthetic" not in html
+
+
+def test_a_phantom_given_as_a_folder_is_called_phantom(make_evidence, make_study):
+    """What its files say counts, not how the study came by them."""
+    html = report.render(make_evidence(make_study(data={"cohort": "/data/mine"}), cohort="mine, 12 phantom patients"))
+    assert '<h1><span class="badge phantom">phantom</span>' in html
+    assert "The CT volumes are synthetic." in html
+
+
+def test_the_external_cohort_has_a_section_of_its_own_only_where_there_is_one(html, shown_elsewhere):
+    assert "xternal cohort" not in html
+    page = Page(report.render(shown_elsewhere))
+    at = SECTIONS.index("believe")
+    assert page.ids == [*SECTIONS[:at], "external", *SECTIONS[at:]]
+    assert "#external" in page.sources
+    text = " ".join("".join(page.text).replace("\N{NO-BREAK SPACE}", " ").split())
+    assert "phantom External cohort: phantom, 8 patients, seed 1, site B" in text
+    for pair in shown_elsewhere.replications:
+        assert f"{pair.here.claim.id}: {pair.words}." in text
+        assert f"External cohort: {pair.words}." in text  # in the answer, too
+    assert "scored all 8 patients of this cohort" in text
+    assert "0.800 0.800–0.800" in " ".join(re.sub("<[^>]+>", " ", report.render(shown_elsewhere)).split())
+    assert report.render(shown_elsewhere) == report.render(shown_elsewhere)
+
+
+def test_an_external_cohort_of_real_patients_is_not_called_phantom(make_evidence, make_study, make_external):
+    asked = make_study(data={"cohort": "/data/lits"})
+    made = make_evidence(asked, cohort="lits, 12 patients", phantom=False, external=make_external(asked, phantom=False))
+    verdicts = judge(asked, made.cases, None, draws=200)
+    html = report.render(dataclasses.replace(made, verdicts=verdicts))
+    assert 'class="badge phantom"' not in html
+    assert "on 7 external patients" in html
 
 
 def test_same_evidence_same_bytes_and_written_whole(shown, html, tmp_path):
@@ -132,11 +164,12 @@ def test_a_search_is_exploratory(make_evidence, make_study):
     assert Page(html).ids == SECTIONS
 
 
-def test_when_every_run_failed(tmp_path, make_evidence, make_study):
+def test_when_every_run_failed(tmp_path, make_evidence, make_study, make_external):
     empty = pd.DataFrame()
     verdicts = judge(make_study(), empty, None)
-    made = make_evidence(cases=empty, curves=empty, trivial=empty, verdicts=verdicts, pictures=[])
+    elsewhere = make_external(make_study(), cases=empty, verdicts=verdicts, pictures=[])
+    made = make_evidence(cases=empty, curves=empty, trivial=empty, verdicts=verdicts, pictures=[], external=elsewhere)
     assert all(path.exists() for path in write_tables(made, tmp_path))
     page = Page(report.render(made))
-    assert page.ids == SECTIONS
+    assert [name for name in page.ids if name != "external"] == SECTIONS
     assert "no finished run of baseline and init=scratch" in "".join(page.text)

@@ -31,3 +31,38 @@ def test_tables_for_papers(shown, tmp_path, make_evidence, make_study):
     assert set(pd.read_csv(paths[2])["arm"]) == {"baseline", "init=scratch", "augment=none"}
     assert "0.900 [0.900, 0.900]" in paths[3].read_text()
     assert tables.write_tables(make_evidence(make_study(claims=[])), tmp_path / "none")[0].exists()
+
+
+def test_a_phantoms_tables_say_phantom(shown_elsewhere, tmp_path, make_evidence, make_study):
+    for path in tables.write_tables(shown_elsewhere, tmp_path):
+        text = path.read_text()
+        if path.suffix == ".csv":
+            assert pd.read_csv(path)["cohort"].str.contains("phantom").all()
+        else:
+            assert text.startswith("% phantom results: phantom, ")
+            assert " (phantom) & " in text  # what is printed
+    real = make_evidence(make_study(), cohort="lits, 12 patients", phantom=False, verdicts=[])
+    for path in tables.write_tables(real, tmp_path / "real"):
+        assert "phantom" not in path.read_text()
+
+
+def test_external_tables_stand_apart(shown_elsewhere, tmp_path):
+    names = [path.name for path in tables.write_tables(shown_elsewhere, tmp_path)]
+    assert names[4:] == ["external_verdicts.csv", "external_verdicts.tex", "external_arms.csv", "external_arms.tex"]
+    claims = pd.read_csv(tmp_path / "external_verdicts.csv")
+    assert list(claims["claim"]) == ["transfer", "pixels"]
+    assert claims["internal_effect"][0] == pytest.approx(shown_elsewhere.verdicts[0].effect)
+    assert claims["external_effect"][0] == pytest.approx(shown_elsewhere.external.verdicts[0].effect)
+    assert list(claims["external_patients"]) == [7, 8]
+    arms = pd.read_csv(tmp_path / "external_arms.csv").set_index(["arm", "metric"])
+    row = arms.loc[("baseline", "dice_liver")]
+    assert (row["internal"], row["external"], row["patients"]) == pytest.approx((0.9, 0.8, 8))
+    assert row["gap"] == pytest.approx(-0.1)
+    assert "0.800 (-0.100)" in (tmp_path / "external_arms.tex").read_text()
+
+
+def test_gaps_of_what_learns_nothing(shown_elsewhere, shown):
+    table = tables.gap_table(shown_elsewhere, ["dice_liver", "pixel_acc"], by="predictor")
+    assert list(zip(table["predictor"], table["metric"], strict=True)) == [("all background", "dice_liver")]
+    assert table["gap"].tolist() == pytest.approx([0.1])
+    assert len(tables.gap_table(shown, ["dice_liver"])) == 0  # no external cohort

@@ -17,6 +17,7 @@ from litsexp.data.splits import make_splits
 from litsexp.data.store import Store
 from litsexp.study import runner
 from litsexp.study.cell import Job, Outcome
+from litsexp.study.cohorts import fingerprints
 from litsexp.study.executors import OnJobEpoch
 from litsexp.study.ledger import Ledger
 from litsexp.study.runner import Places, Session, design_digest, open_study
@@ -38,10 +39,13 @@ def make_study(**changes: Any) -> StudyConfig:
 
 
 def finish(job: Job, client: MlflowClient, folder: Path, score: float = 0.5) -> Outcome:
-    """What ``run_cell`` leaves behind, without training: scores, one curve, one row a test case."""
+    """What ``run_cell`` leaves behind, without training: scores, one curve, one row a test or external case."""
     cases = pd.DataFrame({"case": job.split.test, "dice_liver": 0.9, "dice_tumor": score})
     folder.mkdir()
     cases.to_parquet(folder / "cases.parquet", index=False)
+    if job.external is not None:
+        elsewhere = pd.DataFrame({"case": Store.open(job.external).cases, "dice_liver": 0.8, "dice_tumor": score / 2})
+        elsewhere.to_parquet(folder / "external_cases.parquet", index=False)
     client.log_artifacts(job.run_id, str(folder))
     shutil.rmtree(folder)
     curve = [Metric("valid/dice_liver", 0.4 + epoch / 10, 0, epoch) for epoch in range(2)]
@@ -107,11 +111,12 @@ class Bench:
     store: Store
     executor: Instant
     name: str = "tiny"
+    external: Store | None = None
 
     @contextmanager
     def open(self, study: StudyConfig) -> Iterator[Session]:
         splits = make_splits(self.store.has_tumor, study.split)
-        with open_study(self.name, study, self.store, splits, self.places) as session:
+        with open_study(self.name, study, self.store, splits, self.places, self.external) as session:
             yield session
 
     def run(self, study: StudyConfig) -> tuple[Session, tuple[int, int]]:
@@ -123,7 +128,7 @@ class Bench:
 
     def ledger(self, study: StudyConfig) -> Ledger:
         """The study's ledger as a driver opens it; without the lock, so that a test can play a killed driver."""
-        name = f"{self.name}-{design_digest(study, self.store.fingerprint)}"
+        name = f"{self.name}-{design_digest(study, fingerprints(self.store, self.external))}"
         return Ledger(self.places.storage_url, name, study)
 
     def tracking(self) -> Tracking:

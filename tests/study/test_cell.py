@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import pandas as pd
 import pytest
 import torch
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 from PIL import Image
 from safetensors.torch import load
 
@@ -45,13 +47,14 @@ def job(
     """``job(...)``: a cell with these settings on the tiny phantom, its run opened; its U-Net trains in no time."""
     monkeypatch.setattr(models, "random_encoder", small_encoder)
 
-    def make(**settings: Any) -> Job:
+    def make(external: Store | None = None, **settings: Any) -> Job:
         base = {"init": "scratch", "epochs": 2, "steps_per_epoch": 1, "batch_size": 4, "augment": "none"}
         asked = StudyConfig(question="?", run=RunConfig.model_validate({**base, **settings}))
-        parent = tracking.open_parent(asked, "digest", "tiny", ())
+        parent = tracking.open_parent(asked, "digest", "tiny", (), {})
         one = cells(asked)[0]
         run_id = tracking.start_cell(one, "key", parent, {})
-        return Job(one, "key", phantom_split, phantom_store.directory, tracking.uri, run_id)
+        elsewhere = external.directory if external else None
+        return Job(one, "key", phantom_split, phantom_store.directory, tracking.uri, run_id, elsewhere)
 
     return make
 
@@ -95,15 +98,76 @@ def test_a_cell_logs_curves_scores_weights_and_pictures(job: Callable[..., Job],
     assert len(tracking.pictures(one.run_id, "images")) >= 2
 
 
-def test_a_pruned_cell_has_seen_no_test_case(job: Callable[..., Job], tracking: Tracking) -> None:
-    one = job()
+def test_an_external_cohort_is_scored_beside_the_test_cases_and_leaves_them_as_they_are(
+    job: Callable[..., Job], tracking: Tracking, external_store: Store
+) -> None:
+    plain, one = job(), job(external=external_store)
+    assert run_cell(plain, go_on).status == run_cell(one, go_on).status == "finished"
+    tested = [tracking.artifact(run.run_id, "cases.parquet") for run in (plain, one)]
+    assert tested[0] == tested[1]
+    run = tracking.client.get_run(one.run_id)
+    cases = tracking.cases(run, "external_cases.parquet")
+    assert list(cases["case"]) == external_store.cases  # each once
+    assert list(cases.columns) == list(tracking.cases(run).columns)
+    assert cases["slices"].sum() == len(external_store.index)
+    assert run.data.metrics["external/dice_liver"] == pytest.approx(cases["dice_liver"].mean())
+    contexts = {source.tags[0].value: source.dataset for source in run.inputs.dataset_inputs}
+    assert {name: dataset.digest for name, dataset in contexts.items()} == {
+        "training": Store.open(one.store).fingerprint,
+        "external": external_store.fingerprint,
+    }
+    assert all(dataset.name.startswith("phantom-") for dataset in contexts.values())
+    about = json.loads(tracking.artifact(one.run_id, "run.json"))
+    assert about["external_fingerprint"] == external_store.fingerprint
+    drawn = tracking.pictures(one.run_id, "external")
+    assert [Path(name).name.partition("_case_")[0] for name in drawn] == ["best", "worst"]
+
+    before = tracking.client.get_run(plain.run_id)
+    assert not any(name.startswith("external/") for name in before.data.metrics)
+    assert tracking.pictures(plain.run_id, "external") == []
+    assert json.loads(tracking.artifact(plain.run_id, "run.json"))["external_fingerprint"] is None
+
+
+def test_pictures_say_phantom_and_external_in_their_titles(
+    job: Callable[..., Job], external_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    titles: list[str] = []
+    draw = cell_room.overlay
+    monkeypatch.setattr(cell_room, "overlay", lambda *args: [titles.append(args[3]), draw(*args)][1])
+    assert run_cell(job(external=external_store), go_on).status == "finished"
+    assert all(re.match(r"(external )?phantom case \d+, z \d+: ", title) for title in titles), titles
+    assert sum(title.startswith("external ") for title in titles) == 2
+    assert cell_room.slice_title(store_of(INDEX.assign(z=7)), 2) == "case 2, z 7"
+
+
+def test_two_workers_that_log_the_same_data_at_once_both_go_on(
+    job: Callable[..., Job], tracking: Tracking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow looks whether a data set is known and then adds it: another worker may be faster in between."""
+    one, log_inputs = job(), MlflowClient.log_inputs
+    refusals = [MlflowException("UNIQUE constraint failed: datasets.name")]
+
+    def refuse_once(*args: Any) -> None:
+        if refusals:
+            raise refusals.pop()
+        log_inputs(*args)
+
+    monkeypatch.setattr(MlflowClient, "log_inputs", refuse_once)
+    assert run_cell(one, go_on).status == "finished"
+    assert len(tracking.client.get_run(one.run_id).inputs.dataset_inputs) == 1
+
+
+def test_a_pruned_cell_has_seen_no_test_case(
+    job: Callable[..., Job], tracking: Tracking, external_store: Store
+) -> None:
+    one = job(external=external_store)
     outcome = run_cell(one, lambda epoch, metrics: False)
     run = tracking.client.get_run(one.run_id)
     assert outcome.status == "pruned"
     assert (run.info.status, run.data.tags["pruned"]) == ("FINISHED", "true")
     assert len(tracking.cases(run)) == 0
     assert "key" not in tracking.finished()
-    assert not any(name.startswith("test/") for name in run.data.metrics)
+    assert not any(name.startswith(("test/", "external/")) for name in run.data.metrics)
 
 
 def test_a_loss_that_is_not_finite_fails_in_one_line(job: Callable[..., Job]) -> None:
@@ -159,9 +223,9 @@ def test_a_store_that_is_gone_fails_the_cell(job: Callable[..., Job], tmp_path: 
     assert str(tmp_path / "nothing") in outcome.reason
 
 
-def store_of(index: pd.DataFrame) -> Store:
+def store_of(index: pd.DataFrame, phantom: bool = False) -> Store:
     empty = np.zeros((len(index), 1, 1))
-    return Store(Path("nowhere"), "f", index, empty.astype(np.int16), empty.astype(np.uint8))
+    return Store(Path("nowhere"), "f", index, empty.astype(np.int16), empty.astype(np.uint8), phantom)
 
 
 INDEX = pd.DataFrame(

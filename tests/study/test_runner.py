@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from litsexp.config import Cell, LitsexpError, arm_of, cells
+from litsexp.config import Cell, Fingerprints, LitsexpError, arm_of, cells
 from litsexp.study.cell import Job, Outcome
 from litsexp.study.runner import Places, design_digest, params_of, trials_table
 
@@ -67,8 +67,9 @@ def test_what_a_killed_driver_left_is_put_right(bench: Any, study: Any) -> None:
     """One cell had finished but its trial not been told, one was running, two were waiting."""
     asked = study()
     ledger, tracking = bench.ledger(asked), bench.tracking()
-    keyed = {cell.run_key(asked.split, bench.store.fingerprint): cell for cell in cells(asked)}
-    parent = tracking.open_parent(asked, design_digest(asked, bench.store.fingerprint), bench.name, ())
+    keyed = {cell.run_key(asked.split, Fingerprints(bench.store.fingerprint)): cell for cell in cells(asked)}
+    digest = design_digest(asked, Fingerprints(bench.store.fingerprint))
+    parent = tracking.open_parent(asked, digest, bench.name, (), {})
     for key, cell in keyed.items():
         ledger.enqueue(params_of(cell, asked), key)
     runs = []
@@ -197,8 +198,59 @@ def test_rewording_keeps_the_study_and_a_changed_claim_is_post_hoc(bench: Any, s
 )
 def test_the_design_digest_changes_with_what_runs(study: Any, changes: dict[str, Any]) -> None:
     base = {"run": {"augment": "none"}, "factors": {"augment": ["paper"], "init": ["scratch"]}, "claims": []}
-    assert design_digest(study(**{**base, **changes}), "f") != design_digest(study(**base), "f")
-    assert design_digest(study(**base), "f") != design_digest(study(**base), "g")
+    assert design_digest(study(**{**base, **changes}), Fingerprints("f")) != design_digest(
+        study(**base), Fingerprints("f")
+    )
+    assert design_digest(study(**base), Fingerprints("f")) != design_digest(study(**base), Fingerprints("g"))
+
+
+def test_the_design_digest_takes_the_external_slices_and_not_their_description(study: Any) -> None:
+    plain, described = study(), study(external={"patients": 5})
+    assert design_digest(plain, Fingerprints("f")) == design_digest(described, Fingerprints("f"))
+    assert design_digest(described, Fingerprints("f", "x")) != design_digest(described, Fingerprints("f", "y"))
+    assert design_digest(described, Fingerprints("f", "x")) != design_digest(plain, Fingerprints("f"))
+
+
+def test_a_study_with_an_external_cohort_trains_its_own_cells_and_the_split_knows_none_of_it(
+    bench: Any, study: Any, external_store: Any
+) -> None:
+    jobs: list[Job] = []
+    bench.executor.behave = lambda job, _: jobs.append(job)
+    plain, _ = bench.run(study())
+    bench.external = external_store
+    session, plan = bench.run(study(external={"patients": 3, "seed": 9}))
+    assert plan == (0, 4)
+    assert session.digest != plain.digest
+    assert session.cells.keys().isdisjoint(plain.cells)
+    assert [job.external for job in jobs] == [None] * 4 + [external_store.directory] * 4
+    assert [job.split for job in jobs[:4]] == [job.split for job in jobs[4:]]
+    _, plan = bench.run(study(external={"patients": 3, "seed": 9}))
+    assert plan == (4, 0)
+    bench.external = None
+    _, plan = bench.run(study())
+    assert plan == (4, 0)  # the study without it has kept its runs
+
+
+def test_an_external_cohort_without_its_store_is_a_mistake_and_so_is_the_mirror(
+    bench: Any, study: Any, external_store: Any
+) -> None:
+    with pytest.raises(ValueError, match="expected both or neither"), bench.open(study(external={"seed": 9})):
+        pass
+    bench.external = external_store
+    with pytest.raises(ValueError, match="expected both or neither"), bench.open(study()):
+        pass
+
+
+def test_every_run_says_of_which_patients_it_is(bench: Any, study: Any, external_store: Any) -> None:
+    bench.external = external_store
+    session, _ = bench.run(study(data={"patients": 6, "seed": 2}, external={"seed": 9}))
+    runs = bench.tracking().runs()
+    assert len(runs) == 5
+    for run in runs:
+        assert run.data.tags["cohort"] == "phantom, 6 patients, seed 2"
+        assert run.data.tags["external_cohort"] == "phantom, 3 patients, seed 9, site B"
+        assert run.data.tags["phantom"] == "true"
+    assert session.external is external_store
 
 
 def test_a_driver_that_breaks_leaves_its_reason_on_the_parent(bench: Any, study: Any) -> None:
@@ -247,7 +299,7 @@ def test_a_searchs_run_that_finished_unheard_is_in_the_results(bench: Any, study
     ledger, tracking = bench.ledger(asked), bench.tracking()
     ticket = ledger.ask()
     cell = Cell(arm_of(asked, ticket.params), 0, 0)
-    key = cell.run_key(asked.split, bench.store.fingerprint)
+    key = cell.run_key(asked.split, Fingerprints(bench.store.fingerprint))
     ledger.name(ticket.number, key)
     run = tracking.start_cell(cell, key, session.parent, {})
     tracking.client.log_metric(run, "best/score", 0.5)

@@ -7,12 +7,12 @@ import pytest
 import yaml
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-from litsexp.config import LitsexpError, StudyConfig, cells
+from litsexp.config import Fingerprints, LitsexpError, StudyConfig, cells
 from litsexp.study.cell import Job
 from litsexp.study.runner import design_digest
 from litsexp.study.tracking import Tracking, git_commit, to_yaml
 
-FINGERPRINT = "0123456789abcdef"
+FINGERPRINT = Fingerprints("0123456789abcdef")
 
 
 def keyed(study: StudyConfig) -> dict[str, Any]:
@@ -20,7 +20,7 @@ def keyed(study: StudyConfig) -> dict[str, Any]:
 
 
 def parent_of(tracking: Tracking, study: StudyConfig, donors: Any = ()) -> Any:
-    return tracking.open_parent(study, design_digest(study, FINGERPRINT), "tiny", donors)
+    return tracking.open_parent(study, design_digest(study, FINGERPRINT), "tiny", donors, {})
 
 
 def test_the_parent_holds_question_claims_and_the_whole_study(bench: Any, study: Any) -> None:
@@ -115,10 +115,21 @@ def test_read_gives_cases_curves_and_a_row_a_cell_finished_or_not(bench: Any, st
     assert runs.loc[("baseline", 0), "minutes"] != runs.loc[("baseline", 0), "minutes"]  # no evaluation was logged
 
 
+def test_read_gives_every_external_case_once_a_cell(bench: Any, study: Any, external_store: Any) -> None:
+    session, _ = bench.run(study())
+    assert len(bench.tracking().read(session.cells).external) == 0
+    bench.external = external_store
+    session, _ = bench.run(study(external={"seed": 9}))
+    external = bench.tracking().read(session.cells).external
+    found = {cell: list(table["case"]) for cell, table in external.groupby(["arm", "fold", "seed"])}
+    assert len(found) == 4
+    assert all(cases == external_store.cases for cases in found.values())
+
+
 def test_cells_that_never_ran_are_missing(bench: Any, study: Any) -> None:
     with bench.open(study()) as session:
         results = session.tracking.read(session.cells)
-    assert len(results.cases) == len(results.curves) == 0
+    assert len(results.cases) == len(results.curves) == len(results.external) == 0
     assert set(results.runs["status"]) == {"MISSING"}
 
 

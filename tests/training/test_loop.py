@@ -50,8 +50,10 @@ def arm(**changes: Any) -> RunConfig:
 def run_arm(tiny: None, phantom_store: Store, phantom_split: Split) -> Train:
     """``train`` on the phantom with the tiny encoder."""
 
-    def run_arm(run: RunConfig = BASE, seed: int = 0, ears: Ears | None = None) -> RunResult:
-        return train(run, phantom_store, phantom_split, seed, ears or Ears())
+    def run_arm(
+        run: RunConfig = BASE, seed: int = 0, ears: Ears | None = None, external: Store | None = None
+    ) -> RunResult:
+        return train(run, phantom_store, phantom_split, seed, ears or Ears(), external)
 
     return run_arm
 
@@ -319,6 +321,39 @@ def test_the_test_slices_are_read_once_and_last(
     assert [row for row in read[: -len(test)] if row not in training] == valid * 2
 
 
+def test_an_external_cohort_is_predicted_by_the_best_checkpoint_and_changes_nothing(
+    run_arm: Train, phantom_store: Store, external_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripted_scores(monkeypatch, [0.1, 0.3, 0.2] * 2)
+    weights, read = spy_on_weights(monkeypatch), spy_on_reads(monkeypatch)
+    plain, plain_read = run_arm(arm(epochs=3)), list(read)
+    read.clear()
+    result = run_arm(arm(epochs=3), external=external_store)
+    assert_same(plain, result)
+    assert read[: len(plain_read)] == plain_read  # the same slices of the same store, in the same order
+    assert {store for store, _ in plain_read} == {phantom_store.fingerprint}
+    after = read[len(plain_read) :]
+    assert {store for store, _ in after} == {external_store.fingerprint}
+    assert [row for _, rows in after for row in rows] == list(range(len(external_store.index)))  # each once, at the end
+
+    net = build_unet(BASE, 64, 0)
+    net.load_state_dict(weights[1])
+    rows = np.arange(len(external_store.index))
+    expected = predict(net, EvalLoader(Slices(external_store, CPU), rows, arm(epochs=3)))
+    assert plain.external_prediction is None
+    assert result.external_prediction is not None
+    np.testing.assert_array_equal(result.external_prediction, expected)
+
+
+def test_a_pruned_run_reads_no_external_slice(
+    run_arm: Train, phantom_store: Store, external_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = spy_on_reads(monkeypatch)
+    result = run_arm(ears=Ears(stop_after=1), external=external_store)
+    assert result.pruned and result.external_prediction is None
+    assert {store for store, _ in read} == {phantom_store.fingerprint}
+
+
 def test_a_loss_that_explodes_is_named(run_arm: Train) -> None:
     with pytest.raises(FloatingPointError, match=r"^training loss is (nan|inf) in epoch 0$"):
         run_arm(arm(lr=1e30))
@@ -347,6 +382,19 @@ def spy_on_rows(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
 
     def spy(slices: Slices, rows: Any) -> Any:
         seen.append(rows.tolist())
+        return read(slices, rows)
+
+    monkeypatch.setattr(Slices, "read", spy)
+    return seen
+
+
+def spy_on_reads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[int]]]:
+    """The store's fingerprint and the rows of every batch that is read, in order."""
+    seen: list[tuple[str, list[int]]] = []
+    read = Slices.read
+
+    def spy(slices: Slices, rows: Any) -> Any:
+        seen.append((slices.store.fingerprint, rows.tolist()))
         return read(slices, rows)
 
     monkeypatch.setattr(Slices, "read", spy)

@@ -1,0 +1,97 @@
+"""What holds on the external cohort: each claim's verdict there beside the one here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import pandas as pd
+
+from litsexp.evidence.claims import Verdict, enough_digits, paired_scores, patients, plain
+
+Holds = Literal["holds", "does not hold", "open"]
+
+
+@dataclass(frozen=True)
+class Replication:
+    """One claim on both cohorts, by the same runs.
+
+    There every run meets every patient, so the interval covers how patients vary and not how training does: one run
+    that went wrong moves all of them. How many pairs of runs agree says something about that.
+    """
+
+    here: Verdict
+    there: Verdict
+    runs: int  # pairs of runs (one context, fold and seed) that the verdict there averages
+    agreeing: int  # of these, pairs whose mean difference has the sign of the effect there
+
+    @property
+    def holds(self) -> Holds:
+        """Whether the verdict here is the verdict there; open where one of them is inconclusive."""
+        if "inconclusive" in (self.here.verdict, self.there.verdict):
+            return "open"
+        return "holds" if self.here.verdict == self.there.verdict else "does not hold"
+
+    @property
+    def numbers(self) -> str:
+        """``+0.08 [0.03, 0.12] on 11 external patients``: effect and interval there; empty without patients."""
+        there = self.there
+        if not there.n_patients:
+            return ""
+        low, high = there.low, there.high
+        digits = enough_digits(there.claim.margin, there.effect, *(() if math.isnan(low) else (low, high)))
+        interval = "" if math.isnan(low) else f" [{plain(low, digits)}, {plain(high, digits)}]"
+        return f"{_signed(there.effect, digits)}{interval} on {patients(there.n_patients, there.kind)}"
+
+    @property
+    def words(self) -> str:
+        """The numbers, and what they mean for the verdict here."""
+        if not self.there.n_patients:
+            return f"could not be compared there; {self.there.reason}"
+        here, there = self.here.verdict, self.there.verdict
+        if here == there:
+            ruling = f"{there} there too"
+        elif there == "inconclusive":
+            ruling = f"{here} here, inconclusive there" + (f" ({self.there.reason})" if self.there.reason else "")
+        else:
+            ruling = f"{there} there, {here} here"
+        agreement = f"; {self.agreeing} of {self.runs} pairs of runs have this sign" if self._directed() else ""
+        return f"{self.numbers}: {self._direction()}{ruling}{agreement}"
+
+    def _direction(self) -> str:
+        """Whether the effect there points to where it points here."""
+        if not self._directed() or not self.here.n_patients:
+            return ""
+        return "same direction, " if self.here.effect * self.there.effect > 0 else "not the same direction, "
+
+    def _directed(self) -> bool:
+        """Whether one of the verdicts is about a direction."""
+        return bool({self.here.verdict, self.there.verdict} & {"supported", "contradicted"})
+
+
+def replications(here: Sequence[Verdict], there: Sequence[Verdict], cases: pd.DataFrame) -> list[Replication]:
+    """Both verdicts of each claim, in the study file's order; ``cases`` are those that ``there`` was judged on.
+
+    ValueError where the two are not of the same claims.
+    """
+    if [verdict.claim.id for verdict in here] != [verdict.claim.id for verdict in there]:
+        found = f"{len(here)} verdicts here and {len(there)} there"
+        raise ValueError(f"{found}; expected the same claims in the same order")
+    return [Replication(a, b, *_runs(b, cases)) for a, b in zip(here, there, strict=True)]
+
+
+def _runs(verdict: Verdict, cases: pd.DataFrame) -> tuple[int, int]:
+    """How many pairs of runs the verdict averages, and how many of them have its sign."""
+    pairs = paired_scores(cases, verdict.arms, verdict.claim.metric).dropna(subset=["better", "than"])
+    if not len(pairs):
+        return 0, 0
+    differences = pairs.assign(difference=(pairs["better"] - pairs["than"]).astype(float))
+    means = differences.groupby(["context", "fold", "seed"])["difference"].mean()
+    return len(means), int((means * verdict.effect > 0).sum())
+
+
+def _signed(value: float, digits: int) -> str:
+    text = plain(value, digits)
+    return text if text.startswith("-") else f"+{text}"
