@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 import signal
 import subprocess
@@ -17,8 +18,9 @@ from rich.table import Table
 
 from litsexp import __version__
 from litsexp.commands import Stores, commands, store_of
-from litsexp.config import LitsexpError, StudyConfig
+from litsexp.config import StudyConfig
 from litsexp.display import LiveDisplay, console, say
+from litsexp.settings import LitsexpError
 from litsexp.studyfile import load_study
 
 if TYPE_CHECKING:
@@ -184,6 +186,9 @@ app.add_typer(commands)  # without a name: its commands stand beside these
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; a LitsexpError becomes one line on stderr and exit code 2, Ctrl-C exit code 130."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill is an interruption, too
+    logger = logging.getLogger("litsexp")
+    logger.setLevel(logging.INFO)
+    logger.handlers[:] = [logging.StreamHandler()]  # the plain message on stderr
     try:
         app(args=arguments, prog_name="litsexp", standalone_mode=True)
     except LitsexpError as error:

@@ -12,8 +12,9 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from litsexp.config import DataConfig, LitsexpError, StudyConfig
+from litsexp.config import StudyConfig
 from litsexp.display import console, progress_bar, say
+from litsexp.settings import DataConfig, LitsexpError
 from litsexp.studyfile import first_problem
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from litsexp.config import LitsexpError
 from litsexp.data.check import CaseReport, FolderReport
+from litsexp.settings import LitsexpError
 
 UNKNOWN = "?"
 _MOST_VARIED = 4  # cases with one kind of warning in several variants that are told one by one

@@ -15,7 +15,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from litsexp.config import Claim, LitsexpError, RunConfig, StudyConfig
+from litsexp.config import Claim, StudyConfig
+from litsexp.settings import LitsexpError, RunConfig
 
 EXPECTED = {  # by pydantic's error type, the context filled in; any other type keeps pydantic's words
     **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "a whole number"),

@@ -10,11 +10,11 @@ os.environ["OMP_NUM_THREADS"] = "1"  # torch reads it when it is imported, here 
 
 import pytest
 
-from litsexp.config import DataConfig
 from litsexp.data.cohort import write_cohort
 from litsexp.data.phantom import PhantomConfig
 from litsexp.data.splits import Split
 from litsexp.data.store import Store, prepare
+from litsexp.settings import DataConfig
 
 
 @pytest.fixture(scope="session")

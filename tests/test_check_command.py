@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 
 from litsexp import cli, findings
-from litsexp.config import LitsexpError
 from litsexp.data import check
 from litsexp.data.check import CaseReport, FolderReport
 from litsexp.data.cohort import write_cohort
 from litsexp.data.phantom import PhantomConfig
+from litsexp.settings import LitsexpError
 
 Run = Callable[..., tuple[int, str, str]]
 SHEET = "ct-contact-sheet.png"

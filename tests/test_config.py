@@ -5,22 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from litsexp.config import (
-    Arm,
-    Cell,
-    Claim,
-    CohortConfig,
-    DataConfig,
-    Fingerprints,
-    LitsexpError,
-    RunConfig,
-    SplitConfig,
-    StudyConfig,
-    arms,
-    cells,
-    contexts,
-    differing_fields,
-)
+from litsexp.config import Arm, Cell, Claim, Fingerprints, StudyConfig, arms, cells, contexts, differing_fields
+from litsexp.settings import CohortConfig, DataConfig, LitsexpError, RunConfig, SplitConfig
 from litsexp.studyfile import load_study
 
 # another valid value of every setting; a setting that is added to RunConfig has to be added here

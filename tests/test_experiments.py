@@ -11,9 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from litsexp.config import Arm, DataConfig, StudyConfig, arms, cells, contexts, differing_fields
+from litsexp.config import Arm, StudyConfig, arms, cells, contexts, differing_fields
 from litsexp.data.splits import Split, make_splits
 from litsexp.data.store import Store, prepare
+from litsexp.settings import DataConfig
 from litsexp.study.runner import Places, open_study, trials_table
 from litsexp.studyfile import load_study
 from litsexp.training import models

@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from litsexp.config import DataConfig
 from litsexp.data.ct import WINDOWS, apply_window
 from litsexp.data.store import prepare
+from litsexp.settings import DataConfig
 
 SIDE, SLICES, SIZE = 512, 120, 128
 ENDINGS = (".nii", ".nii.gz")

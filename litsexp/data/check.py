@@ -16,13 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from litsexp.config import LitsexpError
-from litsexp.data.cohort import PHANTOM_FILE
 from litsexp.data.ct import HU_MIN, CtVolume, read_case
-from litsexp.data.layout import Case, scan
+from litsexp.data.layout import Case, is_phantom, scan
 from litsexp.data.oddities import Anatomy, notes, warnings
 from litsexp.data.parallel import Progress, map_parallel
 from litsexp.data.resize import resize_hu, resize_labels
+from litsexp.settings import LitsexpError
 
 THUMBNAIL_PX = 160
 _PLANES = 16  # hashed at once
@@ -79,17 +78,16 @@ def check_folder(root: Path, processes: int | None = None, progress: Progress | 
     A case that is refused is a report with an error, never an exception. Raises LitsexpError where ``root`` is no
     folder, and where a worker died.
     """
-    phantom = (root / PHANTOM_FILE).is_file()
     try:
         found = scan(root)
     except LitsexpError as error:
         if not root.is_dir():
             raise
-        return FolderReport(root, [], problem=str(error), phantom=phantom)
+        return FolderReport(root, [], problem=str(error))
     read = map_parallel(partial(check_case, root=root), found.cases, processes, progress)
     unpaired = [CaseReport(number, error=problem) for number, problem in found.problems.items()]
     reports = sorted([*_naming_copies(read), *unpaired], key=lambda report: report.case)
-    return FolderReport(root, reports, found.unlabeled, found.others - found.unlabeled, phantom=phantom)
+    return FolderReport(root, reports, found.unlabeled, found.others, phantom=is_phantom(found.cases))
 
 
 def check_case(case: Case, root: Path) -> CaseReport:

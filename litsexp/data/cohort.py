@@ -16,11 +16,10 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from litsexp.config import LitsexpError
+from litsexp.data.layout import PHANTOM_FILE
 from litsexp.data.parallel import Progress, map_parallel, usable_cpus
 from litsexp.data.phantom import GENERATOR_VERSION, PhantomConfig, make_case
-
-PHANTOM_FILE = "phantom.json"  # in a cohort's folder: how it was made
+from litsexp.settings import LitsexpError
 
 
 def write_cohort(

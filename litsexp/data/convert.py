@@ -15,11 +15,11 @@ import numpy as np
 from numpy.lib.format import write_array_header_1_0
 from numpy.typing import NDArray
 
-from litsexp.config import DataConfig, LitsexpError
 from litsexp.data.ct import HU_MIN, OpenCase, Tally, check_liver, open_case
 from litsexp.data.layout import Case
 from litsexp.data.parallel import Progress, map_parallel
 from litsexp.data.resize import Resize
+from litsexp.settings import DataConfig, LitsexpError
 
 COLUMNS: Mapping[str, str] = {  # of the store's index; liver_pixels counts label >= 1, tumor_pixels label 2, as stored
     "case": "<i8",

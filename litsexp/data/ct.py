@@ -14,9 +14,9 @@ from nibabel.affines import voxel_sizes
 from nibabel.orientations import ornt2axcodes
 from numpy.typing import ArrayLike, NDArray
 
-from litsexp.config import LitsexpError
-from litsexp.data.layout import Case, Scan, find_cases, scan  # noqa: F401
+from litsexp.data.layout import Case
 from litsexp.data.nifti import Header, geometry, is_unit, read_header, slabs, tilt_degrees, values_of
+from litsexp.settings import LitsexpError
 
 _T = TypeVar("_T", bound=np.generic)
 
@@ -247,9 +247,12 @@ def check_liver(case: Case, liver_hu: NDArray[np.int16]) -> None:
 
 
 def count_slices(case: Case) -> int:
-    """Axial slices of a case, from the header alone; LitsexpError where the header is refused."""
-    header = read_header(case.volume)
-    return header.shape[int(np.argmax(geometry(header)[0][:, 0]))]
+    """Axial slices of a case, from the header alone; 0 where that is refused: reading the case will say why."""
+    try:
+        header = read_header(case.volume)
+        return header.shape[int(np.argmax(geometry(header)[0][:, 0]))]
+    except LitsexpError:
+        return 0
 
 
 def apply_window(hu: ArrayLike, width_hu: float, level_hu: float) -> NDArray[np.float32]:

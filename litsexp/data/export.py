@@ -26,14 +26,14 @@ from numpy.typing import NDArray
 from PIL import features
 from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, field_validator, model_validator
 
-from litsexp.config import SLICES, LitsexpError, Slices, SplitConfig, Strict, Window
 from litsexp.data.convert import chosen_slices
 from litsexp.data.ct import HU_MIN, count_slices, read_case
 from litsexp.data.gray import encode, encode_mask, image_channels
-from litsexp.data.layout import PHANTOM_FILE, Case, find_cases
+from litsexp.data.layout import Case, find_cases, is_phantom
 from litsexp.data.parallel import Progress, map_parallel
 from litsexp.data.resize import Resize
 from litsexp.data.splits import Split, make_splits
+from litsexp.settings import SLICES, LitsexpError, Slices, SplitConfig, Strict, Window
 
 EXPORT_FORMAT = 1  # raise it when the same input would be exported differently
 PAPER_SPLIT = SplitConfig(train=0.7, valid=0.15, test=0.15)
@@ -140,7 +140,7 @@ def export(
             work = partial(_export_case, root=root, temporary=temporary, config=config)
             parts = map_parallel(work, cases, processes, progress)
             split = _write_tables(parts, temporary, config)
-            _write_about(parts, temporary, config, phantom=(root / PHANTOM_FILE).is_file())
+            _write_about(parts, temporary, config, phantom=is_phantom(cases))
     except OSError as error:
         raise LitsexpError(
             f"{out}: cannot write the export ({error.strerror or error}); "
@@ -251,7 +251,7 @@ def _check_unused(out: Path) -> None:
 
 def _check_disk(temporary: Path, cases: Sequence[Case], config: ExportConfig) -> None:
     """Room for a byte a pixel and channel; of half of the slices unless all are wanted (a third of LiTS show liver)."""
-    slices = sum(_slices_or_none(case) for case in cases)
+    slices = sum(count_slices(case) for case in cases)
     planned = slices if config.slices == "all" else slices / 2
     channels = 3 if config.window == "notebook" else 1
     needed = planned * (config.size**2 * channels + _MASK_BYTES)
@@ -261,13 +261,6 @@ def _check_disk(temporary: Path, cases: Sequence[Case], config: ExportConfig) ->
             f"{temporary.parent}: {free / 1e6:.0f} MB free; expected about {needed / 1e6:.0f} MB for the export; "
             "free space, name another folder, or choose a smaller size"
         )
-
-
-def _slices_or_none(case: Case) -> int:
-    try:
-        return count_slices(case)
-    except LitsexpError:
-        return 0  # reading it will say what is wrong
 
 
 @contextmanager

@@ -6,12 +6,12 @@ import logging
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from litsexp.config import LitsexpError
 from litsexp.data.nifti import one_line_errors
+from litsexp.settings import LitsexpError
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +41,12 @@ class Scan:
     others: int  # other .nii files
 
 
+def is_phantom(cases: Iterable[Case]) -> bool:
+    """Whether any of the cases is synthetic: what is computed from them has to say so."""
+    folders = {path.parent for case in cases for path in (case.volume, case.segmentation)}
+    return any((folder / PHANTOM_FILE).is_file() for folder in folders)
+
+
 def find_cases(root: Path) -> list[Case]:
     """Every labeled case under ``root``, by number, in any subfolders (symbolic links are followed).
 
@@ -67,8 +73,9 @@ def scan(root: Path) -> Scan:
             files["volume"][int(match[1])].append(path)
         elif match := _SEGMENTATION.search(name):
             files["segmentation"][int(match[1])].append(path)
+        elif _UNLABELED.search(name):
+            unlabeled += 1
         else:
-            unlabeled += bool(_UNLABELED.search(name))
             others += name.endswith((".nii", ".nii.gz"))
     numbers = sorted({number for found in files.values() for number in found})
     if not numbers:

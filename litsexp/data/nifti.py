@@ -20,7 +20,7 @@ from nibabel.orientations import io_orientation
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
-from litsexp.config import LitsexpError
+from litsexp.settings import LitsexpError
 
 _MAX_AXIS, _MAX_VOXELS = 4096, 2**31
 _SPACINGS_MM = (0.01, 100.0)  # a header beyond that is damaged, or not in millimetres

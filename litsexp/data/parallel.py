@@ -11,7 +11,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import TypeVar
 
-from litsexp.config import LitsexpError
+from litsexp.settings import LitsexpError
 
 Progress = Callable[[int, int], None]  # items done, items in all
 _MOST_PROCESSES = 8  # each may hold a volume: up to 0.8 GB in LiTS

@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from litsexp.config import LitsexpError
 from litsexp.data.anatomy import (
     EVERYWHERE,
     FAT,
@@ -40,6 +39,7 @@ from litsexp.data.anatomy import (
 )
 from litsexp.data.scanner import SCANNERS, Field, Point, Scanner, blur, noise
 from litsexp.data.tumors import SIZES, Lesion, Liver, draw_diameters, grow_lesions
+from litsexp.settings import LitsexpError
 
 GENERATOR_VERSION = 2  # raise it when the same config would no longer give the same bytes
 OUTSIDE_HU, AIR_HU = -1024, -1000

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from litsexp.config import LitsexpError, SplitConfig
+from litsexp.settings import LitsexpError, SplitConfig
 
 
 @dataclass(frozen=True)

@@ -21,12 +21,12 @@ import pandas as pd
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from litsexp.config import DataConfig, LitsexpError, digest
 from litsexp.data.convert import COLUMNS, PIXELS, Part, Source, convert_all, new_array, part_path
 from litsexp.data.ct import count_slices
-from litsexp.data.layout import PHANTOM_FILE, Case, find_cases
+from litsexp.data.layout import Case, find_cases, is_phantom
 from litsexp.data.nifti import one_line_errors
 from litsexp.data.parallel import Progress
+from litsexp.settings import DataConfig, LitsexpError, digest
 
 STORE_FORMAT = 2  # raise it when the same input would be stored differently
 SAMPLE_BLOCKS, SAMPLE_BYTES = 16, 512  # of an input file, looked at to know it again
@@ -112,7 +112,7 @@ def prepare(
     directory = stores / key
     if directory.is_dir():
         return Store.open(directory)
-    about = {"root": str(root.resolve()), "settings": settings, "phantom": (root / PHANTOM_FILE).is_file()}
+    about = {"root": str(root.resolve()), "settings": settings, "phantom": is_phantom(cases)}
     place = digest(about)  # of the parts: found again though inputs were added or replaced
     keys = [digest({"format": STORE_FORMAT, "settings": settings, "input": one}) for one in inputs]
     try:
@@ -206,7 +206,7 @@ def _parts_folder(folder: Path, keys: Collection[str]) -> Path:
 
 def _check_disk(stores: Path, cases: Sequence[Case], data: DataConfig) -> None:
     """All slices of all cases must fit; of liver slices half of that (about a third of LiTS' slices show liver)."""
-    slices = [_slices_or_none(case) for case in cases]
+    slices = [count_slices(case) for case in cases]
     planned = sum(slices) if data.slices == "all" else sum(slices) / 2
     needed = (planned + max(slices)) * data.size**2 * 3  # parts are deleted as they are joined: one is there twice
     free = shutil.disk_usage(stores).free
@@ -215,13 +215,6 @@ def _check_disk(stores: Path, cases: Sequence[Case], data: DataConfig) -> None:
             f"{stores}: {free / 1e6:.0f} MB free; expected about {needed / 1e6:.0f} MB for the slice store; "
             "free space, name another folder, or choose a smaller data.size"
         )
-
-
-def _slices_or_none(case: Case) -> int:
-    try:
-        return count_slices(case)
-    except LitsexpError:
-        return 0  # its conversion will say what is wrong, together with the other cases
 
 
 def _join(parts: Sequence[Part], folder: Path, directory: Path, about: dict[str, Any]) -> None:

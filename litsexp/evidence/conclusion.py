@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from litsexp.config import digest
 from litsexp.data.splits import Split
 from litsexp.data.store import Store
 from litsexp.evaluation.cases import trivial_cases
@@ -20,6 +19,7 @@ from litsexp.evidence.claims import Verdict, judge
 from litsexp.evidence.material import Evidence, External, Picture
 from litsexp.evidence.report import write_report
 from litsexp.evidence.tables import write_tables
+from litsexp.settings import digest
 from litsexp.study.cohorts import cohort_name
 from litsexp.study.tracking import Results, versions
 

@@ -26,13 +26,14 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 from safetensors.torch import save_file
 
-from litsexp.config import METRICS, Cell, LitsexpError
+from litsexp.config import METRICS, Cell
 from litsexp.data.ct import WINDOWS
 from litsexp.data.splits import Split
 from litsexp.data.store import Store
 from litsexp.evaluation.cases import score_cases
 from litsexp.evaluation.metrics import mean_defined
 from litsexp.evaluation.overlays import overlay
+from litsexp.settings import LitsexpError
 from litsexp.training.loop import Epoch, RunResult, train
 
 WATCHED_SLICES = 2  # validation slices drawn at the first, a middle and the last epoch

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from litsexp.config import CohortConfig, Fingerprints, LitsexpError, StudyConfig
+from litsexp.config import Fingerprints, StudyConfig
 from litsexp.data.store import Store
+from litsexp.settings import CohortConfig, LitsexpError
 
 
 def cohort_name(cohort: CohortConfig, store: Store) -> str:

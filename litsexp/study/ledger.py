@@ -22,7 +22,8 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from litsexp.config import Level, LitsexpError, StudyConfig
+from litsexp.config import StudyConfig
+from litsexp.settings import Level, LitsexpError
 
 PRUNE_AFTER_TRIALS = 4
 PRUNE_AFTER_EPOCHS = 1

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Protocol
 import pandas as pd
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-from litsexp.config import RUN_KEY_FORMAT, Cell, Fingerprints, Level, StudyConfig, arm_of, cells, digest
+from litsexp.config import RUN_KEY_FORMAT, Cell, Fingerprints, StudyConfig, arm_of, cells
 from litsexp.data.splits import Split
 from litsexp.data.store import Store
+from litsexp.settings import Level, digest
 from litsexp.study.cohorts import check_external, cohort_tags, fingerprints
 from litsexp.study.executors import make_executor
 from litsexp.study.ledger import Ledger, Ticket, one_driver

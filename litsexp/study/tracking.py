@@ -30,7 +30,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME, MLFLOW_RUN_NOTE, MLFLOW_SOURCE_NAME
 from sqlalchemy.exc import SQLAlchemyError
 
-from litsexp.config import Cell, LitsexpError, StudyConfig
+from litsexp.config import Cell, StudyConfig
+from litsexp.settings import LitsexpError
 
 PACKAGES = ("torch", "fastai", "timm", "optuna", "mlflow", "numpy", "nibabel", "litsexp")
 CURVES = (

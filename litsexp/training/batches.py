@@ -13,13 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Generator, Tensor
 
-from litsexp.config import RunConfig
 from litsexp.data.ct import WINDOWS
+from litsexp.data.gray import EQUALISE_BINS, NOTEBOOK_WINDOWS
 from litsexp.data.store import Store
+from litsexp.settings import RunConfig
 from litsexp.training import augment
 
-EQUALISE_BINS = 100  # of the notebook's third channel
-NOTEBOOK_WINDOWS = ("liver", "custom")  # its first two
 MEAN = SD = 0.5  # of channels in [0, 1]: the normalisation that tf_efficientnet_lite0 was trained with
 
 

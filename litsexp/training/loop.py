@@ -23,10 +23,10 @@ from fastai.learner import Learner, Recorder
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from litsexp.config import LitsexpError, RunConfig
 from litsexp.data.splits import Split, limit_training
 from litsexp.data.store import Store
 from litsexp.evaluation.metrics import confusion_by_case, mean_scores, selection_score
+from litsexp.settings import LitsexpError, RunConfig
 from litsexp.training.batches import EvalLoader, Slices, TrainLoader
 from litsexp.training.losses import CrossEntropyDice
 from litsexp.training.models import MixedPrecision, build_unet, weights_sha256

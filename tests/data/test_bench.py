@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from litsexp.cli import main
-from litsexp.config import DataConfig
 from litsexp.data import bench
 from litsexp.data.store import prepare
+from litsexp.settings import DataConfig
 
 
 @pytest.fixture(autouse=True)

@@ -9,11 +9,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from litsexp.config import LitsexpError
 from litsexp.data import check
 from litsexp.data.check import CaseReport, check_folder
 from litsexp.data.ct import MM_UNKNOWN, CtVolume
 from litsexp.data.layout import Case
+from litsexp.settings import LitsexpError
 
 LIVER = slice(34, 58), slice(20, 46), slice(6, 20)  # 24 x 26 x 14 voxels on the patient's right
 TUMOR = slice(40, 46), slice(30, 36), slice(10, 13)  # 6 x 6 x 3

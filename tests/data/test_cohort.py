@@ -8,9 +8,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from litsexp.config import LitsexpError
 from litsexp.data.cohort import write_cohort
 from litsexp.data.phantom import GENERATOR_VERSION, PhantomConfig, make_case
+from litsexp.settings import LitsexpError
 
 SMALL = {"size": 48, "slices": 12}
 

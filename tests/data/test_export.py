@@ -15,13 +15,13 @@ from PIL import Image
 from PIL.JpegImagePlugin import get_sampling
 from pydantic import ValidationError
 
-from litsexp.config import DataConfig, LitsexpError, SplitConfig
 from litsexp.data import export as export_module
 from litsexp.data import gray
 from litsexp.data.export import Export, ExportConfig, export
 from litsexp.data.layout import PHANTOM_FILE
 from litsexp.data.splits import make_splits
 from litsexp.data.store import prepare
+from litsexp.settings import DataConfig, LitsexpError, SplitConfig
 from litsexp.training import batches
 
 SHAPE = (64, 48, 6)  # x, y, z in RAS: wider than deep
@@ -151,7 +151,6 @@ def test_the_equalised_channel_is_the_training_one() -> None:
     expected = batches.equalised(torch.from_numpy(hu).float()[:, None])[:, 0].numpy()
     found = np.stack([gray.equalised(picture) for picture in hu])
     assert np.abs(found - expected).max() < 1e-4
-    assert (gray.EQUALISE_BINS, gray.NOTEBOOK_WINDOWS) == (batches.EQUALISE_BINS, batches.NOTEBOOK_WINDOWS)
 
 
 def test_equalisation_by_hand() -> None:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from litsexp.config import LitsexpError
 from litsexp.data import layout
+from litsexp.settings import LitsexpError
 
 
 def test_find_cases_over_several_folders_and_layouts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

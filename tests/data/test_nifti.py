@@ -9,8 +9,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from litsexp.config import LitsexpError
 from litsexp.data import nifti
+from litsexp.settings import LitsexpError
 
 SHAPE = (5, 4, 3)
 RAS = np.diag([0.7, 0.8, 2.5, 1])

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from litsexp.config import LitsexpError
 from litsexp.data import phantom, tumors
 from litsexp.data.anatomy import SOLID, Canvas
 from litsexp.data.phantom import PhantomCase, PhantomConfig, make_case
 from litsexp.data.scanner import SCANNERS, noise
+from litsexp.settings import LitsexpError
 
 COHORT = PhantomConfig(patients=20, seed=0)
 AT_B = PhantomConfig(patients=10, seed=0, site="B")

@@ -17,11 +17,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from litsexp.config import DataConfig, LitsexpError
 from litsexp.data import convert
 from litsexp.data import store as store_module
 from litsexp.data.ct import open_case
 from litsexp.data.store import Store, prepare
+from litsexp.settings import DataConfig, LitsexpError
 
 DATA = DataConfig(size=32)
 ALL = DataConfig(size=32, slices="all")

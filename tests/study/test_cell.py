@@ -18,9 +18,10 @@ from mlflow.exceptions import MlflowException
 from PIL import Image
 from safetensors.torch import load
 
-from litsexp.config import LitsexpError, RunConfig, StudyConfig, cells
+from litsexp.config import StudyConfig, cells
 from litsexp.data.splits import Split
 from litsexp.data.store import Store
+from litsexp.settings import LitsexpError, RunConfig
 from litsexp.study import cell as cell_room
 from litsexp.study.cell import Job, describe, fixed_slices, points, run_cell, tallest
 from litsexp.study.tracking import Tracking

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from litsexp.config import Cell, Fingerprints, LitsexpError, arm_of, cells
+from litsexp.config import Cell, Fingerprints, arm_of, cells
+from litsexp.settings import LitsexpError
 from litsexp.study.cell import Job, Outcome
 from litsexp.study.runner import Places, design_digest, params_of, trials_table
 

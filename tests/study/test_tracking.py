@@ -7,7 +7,8 @@ import pytest
 import yaml
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-from litsexp.config import Fingerprints, LitsexpError, StudyConfig, cells
+from litsexp.config import Fingerprints, StudyConfig, cells
+from litsexp.settings import LitsexpError
 from litsexp.study.cell import Job
 from litsexp.study.runner import design_digest
 from litsexp.study.tracking import Tracking, git_commit, to_yaml

@@ -13,10 +13,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from litsexp.config import LitsexpError, RunConfig
 from litsexp.data.splits import Split
 from litsexp.data.store import Store
 from litsexp.evaluation.metrics import confusion_by_case, mean_scores, selection_score
+from litsexp.settings import LitsexpError, RunConfig
 from litsexp.training import loop
 from litsexp.training.batches import EvalLoader, Slices
 from litsexp.training.loop import Course, Epoch, RunResult, build_learner, fit, predict, train
