@@ -47,12 +47,13 @@ class Speed:
     cases: int
 
 
-def bench_prepare(rounds: int, cases: int, progress: Callable[[int, int], None] | None = None) -> list[Speed]:
+def bench_prepare(rounds: int, seconds: float, progress: Callable[[int, int], None] | None = None) -> list[Speed]:
     """Time all ways on one made-up case of 512 x 512 x 120 voxels, plain and zipped, to 128 px, all slices.
 
     Args:
         rounds: of each comparison.
-        cases: how often the case is there for the comparison of two processes with one; links, not copies.
+        seconds: about how long one process shall work where it is compared with two; the case is there as often as
+            that takes (links, not copies).
         progress: told of the steps done.
     """
     steps = iter(range(1, 2 * (rounds + 1) * len(ENDINGS) + 1))
@@ -65,7 +66,7 @@ def bench_prepare(rounds: int, cases: int, progress: Callable[[int, int], None] 
     with tempfile.TemporaryDirectory(prefix="litsexp-bench-") as name:
         folder = Path(name)
         hu, labels = make_volume()
-        return [_speed(folder / ending[1:], hu, labels, ending, rounds, cases, step) for ending in ENDINGS]
+        return [_speed(folder / ending[1:], hu, labels, ending, rounds, seconds, step) for ending in ENDINGS]
 
 
 def make_volume() -> tuple[NDArray[np.int16], NDArray[np.uint8]]:
@@ -143,12 +144,12 @@ def _speed(
     labels: NDArray[np.uint8],
     ending: str,
     rounds: int,
-    cases: int,
+    seconds: float,
     step: Callable[[], None],
 ) -> Speed:
     """Time every way on one kind of file; the first round of each only warms up."""
     one, many = folder / "one", folder / "many"
-    pair = _write_cases(one, many, hu, labels, ending, cases)
+    pair = _write_case(one, hu, labels, ending)
     data = DataConfig(size=SIZE, slices="all")
 
     def litsexp(root: Path, processes: int) -> float:
@@ -166,11 +167,12 @@ def _speed(
         floors = [_timed(lambda means=means: floor_way(*pair, means)) for means in (block_means, tuned_means)]  # type: ignore[misc]
         single.append((*floors, litsexp(one, 1), notebook()))
         step()
+    table = np.array(single[1:])
+    floor_s, tuned_s, ours_s, notebook_s = table.T
+    cases = _link_cases(many, pair, max(2, round(seconds / float(np.median(ours_s)))))
     for _ in range(rounds + 1):
         double.append((litsexp(many, 1), litsexp(many, 2)))
         step()
-    table = np.array(single[1:])
-    floor_s, tuned_s, ours_s, notebook_s = table.T
     return Speed(
         ending=ending,
         litsexp_s=float(np.median(ours_s)),
@@ -185,21 +187,23 @@ def _speed(
     )
 
 
-def _write_cases(
-    one: Path, many: Path, hu: NDArray[np.int16], labels: NDArray[np.uint8], ending: str, cases: int
-) -> tuple[Path, Path]:
-    """The case by itself, and ``cases`` links to it; its two files."""
-    for folder in (one, many):
-        folder.mkdir(parents=True)
+def _write_case(folder: Path, hu: NDArray[np.int16], labels: NDArray[np.uint8], ending: str) -> tuple[Path, Path]:
+    """The case in a folder of its own, stored LPS; its two files."""
+    folder.mkdir(parents=True)
     affine = np.diag([-0.75, -0.75, 2.5, 1])
-    paths = []
-    for kind, array in (("volume", hu), ("segmentation", labels)):
-        path = one / f"{kind}-0{ending}"
+    volume, segmentation = (folder / f"{kind}-0{ending}" for kind in ("volume", "segmentation"))
+    for path, array in ((volume, hu), (segmentation, labels)):
         nib.save(nib.Nifti1Image(array, affine), path)
+    return volume, segmentation
+
+
+def _link_cases(folder: Path, pair: tuple[Path, Path], cases: int) -> int:
+    """As many cases, each a link to the one."""
+    folder.mkdir()
+    for path in pair:
         for number in range(cases):
-            (many / f"{kind}-{number}{ending}").hardlink_to(path)
-        paths.append(path)
-    return paths[0], paths[1]
+            (folder / path.name.replace("-0", f"-{number}")).hardlink_to(path)
+    return cases
 
 
 def _timed(work: Callable[[], object]) -> float:

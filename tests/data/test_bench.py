@@ -21,7 +21,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def pair(tmp_path: Path) -> tuple[Path, Path]:
-    return bench._write_cases(tmp_path / "one", tmp_path / "many", *bench.make_volume(), ".nii.gz", 2)
+    return bench._write_case(tmp_path / "one", *bench.make_volume(), ".nii.gz")
 
 
 def test_the_floor_and_litsexp_agree_on_the_means(pair: tuple[Path, Path], tmp_path: Path) -> None:
@@ -45,11 +45,11 @@ def test_the_notebooks_way_writes_every_slice(pair: tuple[Path, Path], tmp_path:
 def test_the_command_prints_a_table_or_json(capsys: pytest.CaptureFixture[str]) -> None:
     for words in (["--json"], []):
         with pytest.raises(SystemExit, match="0"):
-            main(["bench", "prepare", "--rounds", "1", "--cases", "2", *words])
+            main(["bench", "prepare", "--rounds", "1", "--seconds", "0.01", *words])
         out = capsys.readouterr().out
         if words:
             (speed,) = json.loads(out)
-            assert speed["ending"] == ".nii.gz" and speed["cases"] == 2
+            assert speed["ending"] == ".nii.gz" and speed["cases"] >= 2
             assert speed["over_notebook"] == pytest.approx(speed["notebook_s"] / speed["litsexp_s"])
             assert speed["over_floor"] == pytest.approx(speed["floor_s"] / speed["litsexp_s"])
         else:
