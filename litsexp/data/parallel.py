@@ -5,10 +5,12 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from multiprocessing import connection
 from typing import TypeVar
 
 from litsexp.settings import LitsexpError
@@ -48,7 +50,7 @@ def map_parallel(
         for number, item in enumerate(items):
             done(number, function(item))
         return list(results.values())
-    pool = ProcessPoolExecutor(count - 1, multiprocessing.get_context("spawn"), _die_on_interrupt)
+    pool = ProcessPoolExecutor(count - 1, multiprocessing.get_context("spawn"), _start_worker)
     try:
         with _one_thread_each():
             futures = {pool.submit(function, item): number for number, item in enumerate(items)}
@@ -74,9 +76,22 @@ def usable_cpus() -> int:
     return min(cpus, _MOST_PROCESSES)
 
 
-def _die_on_interrupt() -> None:
+def die_with_parent() -> None:
+    """To be called in a worker: a killed parent cannot stop it, so a thread watches the parent, and ends the worker."""
+    threading.Thread(target=_wait_for_parent, daemon=True).start()
+
+
+def _wait_for_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    connection.wait([parent.sentinel])
+    os._exit(1)
+
+
+def _start_worker() -> None:
     """Ctrl-C ends a worker at once and in silence; the parent cleans up."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    die_with_parent()
 
 
 @contextmanager

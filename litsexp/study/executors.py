@@ -10,7 +10,6 @@ import contextlib
 import multiprocessing
 import os
 import signal
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +17,8 @@ from multiprocessing import connection
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from typing import TYPE_CHECKING, Protocol
+
+from litsexp.data.parallel import die_with_parent
 
 if TYPE_CHECKING:
     from litsexp.study.cell import Job, Outcome
@@ -190,7 +191,7 @@ def _start_worker(threads: int) -> Worker:
 def _serve(pipe: Connection, threads: int) -> None:
     """A worker's life: jobs in, epochs and outcomes out, until the driver closes the pipe or dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the driver decides
-    threading.Thread(target=_die_with_driver, daemon=True).start()
+    die_with_parent()
     from litsexp.study.cell import run_cell
 
     def on_epoch(epoch: int, metrics: dict[str, float]) -> bool:
@@ -204,14 +205,6 @@ def _serve(pipe: Connection, threads: int) -> None:
         while True:
             job = pipe.recv()
             pipe.send(("outcome", run_cell(job, on_epoch)))
-
-
-def _die_with_driver() -> None:
-    """A killed driver cannot stop its workers: each watches it, and leaves without another word to MLflow."""
-    driver = multiprocessing.parent_process()
-    assert driver is not None
-    connection.wait([driver.sentinel])
-    os._exit(1)
 
 
 @contextmanager

@@ -10,6 +10,8 @@ import subprocess
 import sys
 import threading
 from collections import namedtuple
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import nibabel as nib
@@ -314,31 +316,52 @@ def test_an_error_while_writing(root: Path, tmp_path: Path, monkeypatch: pytest.
         prepare(root, tmp_path / "file", DATA, 1)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="sends a POSIX signal to a process group")
-def test_ctrl_c_ends_the_workers_too(tmp_path: Path) -> None:
+@contextmanager
+def building(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process in a group of its own that builds a store of 40 cases with a worker, when the first case is done."""
     for number in range(40):
-        write_case(tmp_path / "ct", number)
-    script = tmp_path / "build.py"
+        write_case(folder / "ct", number)
+    script = folder / "build.py"
     script.write_text(
         "from pathlib import Path\n"
-        "from litsexp.config import DataConfig\n"
         "from litsexp.data.store import prepare\n"
+        "from litsexp.settings import DataConfig\n"
         "if __name__ == '__main__':\n"
         "    prepare(Path('ct'), Path('stores'), DataConfig(size=512), 2, lambda *call: print(*call, flush=True))\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(store_module.__file__).parents[2])}
     with subprocess.Popen(
-        [sys.executable, str(script)], cwd=tmp_path, env=environment, start_new_session=True,
+        [sys.executable, str(script)], cwd=folder, env=environment, start_new_session=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip
-        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout is not None
         assert process.stdout.readline() == "1 40\n"
+        yield process
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends a POSIX signal to a process group")
+def test_ctrl_c_ends_the_workers_too(tmp_path: Path) -> None:
+    with building(tmp_path) as process:
         os.killpg(process.pid, signal.SIGINT)
         errors = process.stderr.read()
         assert process.wait(timeout=30) != 0
     assert errors.endswith("KeyboardInterrupt\n")  # a worker that is still starting may say so, too
     assert "BrokenProcessPool" not in errors
     assert [Path(name).suffix for name in left_over(tmp_path / "stores")] == [".parts"]  # goes on from there
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends a POSIX signal to a process")
+def test_a_killed_process_takes_its_workers_along_and_the_next_goes_on(tmp_path: Path) -> None:
+    with building(tmp_path) as process:
+        process.kill()
+        process.stderr.read()  # ends when nobody is left to write to it, workers included
+    (parts,) = (tmp_path / "stores").glob("*.parts")
+    done = len(list(parts.glob("*.json")))
+    assert 1 <= done < 40
+    calls: list[int] = []
+    store = prepare(tmp_path / "ct", tmp_path / "stores", DataConfig(size=512), 1, lambda n, _: calls.append(n))
+    assert calls == list(range(done, 41))
+    assert store.fingerprint == prepare(tmp_path / "ct", tmp_path / "other", DataConfig(size=512), 1).fingerprint
 
 
 def damage_half(directory: Path) -> None:
