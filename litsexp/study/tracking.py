@@ -125,7 +125,7 @@ class Tracking:
             theirs = json.loads(found.get("claims_preregistered", "{}")).values()
             claims = {claim: value for claim, value in claims.items() if value in theirs}
         all_tags = {
-            MLFLOW_RUN_NAME: f"{name}-{digest[:8]}",
+            MLFLOW_RUN_NAME: run_name(f"{name}-{digest[:8]}", tags),
             MLFLOW_RUN_NOTE: f"**{study.question}**\n\nThe answer stands here when the study has ended.",
             "study_digest": digest,
             "claims_preregistered": json.dumps(claims),
@@ -147,7 +147,7 @@ class Tracking:
         for run in earlier:
             self.client.set_tag(run.info.run_id, "superseded", "true")
         all_tags = {
-            MLFLOW_RUN_NAME: cell.name,
+            MLFLOW_RUN_NAME: run_name(cell.name, tags),
             MLFLOW_PARENT_RUN_ID: parent.run_id,
             MLFLOW_SOURCE_NAME: "litsexp",
             "run_key": run_key,
@@ -216,6 +216,11 @@ class Tracking:
             for point in self.client.get_metric_history(run.info.run_id, name)
         ]
         return pd.DataFrame(points, columns=["epoch", "metric", "value"])
+
+
+def run_name(name: str, tags: Mapping[str, str]) -> str:
+    """What the UI lists a run as: a phantom's says so."""
+    return f"phantom · {name}" if tags.get("phantom") == "true" else name
 
 
 def value_of(run: Run) -> float:

@@ -135,9 +135,9 @@ class Bench:
         return Tracking(self.places.tracking_uri, self.name, self.places.root / "artifacts")
 
     def statuses(self) -> list[tuple[str, str]]:
-        """(name, status) of every cell's run, oldest first."""
+        """(cell's name, status) of every cell's run, oldest first."""
         runs = [run for run in self.tracking().runs() if "run_key" in run.data.tags]
-        return [(run.info.run_name, run.info.status) for run in runs]
+        return [(run.info.run_name.removeprefix("phantom · "), run.info.status) for run in runs]
 
     def trial_states(self, study: StudyConfig) -> list[str]:
         return [trial.state.name for trial in self.ledger(study).trials()]
