@@ -18,7 +18,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from typing import TYPE_CHECKING, Protocol
 
-from litsexp.data.parallel import die_with_parent
+from litsexp.data.parallel import die_with_parent, hear_interrupts, held_interrupts
 
 if TYPE_CHECKING:
     from litsexp.study.cell import Job, Outcome
@@ -183,14 +183,15 @@ def _start_worker(threads: int) -> Worker:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(theirs, threads), daemon=True, name="litsexp-worker")
-    process.start()
+    with held_interrupts():
+        process.start()
     theirs.close()
     return Worker(process, ours)
 
 
 def _serve(pipe: Connection, threads: int) -> None:
     """A worker's life: jobs in, epochs and outcomes out, until the driver closes the pipe or dies."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the driver decides
+    hear_interrupts(signal.SIG_IGN)  # Ctrl-C reaches the whole group; the driver decides
     die_with_parent()
     from litsexp.study.cell import run_cell
 
