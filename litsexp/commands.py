@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -54,8 +55,13 @@ def prepare(
         data = StudyConfig.model_validate(content).data
     except ValidationError as error:
         raise LitsexpError(first_problem(error, content).replace("data.", "--", 1)) from None
-    store = store_of(data, stores, processes)
-    say(f"{len(store.cases)} cases, {len(store.index)} slices of {store.size} px: {store.directory}")
+    try:
+        store = store_of(data, stores, processes)
+    except KeyboardInterrupt:
+        print("interrupted; the cases that are done are kept, and the same command goes on", file=sys.stderr)
+        raise typer.Exit(130) from None
+    kind = "phantom cases" if store.phantom else "cases"
+    say(f"{len(store.cases)} {kind}, {len(store.index)} slices of {store.size} px: {store.directory}")
 
 
 @commands.command()

@@ -20,6 +20,7 @@ from safetensors.numpy import save_file
 
 from litsexp import __version__, cli
 from litsexp.config import Fingerprints, StudyConfig
+from litsexp.data import convert
 from litsexp.data.cohort import write_cohort
 from litsexp.data.phantom import PhantomConfig
 from litsexp.data.store import Store
@@ -295,11 +296,24 @@ def test_the_phantom_is_the_same_bytes_from_its_seed(litsexp: Callable[..., tupl
     assert gzip.decompress(Path("a/volume-0.nii.gz").read_bytes())[344:347] == b"n+1"
 
 
+def test_ctrl_c_in_prepare_says_that_it_goes_on(
+    litsexp: Callable[..., tuple[int, str, str]], cohort: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(convert, "open_case", interrupt)
+    code, out, error = litsexp("prepare", cohort, "--size", 32, "--processes", 1)
+    assert (code, out) == (130, "") and "the same command goes on" in error
+    monkeypatch.undo()
+    assert litsexp("prepare", cohort, "--size", 32)[0] == 0
+
+
 def test_prepare_builds_the_store_that_a_study_uses(litsexp: Callable[..., tuple[int, str, str]], cohort: Path) -> None:
     code, out, _ = litsexp("prepare", cohort, "--size", 32)
     assert code == 0
     built = files(Path("data"))
-    assert re.search(r"2 cases, \d+ slices of 32 px: data/stores/[0-9a-f]{16}\n", out)
+    assert re.search(r"2 phantom cases, \d+ slices of 32 px: data/stores/[0-9a-f]{16}\n", out)
     assert litsexp("prepare", cohort, "--size", 32)[1] == out
     assert files(Path("data")) == built
 
