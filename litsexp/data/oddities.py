@@ -16,7 +16,7 @@ from scipy import ndimage
 from litsexp.data.ct import HU_MAX, HU_MIN, CtVolume
 
 FEWEST_SLICES = 20
-THICKEST_MM, COARSEST_MM = 10, 3  # between slices, and in plane
+THICKEST_MM, COARSEST_MM = 10, 5  # between slices, and in plane (4 mm is a body on 96 pixels)
 MOST_ANISOTROPY, MOST_OBLONG = 15, 1.2  # longest by shortest side of a voxel, and of a pixel
 LIVER_ML = (400, 5000)
 LARGE_PART = 0.05  # of the liver's voxels

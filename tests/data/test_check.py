@@ -104,7 +104,7 @@ def thick(s: Scene) -> None:
 
 
 def coarse(s: Scene) -> None:
-    s.mm = (3.5, 3.5, 8)
+    s.mm = (5.5, 5.5, 8)
 
 
 def oblong(s: Scene) -> None:
@@ -190,7 +190,7 @@ def upside_down(s: Scene) -> None:
     [
         (no_slices, ["only 18 slices; expected at least 20 for a whole liver"]),
         (thick, ["slices 10.5 mm apart; expected at most 10"]),
-        (coarse, ["pixels of 3.5 mm; expected at most 3"]),
+        (coarse, ["pixels of 5.5 mm; expected at most 5"]),
         (oblong, ["pixels of 3 x 2 mm; expected squares; is the spacing right?"]),
         (
             long_voxels,
