@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -164,7 +165,7 @@ def _speed(
 
     single, double = [], []
     for _ in range(rounds + 1):
-        floors = [_timed(lambda means=means: floor_way(*pair, means)) for means in (block_means, tuned_means)]  # type: ignore[misc]
+        floors = [_timed(partial(floor_way, *pair, means)) for means in (block_means, tuned_means)]
         single.append((*floors, litsexp(one, 1), notebook()))
         step()
     table = np.array(single[1:])
