@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from litsexp.data.ct import HU_MIN, CtVolume, read_case
+from litsexp.data.ct import HU_MIN, CtVolume, no_liver, read_case
 from litsexp.data.layout import Case, is_phantom, scan
 from litsexp.data.oddities import Anatomy, notes, warnings
 from litsexp.data.parallel import Progress, map_parallel
@@ -99,7 +99,7 @@ def check_case(case: Case, root: Path) -> CaseReport:
         anatomy = _measure(volume)
         return dataclasses.replace(
             unread,
-            error="" if anatomy.liver_voxels else _without_liver(case),
+            error="" if anatomy.liver_voxels else str(no_liver(case)),
             warnings=warnings(volume, anatomy),
             notes=notes(anatomy),
             anatomy=anatomy,
@@ -115,13 +115,6 @@ def check_case(case: Case, root: Path) -> CaseReport:
         what = " ".join(f"{type(error).__name__}: {error}".split())
         unforeseen = f"cannot be read ({what}); expected a CT volume; leave the case out, and please report this"
         return dataclasses.replace(unread, error=f"{case.volume}: {unforeseen}")
-
-
-def _without_liver(case: Case) -> str:
-    return (
-        f"{case.segmentation}: case {case.number} has no liver; expected label 1 or 2 in some slice; "
-        "leave the case out, or set data.slices to all"
-    )
 
 
 def _measure(volume: CtVolume) -> Anatomy:

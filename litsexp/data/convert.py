@@ -15,7 +15,7 @@ import numpy as np
 from numpy.lib.format import write_array_header_1_0
 from numpy.typing import NDArray
 
-from litsexp.data.ct import HU_MIN, OpenCase, Tally, check_liver, open_case
+from litsexp.data.ct import HU_MIN, OpenCase, Tally, check_liver, no_liver, open_case
 from litsexp.data.layout import Case
 from litsexp.data.parallel import Progress, map_parallel
 from litsexp.data.resize import Resize
@@ -127,10 +127,7 @@ def _convert(source: Source, size: int, slices: str, folder: Path) -> Part:
     labels, has_liver = _labels(opened, resize, padding)
     stored = chosen_slices(has_liver, slices)
     if not stored.size:
-        raise LitsexpError(
-            f"{source.case.segmentation}: case {source.case.number} has no liver; expected label 1 or 2 in some slice; "
-            "leave the case out, or set data.slices to all"
-        )
+        raise no_liver(source.case)
     place = {int(z): row for row, z in enumerate(stored)}
     pixels: dict[str, NDArray[Any]] = {"hu": np.empty((len(stored), size, size), np.int16), "labels": labels[stored]}
     tally = Tally()

@@ -236,6 +236,14 @@ def _ras(pictures: NDArray[_T]) -> NDArray[_T]:
     return pictures.transpose(2, 1, 0)[::-1, ::-1]
 
 
+def no_liver(case: Case, instead: str = "set data.slices to all") -> LitsexpError:
+    """What is said of a case that gives no slice; ``instead`` is what else one can do than leave it out."""
+    return LitsexpError(
+        f"{case.segmentation}: case {case.number} has no liver; expected label 1 or 2 in some slice; "
+        f"leave the case out, or {instead}"
+    )
+
+
 def check_liver(case: Case, liver_hu: NDArray[np.int16]) -> None:
     """LitsexpError where the liver's median is no Hounsfield number of a liver, whatever the contrast phase."""
     low, high = LIVER_HU

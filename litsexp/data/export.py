@@ -27,7 +27,7 @@ from PIL import features
 from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, field_validator, model_validator
 
 from litsexp.data.convert import chosen_slices
-from litsexp.data.ct import HU_MIN, count_slices, read_case
+from litsexp.data.ct import HU_MIN, count_slices, no_liver, read_case
 from litsexp.data.gray import encode, encode_mask, image_channels
 from litsexp.data.layout import Case, find_cases, is_phantom
 from litsexp.data.parallel import Progress, map_parallel
@@ -154,10 +154,7 @@ def _export_case(case: Case, root: Path, temporary: Path, config: ExportConfig) 
     volume = read_case(case)
     chosen = chosen_slices(np.asarray(volume.labels.any(axis=(0, 1))), config.slices)
     if not chosen.size:
-        raise LitsexpError(
-            f"{case.segmentation}: case {case.number} has no liver; expected label 1 or 2 in some slice; "
-            "leave the case out, or export all slices"
-        )
+        raise no_liver(case, "export all slices")
     resize = Resize(max(volume.hu.shape[:2]), config.size)
     scale = resize.side / resize.size
     x_mm, y_mm, z_mm = volume.facts.spacing_mm  # NaN, an empty field of slices.csv, where unknown

@@ -108,11 +108,12 @@ def prepare(
     cases = find_cases(root)
     settings = {"size": data.size, "slices": data.slices}
     inputs = [_input(root, case) for case in cases]
-    key = digest({"format": STORE_FORMAT, "settings": settings, "inputs": inputs})
+    phantom = is_phantom(cases)
+    key = digest({"format": STORE_FORMAT, "settings": settings, "phantom": phantom, "inputs": inputs})
     directory = stores / key
     if directory.is_dir():
         return Store.open(directory)
-    about = {"root": str(root.resolve()), "settings": settings, "phantom": is_phantom(cases)}
+    about = {"root": str(root.resolve()), "settings": settings, "phantom": phantom}
     place = digest(about)  # of the parts: found again though inputs were added or replaced
     keys = [digest({"format": STORE_FORMAT, "settings": settings, "input": one}) for one in inputs]
     try:
