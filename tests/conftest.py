@@ -1,4 +1,4 @@
-"""What several rooms' tests share: a tiny phantom cohort, its slice store and one split of it."""
+"""What several rooms' tests share: a tiny phantom cohort, its slice store, one split of it; and the command line."""
 
 import os
 import shutil
@@ -63,3 +63,69 @@ def new_places(schemas: Path) -> Callable[[Path], Any]:
     from litsexp.study.runner import Places
 
     return lambda folder: Places.below(shutil.copytree(schemas, folder / "mlruns"))
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty folder of the test's own to work in: what a command leaves shows there."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+
+
+@pytest.fixture
+def litsexp(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Run the command line in this process: exit code, stdout, stderr."""
+    from litsexp import cli
+
+    def run(*words: object) -> tuple[int, str, str]:
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as end:
+            cli.main([str(word) for word in words])
+        return (int(end.value.code or 0), *capfd.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def refused(litsexp: Callable[..., tuple[int, str, str]]) -> Callable[..., str]:
+    """Run a command that has to be refused; its one line on stderr."""
+
+    def run(*words: object) -> str:
+        code, _, error = litsexp(*words)
+        assert code == 2
+        assert error.startswith("error: ")
+        assert error.count("\n") == 1
+        return error.strip()
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two small patients."""
+    root = tmp_path_factory.mktemp("few")
+    return write_cohort(root / "ct", PhantomConfig(2, seed=0, size=32, slices=8), processes=1)
+
+
+@pytest.fixture
+def cohort(few: Path, tmp_path: Path) -> Path:
+    """A copy to spoil."""
+    folder = tmp_path / "ct"
+    folder.mkdir()
+    for file in few.iterdir():
+        os.link(file, folder / file.name)
+    return folder
+
+
+@pytest.fixture
+def files() -> Callable[[Path], list[str]]:
+    """``files(folder)``: all that lies below it."""
+    return lambda folder: sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+
+
+@pytest.fixture
+def places(elsewhere: None, new_places: Callable[[Path], Any], phantom_store: Store) -> list[object]:
+    """Options that give a study its own ``mlruns`` and the tests' own phantom."""
+    new_places(Path.cwd())
+    root = phantom_store.directory.parents[1]
+    return ["--data", root / "ct", "--stores", root]

@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import nibabel as nib
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from litsexp import cli, findings
+from litsexp import findings
 from litsexp.data import check
 from litsexp.data.check import CaseReport, FolderReport
 from litsexp.data.cohort import write_cohort
@@ -20,26 +21,13 @@ from litsexp.settings import LitsexpError
 
 Run = Callable[..., tuple[int, str, str]]
 SHEET = "ct-contact-sheet.png"
-
-
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every test in an empty folder of its own: what a command leaves shows there."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "100")
+pytestmark = pytest.mark.usefixtures("elsewhere")
 
 
 @pytest.fixture
-def run(capfd: pytest.CaptureFixture[str]) -> Run:
+def run(litsexp: Run) -> Run:
     """``litsexp check`` in this process: exit code, stdout, stderr."""
-
-    def run_check(*words: object) -> tuple[int, str, str]:
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as end:
-            cli.main(["check", *map(str, words)])
-        return (int(end.value.code or 0), *capfd.readouterr())
-
-    return run_check
+    return partial(litsexp, "check")
 
 
 @pytest.fixture(scope="session")

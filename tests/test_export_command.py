@@ -10,8 +10,6 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from litsexp import cli
-
 
 @pytest.fixture(autouse=True)
 def cohort(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -26,19 +24,6 @@ def cohort(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         hu = np.random.default_rng(number).integers(-100, 200, labels.shape).astype(np.int16)
         nib.save(nib.Nifti1Image(hu, np.diag([0.5, 0.5, 2, 1])), Path("ct") / f"volume-{number}.nii.gz")
         nib.save(nib.Nifti1Image(labels, np.diag([0.5, 0.5, 2, 1])), Path("ct") / f"segmentation-{number}.nii.gz")
-
-
-@pytest.fixture
-def litsexp(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Run the command line in this process: exit code, stdout, stderr."""
-
-    def run(*words: str) -> tuple[int, str, str]:
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as end:
-            cli.main(list(words))
-        return (int(end.value.code or 0), *capfd.readouterr())
-
-    return run
 
 
 def test_the_papers_files_by_default(litsexp: Callable[..., tuple[int, str, str]]) -> None:

@@ -1,12 +1,20 @@
-"""One thread, and an encoder so small that a training step takes milliseconds."""
+"""One thread, an encoder so small that a training step takes milliseconds, and runs with it on the phantom."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from litsexp.training import models
+from litsexp.data.splits import Split
+from litsexp.data.store import Store
+from litsexp.settings import RunConfig
+from litsexp.training import loop, models
+from litsexp.training.loop import Epoch, RunResult, train
+
+BASE = RunConfig(init="scratch", epochs=2, steps_per_epoch=2, batch_size=4, precision="fp32", lr=1e-2)
+Train = Callable[..., RunResult]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -30,3 +38,37 @@ def tiny_encoder(_: str = "") -> nn.Sequential:
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every encoder is the tiny one; ``init`` is scratch or a file."""
     monkeypatch.setattr(models, "random_encoder", tiny_encoder)
+
+
+class Ears:
+    """Keeps every epoch; says stop after ``stop_after`` of them."""
+
+    def __init__(self, stop_after: int = 10**9) -> None:
+        self.epochs: list[Epoch] = []
+        self.stop_after = stop_after
+
+    def epoch(self, epoch: Epoch) -> bool:
+        self.epochs.append(epoch)
+        return len(self.epochs) < self.stop_after
+
+
+def arm(**changes: Any) -> RunConfig:
+    return RunConfig.model_validate({**BASE.model_dump(), **changes})
+
+
+@pytest.fixture
+def run_arm(tiny: None, phantom_store: Store, phantom_split: Split) -> Train:
+    """``train`` on the phantom with the tiny encoder."""
+
+    def run_arm(
+        run: RunConfig = BASE, seed: int = 0, ears: Ears | None = None, external: Store | None = None
+    ) -> RunResult:
+        return train(run, phantom_store, phantom_split, seed, ears or Ears(), external)
+
+    return run_arm
+
+
+def scripted_scores(monkeypatch: pytest.MonkeyPatch, scores: list[float]) -> None:
+    """Whatever is predicted, epoch i scores ``scores[i]``."""
+    left: Iterator[float] = iter(scores)
+    monkeypatch.setattr(loop, "selection_score", lambda _mean: next(left))
