@@ -187,7 +187,8 @@ class _Padding:
         for n, flipped in zip(opened.shape[1:], opened.flips, strict=True):
             before, after = (side - n) // 2, side - n - (side - n) // 2
             self.widths.append((after, before) if flipped else (before, after))
+        self.square_already = not np.any(self.widths)
 
     def square(self, plane: NDArray[_T], fill: int) -> NDArray[_T]:
         """The plane with its margin; itself where it is square."""
-        return np.pad(plane, self.widths, constant_values=fill) if np.any(self.widths) else plane
+        return plane if self.square_already else np.pad(plane, self.widths, constant_values=fill)

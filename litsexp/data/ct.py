@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -72,7 +73,7 @@ class OpenCase:
     spacing_mm: tuple[float, float, float]  # along RAS; NaN where unknown
     remarks: tuple[str, ...]
 
-    @property
+    @cached_property
     def shape(self) -> tuple[int, int, int]:
         """Planes, rows and columns."""
         x, y, z = (self.image.shape[axis] for axis in self._axes)
@@ -107,7 +108,7 @@ class OpenCase:
         rows, columns = self.flips
         return planes[..., :: -1 if rows else 1, :: -1 if columns else 1]
 
-    @property
+    @cached_property
     def flips(self) -> tuple[bool, bool]:
         """Whether rows and columns run backwards in an upright picture: stored towards anterior, towards the right."""
         x, y, _ = self._axes
@@ -126,7 +127,7 @@ class OpenCase:
             remarks=self.remarks,
         )
 
-    @property
+    @cached_property
     def _axes(self) -> tuple[int, int, int]:
         """The stored axes nearest to the patient's x, y and z."""
         x, y, z = (int(axis) for axis in np.argsort(self.orientation[:, 0]))

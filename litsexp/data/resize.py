@@ -35,9 +35,12 @@ class Resize:
     def __init__(self, side: int, size: int):
         self.side, self.size = side, size
         self.factor = side // size if side % size == 0 and side // size <= _MOST_FACTOR else 0  # 0: not by blocks
-        self._weights = resize_weights(side, size)
-        self.area = float(self.factor**2 or self._weights[0].sum() ** 2)
-        self._rows = self._weights.astype(np.float32)  # sums up to 3071 * 4096 < 2**24 are exact
+        if self.factor:
+            self.area = float(self.factor**2)
+        else:
+            self._weights = resize_weights(side, size)
+            self._rows = self._weights.astype(np.float32)  # sums up to 3071 * 4096 < 2**24 are exact
+            self.area = float(self._weights[0].sum() ** 2)
 
     def hu(self, images: NDArray[np.int16]) -> NDArray[np.int16]:
         """Weighted means of HU, rounded half to even."""

@@ -11,6 +11,7 @@ import json
 import logging
 import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -238,15 +239,18 @@ def _write(parts: Sequence[Part], folder: Path, temporary: Path, about: dict[str
     index = pd.DataFrame(
         {name: np.concatenate([np.asarray(p.rows[name], dtype) for p in parts]) for name, dtype in COLUMNS.items()}
     )
-    for name, dtype in PIXELS.items():
-        shape = (len(index), settings["size"], settings["size"])
-        with new_array(temporary / f"{name}.npy", dtype, shape) as joined:
+    shape = (len(index), settings["size"], settings["size"])
+
+    def join(name: str) -> None:
+        with new_array(temporary / f"{name}.npy", PIXELS[name], shape) as joined:
             for part in parts:
                 path = part_path(folder, part.key, name)
                 joined.write(np.load(path, mmap_mode="r"))
-                if name == next(iter(PIXELS)):
-                    (folder / f"{part.key}.json").unlink()  # from here on it is not whole
+                (folder / f"{part.key}.json").unlink(missing_ok=True)  # from here on it is not whole
                 path.unlink()
+
+    with ThreadPoolExecutor(len(PIXELS)) as threads:
+        list(threads.map(join, PIXELS))
     index.to_parquet(temporary / "slices.parquet", index=False)
     content_of = {
         "format": STORE_FORMAT,
