@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import connection, resource_tracker
+from multiprocessing import connection
 from typing import TypeVar
 
+from litsexp.interrupts import hear_interrupts, held_while_starting
 from litsexp.settings import LitsexpError
 
 Progress = Callable[[int, int], None]  # items done, items in all
@@ -52,7 +53,7 @@ def map_parallel(
         return list(results.values())
     pool = ProcessPoolExecutor(count - 1, multiprocessing.get_context("spawn"), _start_worker)
     try:
-        with _one_thread_each(), held_interrupts():
+        with _one_thread_each(), held_while_starting():
             futures = {pool.submit(function, item): number for number, item in enumerate(items)}
         for future, number in reversed(list(futures.items())):
             if not future.cancel():  # a worker has it: all before it are done, or being done
@@ -92,30 +93,6 @@ def _start_worker() -> None:
     """Ctrl-C ends a worker at once and in silence; the parent cleans up."""
     hear_interrupts(signal.SIG_DFL)
     die_with_parent()
-
-
-@contextmanager
-def held_interrupts() -> Iterator[None]:
-    """Ctrl-C waits until the end; a process that is started inside does not hear it before ``hear_interrupts``.
-
-    Else one that is still importing would print its traceback.
-    """
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    resource_tracker.ensure_running()  # it lifts the mask when it starts
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def hear_interrupts(handler: signal.Handlers) -> None:
-    """To be called in a worker: from now on Ctrl-C does what ``handler`` says."""
-    signal.signal(signal.SIGINT, handler)
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 @contextmanager

@@ -33,6 +33,7 @@ from litsexp.data.store import Store
 from litsexp.evaluation.cases import score_cases
 from litsexp.evaluation.metrics import mean_defined
 from litsexp.evaluation.overlays import overlay
+from litsexp.interrupts import unbroken
 from litsexp.settings import LitsexpError
 from litsexp.training.loop import Epoch, RunResult, train
 
@@ -85,9 +86,8 @@ class Scored:
 
 def run_cell(job: Job, on_epoch: OnEpoch) -> Outcome:
     """Train, score and log one cell; a finished one ends its MLflow run. A failure is an outcome, not an exception."""
-    client = MlflowClient(job.tracking_uri)
     try:
-        log = CellLog(client, job, on_epoch)
+        log = CellLog(job, on_epoch)
         result = train(job.cell.arm.run, log.store, job.split, job.cell.seed, log, log.external)
         return log.finish(result)
     except Exception as error:  # whatever breaks a run must not break the study
@@ -109,8 +109,9 @@ def describe(error: Exception) -> str:
 class CellLog:
     """The training room's listener: sends every epoch to the run, and at the end the results."""
 
-    def __init__(self, client: MlflowClient, job: Job, on_epoch: OnEpoch):
-        self.client, self.job, self.on_epoch = client, job, on_epoch
+    @unbroken()
+    def __init__(self, job: Job, on_epoch: OnEpoch):
+        self.client, self.job, self.on_epoch = MlflowClient(job.tracking_uri), job, on_epoch
         self.store = Store.open(job.store)
         self.external = Store.open(job.external) if job.external else None
         self.log_s = 0.0
@@ -119,8 +120,9 @@ class CellLog:
         self.draw_at = {0, last // 2, last}
         inputs = [dataset_input(self.store, "training")]
         inputs += [dataset_input(self.external, "external")] if self.external else []
-        log_inputs(client, job.run_id, inputs)
+        log_inputs(self.client, job.run_id, inputs)
 
+    @unbroken()
     def epoch(self, epoch: Epoch) -> bool:
         """One ``log_batch`` of the epoch's metrics, now and then the watched slices; ask whether to go on."""
         start_s = time.perf_counter()
@@ -150,8 +152,9 @@ class CellLog:
         scalars["time/log_s"] = self.log_s + time.perf_counter() - start_s
         tags = [RunTag(name, value) for name, value in result.facts.items()]
         tags.append(RunTag("pruned", str(result.pruned).lower()))
-        self.client.log_batch(self.job.run_id, metrics=points(scalars, 0), tags=tags)
-        self.client.set_terminated(self.job.run_id, "FINISHED")
+        with unbroken():
+            self.client.log_batch(self.job.run_id, metrics=points(scalars, 0), tags=tags)
+            self.client.set_terminated(self.job.run_id, "FINISHED")
         status: Literal["finished", "pruned"] = "pruned" if result.pruned else "finished"
         return Outcome(status, scalars["best/score"], seconds=fit_s + evaluation_s)
 
@@ -175,7 +178,8 @@ class CellLog:
             for cohort, part in scored.items():
                 if len(part.cases):
                     self._draw_extremes(part, directory / cohort)
-            self.client.log_artifacts(self.job.run_id, str(directory))
+            with unbroken():
+                self.client.log_artifacts(self.job.run_id, str(directory))
 
     def _description(self, result: RunResult) -> dict[str, object]:
         """What the weights need beside them to be used, and how they came to be."""

@@ -18,7 +18,8 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from typing import TYPE_CHECKING, Protocol
 
-from litsexp.data.parallel import die_with_parent, hear_interrupts, held_interrupts
+from litsexp.data.parallel import die_with_parent
+from litsexp.interrupts import hear_interrupts, held_while_starting
 
 if TYPE_CHECKING:
     from litsexp.study.cell import Job, Outcome
@@ -183,7 +184,7 @@ def _start_worker(threads: int) -> Worker:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(theirs, threads), daemon=True, name="litsexp-worker")
-    with held_interrupts():
+    with held_while_starting():
         process.start()
     theirs.close()
     return Worker(process, ours)

@@ -23,6 +23,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from litsexp.config import StudyConfig
+from litsexp.interrupts import unbroken_methods
 from litsexp.settings import Level, LitsexpError
 
 PRUNE_AFTER_TRIALS = 4
@@ -38,6 +39,7 @@ class Ticket:
     run_key: str  # empty for a search's fresh sample, whose key follows from its params
 
 
+@unbroken_methods
 class Ledger:
     """One Optuna study."""
 

@@ -31,6 +31,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME, MLFL
 from sqlalchemy.exc import SQLAlchemyError
 
 from litsexp.config import Cell, StudyConfig
+from litsexp.interrupts import unbroken_methods
 from litsexp.settings import LitsexpError
 
 PACKAGES = ("torch", "fastai", "timm", "optuna", "mlflow", "numpy", "nibabel", "litsexp")
@@ -66,6 +67,7 @@ class Results:
     external: pd.DataFrame  # a row a case of the external cohort and finished cell, like ``cases``; empty where none
 
 
+@unbroken_methods
 class Tracking:
     """The driver's view of one MLflow experiment."""
 
