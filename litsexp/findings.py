@@ -40,10 +40,10 @@ def tell(console: Console, report: FolderReport) -> None:
 
 
 def table(report: FolderReport) -> Table:
-    """A row a case, at most 100 columns wide; sizes and spacing along the patient's x, y and z."""
-    result = Table(box=None, pad_edge=False)
+    """A row a case, within a terminal's 80 columns; sizes and spacing along the patient's x, y and z."""
+    result = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     result.add_column("case", justify="right", no_wrap=True)
-    for name in ("voxels", "mm", "axes", "HU", "liver ml", "tumor ml", "lesions"):
+    for name in ("voxels", "mm", "axes", "HU", "liver\nml", "tumor\nml", "lesions"):
         result.add_column(name, justify="left" if name == "axes" else "right", no_wrap=True)
     result.add_column("", no_wrap=True)
     for case in report.cases:
@@ -168,7 +168,7 @@ def _millilitres(value: float, digits: int) -> str:
 
 def _mark(case: CaseReport) -> str:
     if case.error:
-        return "[red]✗ refused[/]"
+        return "[red]✗[/]"
     return f"[yellow]! {len(case.warnings)}[/]" if case.warnings else "[green]✓[/]"
 
 
