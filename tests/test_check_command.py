@@ -64,7 +64,8 @@ def test_a_folder_that_a_study_may_use(run: Run, cohort: Path) -> None:
     code, out, error = run(cohort)
     assert (code, error) == (0, "")
     lines = out.splitlines()
-    assert " ".join(lines[:2]).split() == "liver tumor case voxels mm axes HU ml ml lesions".split()
+    heads = ["liver", "tumor", "case", "voxels", "mm", "axes", "HU", "ml", "ml", "lesions"]
+    assert " ".join(lines[:2]).split() == heads
     assert [line.split()[:2] for line in lines[2:5]] == [[str(case), "32×32×8"] for case in range(3)]
     assert max(map(len, lines[:5])) <= 80
     assert any(line.startswith("! 0-2: only 8 slices; expected at least 20") for line in lines)
