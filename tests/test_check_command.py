@@ -3,7 +3,6 @@
 import gzip
 import io
 import json
-import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -18,6 +17,7 @@ from litsexp import findings
 from litsexp.data import check
 from litsexp.data.check import CaseReport, FolderReport
 from litsexp.data.cohort import write_cohort
+from litsexp.data.layout import PHANTOM_FILE
 from litsexp.data.oddities import Anatomy
 from litsexp.data.phantom import PhantomConfig
 from litsexp.settings import LitsexpError
@@ -41,13 +41,10 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def cohort(few: Path, tmp_path: Path) -> Path:
+def cohort(cohort: Path) -> Path:
     """A copy to spoil, without what makes it a phantom."""
-    folder = tmp_path / "ct"
-    folder.mkdir()
-    for file in few.glob("*.nii.gz"):
-        os.link(file, folder / file.name)
-    return folder
+    (cohort / PHANTOM_FILE).unlink()
+    return cohort
 
 
 def spoil(path: Path, content: bytes) -> None:

@@ -117,12 +117,12 @@ def test_prepare_builds_the_store_that_a_study_uses(
 
 def test_the_live_display_is_titled_with_the_cohort() -> None:
     """Validation scores stand in it, so a phantom's name has to."""
-    console = Console(file=io.StringIO(), width=100)
+    shown = io.StringIO()
+    console = Console(file=shown, width=100)
     with LiveDisplay(console, StudyConfig(question="?"), "ct [a], 6 phantom patients") as display:
         console.print(display.render())
-    shown = console.file.getvalue()  # type: ignore[attr-defined]
-    assert shown.splitlines()[0].strip() == "ct [a], 6 phantom patients"
-    assert "baseline" in shown
+    assert shown.getvalue().splitlines()[0].strip() == "ct [a], 6 phantom patients"
+    assert "baseline" in shown.getvalue()
 
 
 def test_the_ui_serves_the_studies_database_on_this_machine_only(

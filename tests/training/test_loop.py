@@ -74,7 +74,7 @@ def test_it_learns(run_arm: Train) -> None:
 
 
 def global_states() -> list[object]:
-    numpys = np.random.get_state()[1].tolist()  # noqa: NPY002
+    numpys = np.random.get_state()[1].tolist()  # noqa: NPY002 (the global state is what is meant)
     return [torch.get_rng_state().tolist(), numpys, random.getstate()]
 
 
