@@ -59,6 +59,11 @@ class TestRules:
         assert not one([0.25] * 10, margin=0.25).substantial
         assert one([0.25] * 10, margin=0.24).substantial
 
+    def test_substantially_is_about_the_effect_and_not_about_all_of_its_interval(self):
+        verdict = one(0.025 + 0.02 * ALTERNATING)
+        assert 0 < verdict.low < 0.02 < verdict.effect
+        assert (verdict.verdict, verdict.substantial) == ("supported", True)
+
     def test_contradicted(self):
         verdict = one(-0.1 + 0.01 * ALTERNATING)
         assert (verdict.verdict, verdict.substantial) == ("contradicted", True)
