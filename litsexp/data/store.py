@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import shutil
+import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -240,12 +241,15 @@ def _write(parts: Sequence[Part], folder: Path, temporary: Path, about: dict[str
         {name: np.concatenate([np.asarray(p.rows[name], dtype) for p in parts]) for name, dtype in COLUMNS.items()}
     )
     shape = (len(index), settings["size"], settings["size"])
+    one_header = threading.Lock()  # np.load parses it as Python; CPython 3.11 counts the parser's depth for all threads
 
     def join(name: str) -> None:
         with new_array(temporary / f"{name}.npy", PIXELS[name], shape) as joined:
             for part in parts:
                 path = part_path(folder, part.key, name)
-                joined.write(np.load(path, mmap_mode="r"))
+                with one_header:
+                    pixels = np.load(path, mmap_mode="r")
+                joined.write(pixels)
                 (folder / f"{part.key}.json").unlink(missing_ok=True)  # from here on it is not whole
                 path.unlink()
 

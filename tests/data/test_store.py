@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -51,6 +52,25 @@ def test_liver_slices_and_properties(root: Path, tmp_path: Path, data: DataConfi
     assert isinstance(store.hu, np.memmap) and not store.hu.flags.writeable
     with pytest.raises(LitsexpError, match="case 7 is not stored"):
         store.rows_of([2, 7])
+
+
+def test_one_header_is_parsed_at_a_time(
+    root: Path, tmp_path: Path, data: DataConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both arrays are joined at once, but two headers parsed at once are now and then a SystemError of CPython 3.11."""
+    load, inside, most = np.load, [], []
+
+    def slow_load(*args, **kwargs):
+        inside.append(args)
+        time.sleep(0.02)
+        most.append(len(inside))
+        inside.pop()
+        return load(*args, **kwargs)
+
+    monkeypatch.setattr("litsexp.data.store.np.load", slow_load)
+    prepare(root, tmp_path / "stores", data, 1)
+    assert len(most) >= 4  # two cases, HU and labels
+    assert max(most) == 1
 
 
 def test_the_fingerprint_is_that_of_the_data(
