@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from litsexp.data.phantom import PhantomConfig
 from litsexp.data.splits import Split
 from litsexp.data.store import Store, prepare
 from litsexp.settings import DataConfig
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's background job starts with Ctrl-C ignored
 
 
 @pytest.fixture(scope="session")
