@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from litsexp.cli import main
+from litsexp.cli.app import main
 
 MINI = Path(__file__).parent / "experiments" / "mini.yaml"
 

@@ -14,10 +14,10 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from litsexp.config import Cell, StudyConfig, arms
+from litsexp.spec.study import Cell, StudyConfig, arms
 
 if TYPE_CHECKING:
-    from litsexp.study.cell import Outcome
+    from litsexp.study.cells import Outcome
 
 console = Console()
 MARKS = {"finished": "[green]✓[/]", "pruned": "[yellow]✂[/]", "failed": "[red]✗[/]", "kept": "[dim]✓[/]"}

@@ -11,11 +11,11 @@ os.environ["OMP_NUM_THREADS"] = "1"  # torch reads it when it is imported, here 
 
 import pytest
 
-from litsexp.data.cohort import write_cohort
-from litsexp.data.phantom import PhantomConfig
+from litsexp.data.phantom.cohort import write_cohort
+from litsexp.data.phantom.patient import PhantomConfig
 from litsexp.data.splits import Split
-from litsexp.data.store import Store, prepare
-from litsexp.settings import DataConfig
+from litsexp.data.store.slices import Store, prepare
+from litsexp.spec.settings import DataConfig
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's background job starts with Ctrl-C ignored
 
@@ -52,7 +52,7 @@ def schemas(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from mlflow import MlflowClient
     from optuna.storages import RDBStorage
 
-    from litsexp.study.runner import Places
+    from litsexp.study.session import Places
 
     places = Places.below(tmp_path_factory.mktemp("schemas"))
     MlflowClient(places.tracking_uri).search_experiments()
@@ -63,7 +63,7 @@ def schemas(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def new_places(schemas: Path) -> Callable[[Path], Any]:
     """``new_places(folder)``: an empty ``mlruns`` in that folder, as the study room's ``Places``."""
-    from litsexp.study.runner import Places
+    from litsexp.study.session import Places
 
     return lambda folder: Places.below(shutil.copytree(schemas, folder / "mlruns"))
 
@@ -78,7 +78,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def litsexp(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
     """Run the command line in this process: exit code, stdout, stderr."""
-    from litsexp import cli
+    from litsexp.cli import app as cli
 
     def run(*words: object) -> tuple[int, str, str]:
         capfd.readouterr()

@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from litsexp.config import Arm, StudyConfig, arms, cells, contexts, differing_fields
 from litsexp.data.splits import Split, make_splits
-from litsexp.data.store import Store, prepare
-from litsexp.settings import DataConfig
-from litsexp.study.runner import Places, open_study, trials_table
-from litsexp.studyfile import load_study
+from litsexp.data.store.slices import Store, prepare
+from litsexp.spec.reading import load_study
+from litsexp.spec.settings import DataConfig
+from litsexp.spec.study import Arm, StudyConfig, arms, cells, contexts, differing_fields
+from litsexp.study.session import Places, open_study, trials_table
 from litsexp.training import models
 from litsexp.training.loop import Epoch, train
 

@@ -19,8 +19,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from litsexp.cli import main
-from litsexp.data.store import Store
+from litsexp.cli.app import main
+from litsexp.data.store.slices import Store
 
 STUDY = """\
 # Question: does the mini-study repeat bit for bit?
@@ -77,7 +77,7 @@ class Folder:
     def start(self, workers: int) -> subprocess.Popen[str]:
         """Start the study as a process of its own; how many threads a library would take is not ours to say there."""
         environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
-        command = [sys.executable, "-c", "from litsexp.cli import main; main()", *self.words(workers)]
+        command = [sys.executable, "-c", "from litsexp.cli.app import main; main()", *self.words(workers)]
         return subprocess.Popen(
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
         )

@@ -26,14 +26,14 @@ from numpy.typing import NDArray
 from PIL import features
 from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, field_validator, model_validator
 
-from litsexp.data.convert import chosen_slices
-from litsexp.data.ct import HU_MIN, count_slices, no_liver, read_case
+from litsexp.data.ct.layout import Case, find_cases, is_phantom
+from litsexp.data.ct.volume import HU_MIN, count_slices, no_liver, read_case
 from litsexp.data.gray import encode, encode_mask, image_channels
-from litsexp.data.layout import Case, find_cases, is_phantom
 from litsexp.data.parallel import Progress, map_parallel
-from litsexp.data.resize import Resize
 from litsexp.data.splits import Split, make_splits
-from litsexp.settings import SLICES, LitsexpError, Slices, SplitConfig, Strict, Window
+from litsexp.data.store.convert import chosen_slices
+from litsexp.data.store.resize import Resize
+from litsexp.spec.settings import SLICES, LitsexpError, Slices, SplitConfig, Strict, Window
 
 EXPORT_FORMAT = 1  # raise it when the same input would be exported differently
 PAPER_SPLIT = SplitConfig(train=0.7, valid=0.15, test=0.15)

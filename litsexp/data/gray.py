@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from litsexp.data.ct import WINDOWS, apply_window
+from litsexp.data.ct.volume import WINDOWS, apply_window
 
 EQUALISE_BINS = 100  # of the notebook's third channel
 NOTEBOOK_WINDOWS = ("liver", "custom")  # its first two

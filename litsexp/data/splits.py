@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from litsexp.settings import LitsexpError, SplitConfig
+from litsexp.spec.settings import LitsexpError, SplitConfig
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from litsexp.data.check import THUMBNAIL_PX, CaseReport, FolderReport
+from litsexp.data.check.folder import THUMBNAIL_PX, CaseReport, FolderReport
 from litsexp.evaluation.overlays import INK, PAPER, Color, Font, labelled, windowed
 
 WINDOW = (400, 40)  # (width, level) in HU: the whole abdomen

@@ -15,8 +15,8 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from litsexp.config import Claim, StudyConfig, contexts, format_level
 from litsexp.evidence import stats
+from litsexp.spec.study import Claim, StudyConfig, contexts, format_level
 
 Ruling = Literal["supported", "contradicted", "equivalent", "inconclusive"]
 ALPHA = 0.05  # of the adjusted p; the intervals are at 1 - ALPHA

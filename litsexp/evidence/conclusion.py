@@ -13,18 +13,18 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from litsexp.data.splits import Split
-from litsexp.data.store import Store
+from litsexp.data.store.slices import Store
 from litsexp.evaluation.cases import trivial_cases
 from litsexp.evidence.claims import Verdict, judge
 from litsexp.evidence.material import Evidence, External, Picture
 from litsexp.evidence.report import write_report
 from litsexp.evidence.tables import write_tables
-from litsexp.settings import digest
+from litsexp.spec.settings import digest
 from litsexp.study.cohorts import cohort_name
 from litsexp.study.tracking import Results, versions
 
 if TYPE_CHECKING:
-    from litsexp.study.runner import Session
+    from litsexp.study.session import Session
 
 PICTURED_ARMS = 3
 

@@ -19,8 +19,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from litsexp.config import format_level
 from litsexp.evidence.claims import Verdict, digits_for, metric_words, plain
+from litsexp.spec.study import format_level
 
 P = ParamSpec("P")
 

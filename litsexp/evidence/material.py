@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from litsexp.config import StudyConfig, arms
 from litsexp.evidence.claims import Verdict
 from litsexp.evidence.external import Replication, replications
+from litsexp.spec.study import StudyConfig, arms
 
 MAIN_METRICS = ("dice_tumor", "dice_liver", "sensitivity_tumor", "precision_tumor", "foreground_acc", "pixel_acc")
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from litsexp.config import Fingerprints, StudyConfig
-from litsexp.data.store import Store
-from litsexp.settings import CohortConfig, LitsexpError
+from litsexp.data.store.slices import Store
+from litsexp.spec.settings import CohortConfig, LitsexpError
+from litsexp.spec.study import Fingerprints, StudyConfig
 
 
 def cohort_name(cohort: CohortConfig, store: Store) -> str:

@@ -22,7 +22,7 @@ from litsexp.data.parallel import die_with_parent
 from litsexp.interrupts import hear_interrupts, held_while_starting
 
 if TYPE_CHECKING:
-    from litsexp.study.cell import Job, Outcome
+    from litsexp.study.cells import Job, Outcome
 
 OnJobEpoch = Callable[["Job", int, dict[str, float]], bool]  # job, epoch, metrics -> go on?
 STOP_WAIT_S = 5.0
@@ -72,7 +72,7 @@ class Inline:
         job = self.job
         if job is None:
             return None
-        from litsexp.study.cell import run_cell  # imports torch and fastai: only when there is something to train
+        from litsexp.study.cells import run_cell  # imports torch and fastai: only when there is something to train
 
         with _threads(self.threads):
             outcome = run_cell(job, lambda epoch, metrics: self.on_epoch(job, epoch, metrics))
@@ -154,7 +154,7 @@ class Processes:
             return job, self._bury(worker)
 
     def _bury(self, worker: Worker) -> Outcome:
-        from litsexp.study.cell import Outcome
+        from litsexp.study.cells import Outcome
 
         worker.process.join(STOP_WAIT_S)
         self.workers.remove(worker)
@@ -194,7 +194,7 @@ def _serve(pipe: Connection, threads: int) -> None:
     """A worker's life: jobs in, epochs and outcomes out, until the driver closes the pipe or dies."""
     hear_interrupts(signal.SIG_IGN)  # Ctrl-C reaches the whole group; the driver decides
     die_with_parent()
-    from litsexp.study.cell import run_cell
+    from litsexp.study.cells import run_cell
 
     def on_epoch(epoch: int, metrics: dict[str, float]) -> bool:
         try:

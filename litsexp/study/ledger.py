@@ -22,9 +22,9 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from litsexp.config import StudyConfig
 from litsexp.interrupts import unbroken_methods
-from litsexp.settings import Level, LitsexpError
+from litsexp.spec.settings import Level, LitsexpError
+from litsexp.spec.study import StudyConfig
 
 PRUNE_AFTER_TRIALS = 4
 PRUNE_AFTER_EPOCHS = 1

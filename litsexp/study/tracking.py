@@ -30,9 +30,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME, MLFLOW_RUN_NOTE, MLFLOW_SOURCE_NAME
 from sqlalchemy.exc import SQLAlchemyError
 
-from litsexp.config import Cell, StudyConfig
 from litsexp.interrupts import unbroken_methods
-from litsexp.settings import LitsexpError
+from litsexp.spec.settings import LitsexpError
+from litsexp.spec.study import Cell, StudyConfig
 
 PACKAGES = ("torch", "fastai", "timm", "optuna", "mlflow", "numpy", "nibabel", "litsexp")
 CURVES = (

@@ -17,11 +17,11 @@ from pydantic import ValidationError
 
 from litsexp.data import export as export_module
 from litsexp.data import gray
+from litsexp.data.ct.layout import PHANTOM_FILE
 from litsexp.data.export import Export, ExportConfig, export
-from litsexp.data.layout import PHANTOM_FILE
 from litsexp.data.splits import make_splits
-from litsexp.data.store import prepare
-from litsexp.settings import DataConfig, LitsexpError, SplitConfig
+from litsexp.data.store.slices import prepare
+from litsexp.spec.settings import DataConfig, LitsexpError, SplitConfig
 from litsexp.training import batches
 
 SHAPE = (64, 48, 6)  # x, y, z in RAS: wider than deep

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFont
 
-from litsexp.data.check import THUMBNAIL_PX, CaseReport, FolderReport, Thumbnail
-from litsexp.data.oddities import Anatomy
+from litsexp.data.check.folder import THUMBNAIL_PX, CaseReport, FolderReport, Thumbnail
+from litsexp.data.check.oddities import Anatomy
 from litsexp.evaluation import contact
 from litsexp.evaluation.contact import FRAME_PX, GAP_PX, REFUSED, TILE_HEIGHT_PX, TILE_WIDTH_PX, WARNED, contact_sheet
 from litsexp.evaluation.overlays import LIVER, PAPER, to_png

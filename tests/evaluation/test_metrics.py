@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import litsexp
-from litsexp.config import METRICS
 from litsexp.evaluation.metrics import (
     confusion_by_case,
     counts,
@@ -28,6 +27,7 @@ from litsexp.evaluation.metrics import (
     sensitivity,
     specificity,
 )
+from litsexp.spec.study import METRICS
 
 TRUTH = np.array([[0, 0, 1, 1, 1], [0, 1, 2, 2, 1]], np.uint8)[None]
 PREDICTION = np.array([[0, 1, 1, 0, 1], [0, 1, 2, 1, 2]], np.uint8)[None]

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from litsexp.config import StudyConfig
 from litsexp.evidence.claims import judge, metric_words
+from litsexp.spec.study import StudyConfig
 
 CLAIM = {"id": "transfer", "says": "Pretraining helps.", "factor": "init", "better": "imagenet", "than": "scratch"}
 

@@ -12,15 +12,15 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Metric
 
-from litsexp.config import StudyConfig
 from litsexp.data.splits import make_splits
-from litsexp.data.store import Store
-from litsexp.study import runner
-from litsexp.study.cell import Job, Outcome
+from litsexp.data.store.slices import Store
+from litsexp.spec.study import StudyConfig
+from litsexp.study import session as runner
+from litsexp.study.cells import Job, Outcome
 from litsexp.study.cohorts import fingerprints
 from litsexp.study.executors import OnJobEpoch
 from litsexp.study.ledger import Ledger
-from litsexp.study.runner import Places, Session, design_digest, open_study
+from litsexp.study.session import Places, Session, design_digest, open_study
 from litsexp.study.tracking import Tracking
 
 CLAIM = {"id": "wider", "says": "Wider is better.", "factor": "window", "better": "wide", "than": "liver"}

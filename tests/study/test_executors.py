@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from litsexp.config import StudyConfig, cells
 from litsexp.data.splits import Split
-from litsexp.study.cell import Job, Outcome
+from litsexp.spec.study import StudyConfig, cells
+from litsexp.study.cells import Job, Outcome
 from litsexp.study.executors import Inline, Processes, default_workers, make_executor
 
 PATIENCE_S = 60.0

@@ -7,10 +7,10 @@ import pytest
 import yaml
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-from litsexp.config import Fingerprints, StudyConfig, cells
-from litsexp.settings import LitsexpError
-from litsexp.study.cell import Job
-from litsexp.study.runner import design_digest
+from litsexp.spec.settings import LitsexpError
+from litsexp.spec.study import Fingerprints, StudyConfig, cells
+from litsexp.study.cells import Job
+from litsexp.study.session import design_digest
 from litsexp.study.tracking import Tracking, git_commit, to_yaml
 
 FINGERPRINT = Fingerprints("0123456789abcdef")
@@ -96,7 +96,7 @@ def test_a_failure_is_kept_with_its_reason_and_traceback(bench: Any, study: Any)
 def test_read_gives_cases_curves_and_a_row_a_cell_finished_or_not(bench: Any, study: Any) -> None:
     def second_fails(job: Job, _: Any) -> Any:
         if (job.cell.arm.name, job.cell.fold) == ("window=wide", 1):
-            from litsexp.study.cell import Outcome
+            from litsexp.study.cells import Outcome
 
             return Outcome("failed", reason="no luck")
         return None

@@ -6,9 +6,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from litsexp.data.ct import WINDOWS, apply_window
-from litsexp.data.store import Store
-from litsexp.settings import RunConfig
+from litsexp.data.ct.volume import WINDOWS, apply_window
+from litsexp.data.store.slices import Store
+from litsexp.spec.settings import RunConfig
 from litsexp.training.batches import (
     EQUALISE_BINS,
     EvalLoader,

@@ -1,0 +1,258 @@
+"""Commands on CT data that need no study: check, prepare, export, phantom."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from rich.table import Table
+
+from litsexp.display import console, progress_bar, say
+from litsexp.spec.reading import first_problem
+from litsexp.spec.settings import DataConfig, LitsexpError
+from litsexp.spec.study import StudyConfig
+
+if TYPE_CHECKING:
+    from litsexp.data.store.slices import Store
+
+commands = typer.Typer()
+bench = typer.Typer(no_args_is_help=True, help="Measure speed beside a baseline, in one run.")
+commands.add_typer(bench, name="bench")
+
+PHANTOM_SIZE = 96  # pixels a side, unless the study wants more
+
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="CT volumes in LiTS layout, anywhere below it.")]
+Stores = Annotated[Path, typer.Option("--stores", metavar="DIR", help="Folder for phantom and slice stores.")]
+Processes = Annotated[
+    int | None, typer.Option("--processes", min=1, help="Cases at a time; default: one a core, at most 8.")
+]
+
+
+@commands.command()
+def prepare(
+    directory: Folder,
+    size: Annotated[int, typer.Option(help="Pixels a side.")] = 128,
+    slices: Annotated[
+        str, typer.Option(help="liver: slices that show liver; all; or for example 'liver+20% background'.")
+    ] = "liver",
+    stores: Stores = Path("data"),
+    processes: Processes = None,
+) -> None:
+    """Build the slice store that studies of this size share. Built once, reused by every later study.
+
+    Killed in the middle, the same command goes on with the cases that are done.
+
+    Example: `litsexp prepare ~/LiTS --size 128 --slices liver`
+    """
+    content = {"question": "prepare", "data": {"cohort": str(directory), "size": size, "slices": slices}}
+    try:
+        data = StudyConfig.model_validate(content).data
+    except ValidationError as error:
+        raise LitsexpError(first_problem(error, content).replace("data.", "--", 1)) from None
+    try:
+        store = store_of(data, stores, processes)
+    except KeyboardInterrupt:
+        print("interrupted; the cases that are done are kept, and the same command goes on", file=sys.stderr)
+        raise typer.Exit(130) from None
+    kind = "phantom cases" if store.phantom else "cases"
+    say(f"{len(store.cases)} {kind}, {len(store.index)} slices of {store.size} px: {store.directory}")
+
+
+@commands.command()
+def export(
+    directory: Folder,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write; new, or empty.")],
+    form: Annotated[str, typer.Option("--format", help="jpeg or png. Masks are PNG: 0, 1 liver, 2 tumor.")] = "jpeg",
+    quality: Annotated[int, typer.Option(help="JPEG's, 1 to 100; the notebook's was 90.")] = 100,
+    window: Annotated[
+        str, typer.Option(help="liver, custom, wide: gray images; notebook: liver, custom, equalised HU as RGB.")
+    ] = "notebook",
+    size: Annotated[int, typer.Option(help="Pixels a side.")] = 128,
+    slices: Annotated[
+        str, typer.Option(help="liver: slices that show liver; all; or for example 'liver+20% background'.")
+    ] = "liver",
+    subsampling: Annotated[
+        str, typer.Option(help="JPEG's color: 4:4:4, 4:2:2, or 4:2:0, which mixes the notebook's channels.")
+    ] = "4:4:4",
+    seed: Annotated[int, typer.Option(help="Of the split: 70 % train, 15 % valid, 15 % test, by patient.")] = 0,
+    no_split: Annotated[bool, typer.Option("--no-split", help="Leave split.csv out.")] = False,
+    processes: Processes = None,
+) -> None:
+    """Write images, masks and a split by patient for training code of your own, as the paper describes them.
+
+    images/volume-N_slice_K.jpg and masks/volume-N_slice_K_mask.png, split.csv (a row a patient), slices.csv (a row
+    an image), README.txt. All of it or nothing; the same input gives the same bytes.
+
+    Example: `litsexp export ~/LiTS --out lits-jpeg --format jpeg --quality 100 --window notebook`
+
+    The notebook's own: `litsexp export ~/LiTS --out lits-notebook --quality 90 --subsampling 4:2:0`
+    """
+    from litsexp.data.export import PAPER_SPLIT, ExportConfig
+    from litsexp.data.export import export as export_cohort
+
+    split = None if no_split else {**PAPER_SPLIT.model_dump(), "seed": seed}
+    image = {"format": form, "quality": quality, "subsampling": subsampling, "window": window, "size": size}
+    content = {**image, "slices": slices, "split": split}
+    try:
+        config = ExportConfig.model_validate(content)
+    except ValidationError as error:
+        raise LitsexpError("--" + first_problem(error, content).replace("split.", "", 1)) from None
+    with progress_bar(console, "exported cases") as advance:
+        done = export_cohort(directory, out, config, processes, advance)
+    sides = f" (train {len(s.train)}, valid {len(s.valid)}, test {len(s.test)} patients)" if (s := done.split) else ""
+    say(f"{done.patients} patients, {done.images} images{sides}: {out}")
+
+
+@commands.command()
+def check(
+    directory: Folder,
+    json_file: Annotated[
+        str | None, typer.Option("--json", metavar="FILE", help="Write everything as JSON, too; - is stdout.")
+    ] = None,
+    sheet: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.png", help="The contact sheet; default: ./<DIR's name>-contact-sheet.png."),
+    ] = None,
+    no_sheet: Annotated[bool, typer.Option("--no-sheet", help="Draw no contact sheet.")] = False,
+    processes: Processes = None,
+) -> None:
+    """Read and judge every case before a study does: a table, what is wrong or odd, and a contact sheet to look at.
+
+    The sheet shows a liver slice a case. No file is ever overwritten: a default name that is taken gets a number, and
+    any other is refused. Exit code 0: a study may use the folder, warnings or not; 1: it would refuse a case; 2: the
+    command itself is wrong.
+
+    Example: `litsexp check ~/LiTS --json check.json`
+    """
+    from litsexp.cli.findings import as_json, free_name, refuse_to_overwrite, tell, write_new
+    from litsexp.data.check.folder import check_folder
+    from litsexp.evaluation.contact import contact_sheet
+    from litsexp.evaluation.overlays import to_png
+
+    for path in (sheet, Path(json_file) if json_file not in (None, "-") else None):
+        if path is not None:
+            refuse_to_overwrite(path)
+    shown = Console(stderr=True) if json_file == "-" else console  # stdout is the JSON's alone
+    with progress_bar(shown, "reading cases") as advance:
+        report = check_folder(directory, processes, advance)
+    tell(shown, report)
+    if report.cases and not no_sheet:
+        path = sheet or free_name(Path(f"{directory.resolve().name}-contact-sheet.png"))
+        write_new(path, to_png(contact_sheet(report)))
+        shown.print(f"contact sheet: {path}", markup=False, highlight=False, soft_wrap=True)
+    if json_file == "-":
+        typer.echo(as_json(report), nl=False)
+    elif json_file:
+        write_new(Path(json_file), as_json(report).encode())
+    raise typer.Exit(0 if report.usable else 1)
+
+
+@commands.command()
+def phantom(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write; must not exist.")],
+    patients: Annotated[int, typer.Option(min=1)] = 30,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    size: Annotated[int, typer.Option(min=32, help="Pixels a side.")] = PHANTOM_SIZE,
+    site: Annotated[
+        str,
+        typer.Option(
+            metavar="A|B",
+            help="Whose scanner: A, portal venous; B, other patients, late arterial, with more noise, a sharper kernel "
+            "and thicker slices.",
+        ),
+    ] = "A",
+    lesions: Annotated[
+        str,
+        typer.Option(
+            metavar="lits|large",
+            help="lits: as many and as small as in LiTS; large: each patient's largest is 28 to 80 mm, which a small "
+            "U-Net learns in minutes.",
+        ),
+    ] = "lits",
+) -> None:
+    """Write a synthetic abdominal CT cohort as NIfTI in LiTS layout. Same seed, same bytes.
+
+    One patient in ten has no tumor. phantom.json says how the cohort was made, and of each patient which lesions.
+
+    Example: `litsexp phantom data/my-phantom --patients 12 --seed 3`
+
+    Does a model travel? A second hospital: `litsexp phantom data/site-b --patients 12 --site B`
+    """
+    from litsexp.data.phantom.cohort import write_cohort
+    from litsexp.data.phantom.patient import PhantomConfig
+
+    with progress_bar(console, "phantom patients") as advance:
+        write_cohort(directory, PhantomConfig(patients, seed, size, site=site, lesions=lesions), progress=advance)
+    say(f"{patients} phantom patients: {directory}")
+
+
+@bench.command("prepare")
+def bench_prepare(
+    rounds: Annotated[int, typer.Option(min=1, help="Of each comparison.")] = 3,
+    seconds: Annotated[
+        float, typer.Option(min=0.01, help="About how long one process works where it is compared with two.")
+    ] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Time `litsexp prepare` on made-up CT cases of 512 x 512 x 120 voxels, beside two baselines in the same minutes.
+
+    The notebook's way: get_fdata, rot90, three channels a slice with equalisation, JPEG. The floor: decompress both
+    files, block means, and nothing else. Takes some minutes and 300 MB in the temporary folder.
+
+    Example: `litsexp bench prepare --rounds 3`
+    """
+    from litsexp.data.store.bench import bench_prepare as measure
+
+    with progress_bar(console, "bench") as advance:
+        speeds = measure(rounds, seconds, advance)
+    if as_json:
+        typer.echo(json.dumps([asdict(speed) for speed in speeds], indent=1))
+        return
+    table = Table(title="one case of 512 x 512 x 120 to 128 px, all slices", box=None, pad_edge=False)
+    table.add_column("fastest of the rounds")
+    rows = {
+        "litsexp, one process": ("litsexp_s", "{:.2f} s"),
+        "the notebook's way": ("notebook_s", "{:.2f} s"),
+        "the floor": ("floor_s", "{:.2f} s"),
+        "the tuned floor": ("tuned_floor_s", "{:.2f} s"),
+        "times as fast as the notebook's way": ("over_notebook", "{:.1f}"),
+        "share of the floor's speed": ("over_floor", "{:.2f}"),
+        "share of the tuned floor's speed": ("over_tuned_floor", "{:.2f}"),
+        "cases for one process and two": ("cases", "{:d}"),
+        "two processes, times as fast as one, start included": ("two_processes", "{:.2f}"),
+    }
+    for speed in speeds:
+        table.add_column(speed.ending, justify="right")
+    for words, (name, form) in rows.items():
+        table.add_row(words, *(form.format(getattr(speed, name)) for speed in speeds))
+    console.print(table)
+    say("floor: decompress both files, then numpy's mean of blocks; tuned: with litsexp's own sums of blocks")
+
+
+def store_of(data: DataConfig, stores: Path, processes: int | None = None) -> Store:
+    """The slice store of a cohort, built where it is missing; a phantom is written first."""
+    from litsexp.data.store.slices import prepare as prepare_store
+
+    root = phantom_of(data, stores) if data.cohort == "phantom" else Path(data.cohort)
+    with progress_bar(console, "slice store") as advance:
+        return prepare_store(root, stores / "stores", data, processes, progress=advance)
+
+
+def phantom_of(data: DataConfig, stores: Path) -> Path:
+    """The folder of a study's phantom, written where it is missing."""
+    from litsexp.data.phantom.cohort import write_cohort
+    from litsexp.data.phantom.patient import PhantomConfig
+
+    size = max(PHANTOM_SIZE, data.size)
+    config = PhantomConfig(data.patients, data.seed, size, site=data.site, lesions=data.lesions)
+    site = f"-site{data.site}" if data.site != "A" else ""
+    lesions = f"-{data.lesions}" if data.lesions != "lits" else ""
+    directory = stores / f"phantom-{data.patients}-seed{data.seed}-{size}px{site}{lesions}"
+    with progress_bar(console, "phantom patients") as advance:
+        return write_cohort(directory, config, progress=advance)

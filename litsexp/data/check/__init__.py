@@ -1,0 +1,1 @@
+"""What `litsexp check` looks for in a folder of CT cases."""

@@ -1,0 +1,1 @@
+"""CT volumes on disk: layouts, NIfTI, geometry, Hounsfield units."""

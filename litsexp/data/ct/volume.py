@@ -1,0 +1,312 @@
+"""CT cases: read in one orientation, refused where something is wrong, and windowed. HU are Hounsfield units."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from nibabel.affines import voxel_sizes
+from nibabel.orientations import ornt2axcodes
+from numpy.typing import ArrayLike, NDArray
+
+from litsexp.data.ct.layout import Case
+from litsexp.data.ct.nifti import Header, geometry, is_unit, read_header, slabs, tilt_degrees, values_of
+from litsexp.spec.settings import LitsexpError
+
+_T = TypeVar("_T", bound=np.generic)
+
+HU_MIN, HU_MAX = -1024, 3071  # 12-bit CT; LiTS itself holds -10522 to 27572
+MOST_ABOVE = 0.02  # share of the voxels above HU_MAX; metal is far less
+LIVER_HU = (-100, 350)  # a liver's median: fatty and unenhanced to contrast at its height
+LABELS = (0, 1, 2)
+LITS_UNIT_CASES = range(28, 48)
+TILT_DEGREES = 2
+MM_UNKNOWN = "the header says 1 x 1 x 1 mm as if nobody had filled it in; millimetres are unknown"
+WINDOWS: Mapping[str, tuple[float, float]] = {  # (width_hu, level_hu)
+    "liver": (150.0, 30.0),
+    "custom": (200.0, 60.0),
+    "wide": (400.0, 40.0),
+}
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What reading a case showed, for people to judge it by."""
+
+    shape: tuple[int, int, int]  # as stored
+    dtype: str  # of the image, as stored: ``int16``
+    orientation: str  # of storage, where the axes grow to: ``LPS``
+    spacing_mm: tuple[float, float, float]  # along RAS; NaN where the header's is known to be false
+    hu_range: tuple[float, float]  # least and most HU, before clipping
+    clipped: int  # voxels that were outside HU_MIN..HU_MAX, padding apart
+    padding: int  # voxels outside the field of view that hold the scanner's padding value, below HU_MIN
+    remarks: tuple[str, ...]  # what a user should know though the case can be used, a line each
+
+
+@dataclass(frozen=True, eq=False)
+class CtVolume:
+    """A case in RAS orientation: x grows to the patient's right, y to anterior, z to superior."""
+
+    hu: NDArray[np.int16]  # (x, y, z), clipped to HU_MIN..HU_MAX
+    labels: NDArray[np.uint8]  # (x, y, z): 0 background, 1 liver, 2 tumor
+    facts: Facts
+
+
+@dataclass(frozen=True, eq=False)
+class OpenCase:
+    """A case whose two headers were read and fit together; its planes are read when they are asked for.
+
+    A plane is (row, column): rows run along the stored axis nearest to the patient's y, columns along x, both in stored
+    direction; ``upright`` turns it as radiologists look at it.
+    """
+
+    case: Case
+    image: Header
+    label: Header
+    orientation: NDArray[np.float64]  # of both files, from the image: label affines may be wrong
+    spacing_mm: tuple[float, float, float]  # along RAS; NaN where unknown
+    remarks: tuple[str, ...]
+
+    @cached_property
+    def shape(self) -> tuple[int, int, int]:
+        """Planes, rows and columns."""
+        x, y, z = (self.image.shape[axis] for axis in self._axes)
+        return z, y, x
+
+    def hu_planes(self, tally: Tally) -> Iterator[tuple[int, NDArray[np.int16]]]:
+        """z (0 the most inferior plane) and HU, clipped, of every plane in stored order; counts into ``tally``.
+
+        A plane is valid until the next is asked for. At the end LitsexpError, for voxels that are not finite numbers,
+        and for a volume of one value.
+        """
+        for z, raw in self._planes(self.image):
+            yield z, tally.clip(values_of(self.image, raw))
+        tally.check(self.image.path)
+
+    def label_planes(self) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        """z and labels of every plane in stored order; at the end LitsexpError where one was not 0, 1 or 2."""
+        unknown: Counter[float] = Counter()
+        for z, raw in self._planes(self.label):
+            values = values_of(self.label, raw)
+            kind = values.dtype.kind
+            if values.max() > 2 or (kind != "u" and values.min() < 0) or (kind == "f" and not _all_labels(values)):
+                found, counts = np.unique(values[~np.isin(values, LABELS)], return_counts=True)
+                unknown.update(dict(zip(found.tolist(), counts.tolist(), strict=True)))
+            elif not unknown:
+                yield z, values.astype(np.uint8, copy=False)
+        if unknown:
+            raise LitsexpError(_unknown_labels(self.label.path, unknown))
+
+    def upright(self, planes: NDArray[_T]) -> NDArray[_T]:
+        """Planes (..., row, column) with row 0 anterior and column 0 the patient's right, a view."""
+        rows, columns = self.flips
+        return planes[..., :: -1 if rows else 1, :: -1 if columns else 1]
+
+    @cached_property
+    def flips(self) -> tuple[bool, bool]:
+        """Whether rows and columns run backwards in an upright picture: stored towards anterior, towards the right."""
+        x, y, _ = self._axes
+        return bool(self.orientation[y, 1] > 0), bool(self.orientation[x, 1] > 0)
+
+    def facts(self, tally: Tally) -> Facts:
+        """What a whole reading has shown."""
+        return Facts(
+            shape=self.image.shape,
+            dtype=self.image.stored_as,
+            orientation="".join(ornt2axcodes(self.orientation)),
+            spacing_mm=self.spacing_mm,
+            hu_range=(tally.low_hu, tally.high_hu),
+            clipped=tally.clipped,
+            padding=tally.padding,
+            remarks=self.remarks,
+        )
+
+    @cached_property
+    def _axes(self) -> tuple[int, int, int]:
+        """The stored axes nearest to the patient's x, y and z."""
+        x, y, z = (int(axis) for axis in np.argsort(self.orientation[:, 0]))
+        return x, y, z
+
+    def _planes(self, header: Header) -> Iterator[tuple[int, NDArray[Any]]]:
+        """z and raw values of each axial plane. Only where z is not stored last is the whole volume held."""
+        x, y, z = self._axes
+        last = header.shape[z] - 1
+        upwards = self.orientation[z, 1] > 0
+        if z == 2:
+            for planes, raw in slabs(header):
+                for k, plane in enumerate(raw.transpose(2, y, x), start=planes.start):
+                    yield k if upwards else last - k, plane
+            return
+        whole = np.empty(header.shape, header.dtype, order="F")
+        for planes, raw in slabs(header):
+            whole[:, :, planes] = raw
+        for k, plane in enumerate(whole.transpose(z, y, x)):
+            yield k if upwards else last - k, np.ascontiguousarray(plane)
+
+
+@dataclass
+class Tally:
+    """What goes by while HU are read and clipped to HU_MIN..HU_MAX."""
+
+    low_hu: float = math.inf
+    high_hu: float = -math.inf
+    clipped: int = 0
+    padding: int = 0
+    voxels: int = 0
+    above: int = 0  # voxels above HU_MAX
+    bad: int = 0  # voxels that are NaN or infinite
+    _padding_hu: float | None = None
+
+    def clip(self, values: NDArray[Any]) -> NDArray[np.int16]:
+        """One plane, rounded and clipped; the volume's first voxel, where it is below HU_MIN, is its padding value."""
+        if self._padding_hu is None:
+            self._padding_hu = float(values.flat[0])
+        self.voxels += values.size
+        if values.dtype.kind == "f":
+            finite = np.isfinite(values)
+            if not finite.all():
+                self.bad += values.size - int(np.count_nonzero(finite))
+                values = np.where(finite, values, HU_MIN)
+            values = np.rint(values)
+        low_hu, high_hu = float(values.min()), float(values.max())
+        self.low_hu, self.high_hu = min(self.low_hu, low_hu), max(self.high_hu, high_hu)
+        if low_hu >= HU_MIN and high_hu <= HU_MAX:
+            return values.astype(np.int16, copy=False)
+        padding = int(np.count_nonzero(values == self._padding_hu)) if self._padding_hu < HU_MIN else 0
+        above = int(np.count_nonzero(values > HU_MAX))
+        self.padding += padding
+        self.above += above
+        self.clipped += above + int(np.count_nonzero(values < HU_MIN)) - padding
+        return np.asarray(np.clip(values, HU_MIN, HU_MAX), np.int16)
+
+    def check(self, path: Path) -> None:
+        """LitsexpError where what was read cannot be CT."""
+        if self.bad:
+            raise LitsexpError(
+                f"{path}: {self.bad} voxels are NaN or infinite; expected finite HU; "
+                f"replace them (air is {HU_MIN}), or leave the case out"
+            )
+        if self.low_hu == self.high_hu:
+            raise LitsexpError(f"{path}: every voxel is {self.low_hu:g}; expected a CT volume; download it again")
+        if self.above > MOST_ABOVE * self.voxels:
+            raise LitsexpError(
+                f"{path}: {100 * self.above / self.voxels:.0f} % of the voxels are above {HU_MAX}; expected Hounsfield "
+                f"units (air is -1000); check the file's number type ({self.high_hu:g} at most), slope and intercept"
+            )
+
+
+def open_case(case: Case) -> OpenCase:
+    """Read both headers; LitsexpError, in one line, for a file that is not a 3D NIfTI, or shapes that differ."""
+    image, label = read_header(case.volume), read_header(case.segmentation)
+    if image.shape != label.shape:
+        raise LitsexpError(
+            f"{label.path}: shape {label.shape} differs from its volume's {image.shape} ({image.path.name}); "
+            "expected one label a voxel; download both files of this case again, or leave the case out"
+        )
+    orientation, spacing_mm = geometry(image)
+    remarks = _remarks(case, image, label)
+    unknown = (math.nan, math.nan, math.nan)
+    return OpenCase(case, image, label, orientation, unknown if MM_UNKNOWN in remarks else spacing_mm, remarks)
+
+
+def read_case(case: Case) -> CtVolume:
+    """Read a whole case; the image's affine decides the voxel flips of both files, because label affines may be wrong.
+
+    Memory: the result (3 bytes a voxel) and a few planes, or one file more where z is not stored last. Raises
+    LitsexpError, in one line, for a file that is not NIfTI, truncated, corrupt or too long, not 3D, empty or too large,
+    shapes that differ, voxels that are NaN or infinite or cannot be HU, and labels other than 0, 1 and 2.
+    """
+    opened, tally = open_case(case), Tally()
+    hu, labels = np.empty(opened.shape, np.int16), np.empty(opened.shape, np.uint8)
+    for z, label_plane in opened.label_planes():
+        labels[z] = label_plane
+    for z, hu_plane in opened.hu_planes(tally):
+        hu[z] = hu_plane
+    check_liver(case, hu[labels > 0])
+    return CtVolume(_ras(opened.upright(hu)), _ras(opened.upright(labels)), opened.facts(tally))
+
+
+def _ras(pictures: NDArray[_T]) -> NDArray[_T]:
+    """Upright slices (z, row, column) as RAS voxels (x, y, z), a view."""
+    return pictures.transpose(2, 1, 0)[::-1, ::-1]
+
+
+def no_liver(case: Case, instead: str = "set data.slices to all") -> LitsexpError:
+    """What is said of a case that gives no slice; ``instead`` is what else one can do than leave it out."""
+    return LitsexpError(
+        f"{case.segmentation}: case {case.number} has no liver; expected label 1 or 2 in some slice; "
+        f"leave the case out, or {instead}"
+    )
+
+
+def check_liver(case: Case, liver_hu: NDArray[np.int16]) -> None:
+    """LitsexpError where the liver's median is no Hounsfield number of a liver, whatever the contrast phase."""
+    low, high = LIVER_HU
+    if liver_hu.size and not low <= (median := float(np.median(liver_hu))) <= high:
+        raise LitsexpError(
+            f"{case.volume}: the labeled liver has a median of {median:g}; expected Hounsfield units, {low} to {high} "
+            "in a liver; check the intercept (often -1024), and that the segmentation belongs to this volume"
+        )
+
+
+def count_slices(case: Case) -> int:
+    """Axial slices of a case, from the header alone; 0 where that is refused: reading the case will say why."""
+    try:
+        header = read_header(case.volume)
+        return header.shape[int(np.argmax(geometry(header)[0][:, 0]))]
+    except LitsexpError:
+        return 0
+
+
+def apply_window(hu: ArrayLike, width_hu: float, level_hu: float) -> NDArray[np.float32]:
+    """Map level - width/2 .. level + width/2 HU to 0..1 and clip; same shape as ``hu``."""
+    if not width_hu > 0:
+        raise ValueError(f"width_hu = {width_hu}; expected more than 0")
+    lowest_hu = level_hu - width_hu / 2
+    scaled: NDArray[np.float32] = (np.asarray(hu, np.float32) - np.float32(lowest_hu)) / np.float32(width_hu)
+    return scaled.clip(0, 1)
+
+
+def _remarks(case: Case, image: Header, label: Header) -> tuple[str, ...]:
+    """Known quirks of headers with which a case can be used all the same."""
+    found = []
+    if is_unit(image) and (
+        not image.affine[:3, 3].any() or not image.placed or case.number in LITS_UNIT_CASES
+    ):  # LiTS cases 28 to 47 say 1 mm, and are not
+        found.append(MM_UNKNOWN)
+    elif not np.allclose(voxel_sizes(image.affine), image.pixdim_mm, rtol=0.01):
+        written, used = (
+            " x ".join(f"{mm:.3g}" for mm in sizes) for sizes in (image.pixdim_mm, voxel_sizes(image.affine))
+        )
+        found.append(f"pixdim says {written} mm, the affine {used}; the affine is used")
+    if image.slope != 1:
+        found.append(f"values are scaled by {image.slope:g}, which CT rarely is; see that its HU are right")
+    if not image.placed:
+        found.append("neither sform nor qform is set; the orientation is NIfTI's default, and may be wrong")
+    oblique, sheared = tilt_degrees(image)
+    if oblique > TILT_DEGREES:
+        found.append(f"oblique by {oblique:.0f} degrees; the voxel axes are taken for the nearest body axes")
+    if sheared > TILT_DEGREES:
+        found.append(f"axes {sheared:.0f} degrees from orthogonal (gantry tilt); planes are taken as they are")
+    if not np.allclose(image.affine, label.affine, rtol=0.001, atol=0.01):
+        found.append("the segmentation's affine differs from the volume's, which is used for both")
+    return tuple(found)
+
+
+def _all_labels(values: NDArray[Any]) -> bool:
+    return bool(np.isin(values, LABELS).all())  # false for NaN
+
+
+def _unknown_labels(path: Path, unknown: Counter[float]) -> str:
+    named = ", ".join(f"{value:g} ({count} voxels)" for value, count in unknown.most_common(3))
+    others = f" and {len(unknown) - 3} other values" if len(unknown) > 3 else ""
+    return (
+        f"{path}: found label {named}{others}; expected only 0 background, 1 liver, 2 tumor; "
+        "map the labels to these, or leave the case out"
+    )

@@ -1,0 +1,1 @@
+"""A synthetic abdominal CT cohort."""

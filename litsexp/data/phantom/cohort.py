@@ -1,0 +1,128 @@
+"""The phantom cohort on disk: NIfTI files in LiTS layout with ``phantom.json``, all of it or nothing."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import math
+import shutil
+import tempfile
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from litsexp.data.ct.layout import PHANTOM_FILE
+from litsexp.data.parallel import Progress, map_parallel, usable_cpus
+from litsexp.data.phantom.patient import GENERATOR_VERSION, PhantomConfig, make_case
+from litsexp.spec.settings import LitsexpError
+
+
+def write_cohort(
+    directory: Path,
+    config: PhantomConfig,
+    processes: int | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Write ``volume-N.nii.gz``, ``segmentation-N.nii.gz`` and ``phantom.json``; all of it or nothing.
+
+    The same phantom already there is returned untouched; anything else there is a LitsexpError.
+    ``progress(done, total)`` is called in this process. ``processes`` > 1 spawns: a script that calls this needs
+    ``if __name__ == "__main__"``.
+    """
+    directory = Path(directory)
+    if _is_there(directory, config):
+        return directory
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
+    except OSError as error:
+        raise _not_written(directory, error) from error
+    try:
+        partial.chmod(0o755)
+        cases = _write_cases(partial, config, processes, progress)
+        content = {"generator": GENERATOR_VERSION, "config": asdict(config), "cases": cases}
+        (partial / PHANTOM_FILE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        if directory.is_dir():
+            directory.rmdir()  # it is empty
+        partial.rename(directory)
+    except OSError as error:
+        if _is_there(directory, config):  # somebody else wrote the same meanwhile
+            return directory
+        raise _not_written(directory, error) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return directory
+
+
+def _not_written(directory: Path, error: OSError) -> LitsexpError:
+    reason = error.strerror or error
+    return LitsexpError(
+        f"{directory}: the phantom cannot be written ({reason}); expected a folder to write in; name one"
+    )
+
+
+def _is_there(directory: Path, config: PhantomConfig) -> bool:
+    """Whether this phantom is complete in ``directory``; LitsexpError where something else is."""
+    if not directory.exists():
+        return False
+    if directory.is_dir() and not any(directory.iterdir()):
+        return False
+    found = "other files" if directory.is_dir() else "a file"
+    try:
+        content = json.loads((directory / PHANTOM_FILE).read_text(encoding="utf-8"))
+        same = (content["generator"], content["config"]) == (GENERATOR_VERSION, asdict(config))
+        found = f"a phantom of generator {content['generator']} with {content['config']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        same = False
+    names = [f"{kind}-{n}.nii.gz" for kind in ("volume", "segmentation") for n in range(config.patients)]
+    missing = [name for name in names if same and not (directory / name).is_file()]
+    if same and not missing:
+        return True
+    found = f"this phantom without {missing[0]}" if missing else found
+    expected = f"a phantom of generator {GENERATOR_VERSION} with {asdict(config)}"
+    raise LitsexpError(
+        f"{directory}: found {found}; expected {expected}, or nothing; remove it or name another directory"
+    )
+
+
+def _write_cases(
+    directory: Path, config: PhantomConfig, processes: int | None, progress: Progress | None
+) -> list[dict[str, Any]]:
+    """Generate every case, in parallel where that pays; what ``phantom.json`` says of each, by number."""
+    processes = processes or min(usable_cpus(), math.ceil(config.patients / 4))
+    return map_parallel(partial(_write_case, directory, config), range(config.patients), processes, progress)
+
+
+def _write_case(directory: Path, config: PhantomConfig, number: int) -> dict[str, Any]:
+    """Write one case in its storage orientation; its entry in ``phantom.json``."""
+    case = make_case(config, number)
+    ras = np.diag([*case.spacing_mm, 1.0])
+    ras[:3, 3] = -(np.array(case.hu.shape) - 1) / 2 * case.spacing_mm  # the grid's centre is the world's origin
+    from_ras = nib.orientations.ornt_transform(
+        nib.orientations.axcodes2ornt("RAS"), nib.orientations.axcodes2ornt(case.orientation)
+    )
+    affine = ras @ nib.orientations.inv_ornt_aff(from_ras, case.hu.shape)
+    for kind, array in (("volume", case.hu), ("segmentation", case.labels)):
+        image = nib.Nifti1Image(nib.orientations.apply_orientation(array, from_ras), affine)
+        image.set_sform(affine, code=1)
+        image.set_qform(affine, code=1)
+        image.header.set_xyzt_units("mm")
+        buffer = io.BytesIO()  # no name and no time in the gzip header: the same case, the same bytes
+        with gzip.GzipFile(filename="", mode="wb", compresslevel=3, fileobj=buffer, mtime=0) as file:
+            file.write(image.to_bytes())
+        (directory / f"{kind}-{number}.nii.gz").write_bytes(buffer.getvalue())
+    liver_ml = float((case.labels > 0).sum() * math.prod(case.spacing_mm) / 1000)
+    facts = {"case": number, "orientation": case.orientation, "spacing_mm": case.spacing_mm}
+    lesions = {
+        "lesions": len(case.lesions),
+        "diameters_mm": [lesion.diameter_mm for lesion in case.lesions],
+        "contrasts_hu": [lesion.contrast_hu for lesion in case.lesions],
+        "rims": sum(lesion.rim for lesion in case.lesions),
+        "necrotic": sum(lesion.necrotic for lesion in case.lesions),
+    }
+    return {**facts, "liver_ml": round(liver_ml, 1), **lesions}

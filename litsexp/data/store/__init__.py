@@ -1,0 +1,1 @@
+"""The slice store: a cohort's slices as Hounsfield units of one size."""

@@ -1,0 +1,216 @@
+"""How fast a store is built, beside two baselines timed in the same minutes: the notebook's way, and a floor.
+
+Ratios of one run can be compared between machines; seconds cannot. Every round times the baselines and litsexp one
+after the other on the same files. Of each the fastest round counts: other load on the machine can only add to it.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from isal import igzip
+from numpy.typing import NDArray
+from PIL import Image
+from scipy import ndimage
+
+from litsexp.data.ct.volume import WINDOWS, apply_window
+from litsexp.data.store.slices import prepare
+from litsexp.spec.settings import DataConfig
+
+SIDE, SLICES, SIZE = 512, 120, 128
+ENDINGS = (".nii", ".nii.gz")
+FEW = 8  # cases of a store, so that what it costs once is shared as in life
+NOTEBOOK_QUALITY, EQUALISE_BREAKS = 90, 100
+HEADER_BYTES = 352
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Of one kind of file: seconds a case in the fastest round, and the ratios of these."""
+
+    ending: str
+    litsexp_s: float
+    notebook_s: float
+    floor_s: float
+    tuned_floor_s: float  # the floor with litsexp's own way of adding blocks up
+    over_notebook: float  # how many times faster than the notebook's way; one process
+    over_floor: float  # share of the floor's speed; one process
+    over_tuned_floor: float
+    two_processes: float  # how many times faster two processes build a store of ``cases`` cases than one does
+    cases: int
+
+
+def bench_prepare(rounds: int, seconds: float, progress: Callable[[int, int], None] | None = None) -> list[Speed]:
+    """Time all ways on one made-up case of 512 x 512 x 120 voxels, plain and zipped, to 128 px, all slices.
+
+    Args:
+        rounds: of each comparison, after one that warms up.
+        seconds: about how long one process shall work where it is compared with two; the case is there as often as
+            that takes (links, not copies).
+        progress: told of the steps done.
+    """
+    steps = iter(range(1, 2 * (rounds + 1) * len(ENDINGS) + 1))
+    total = 2 * (rounds + 1) * len(ENDINGS)
+
+    def step() -> None:
+        if progress is not None:
+            progress(next(steps), total)
+
+    with tempfile.TemporaryDirectory(prefix="litsexp-bench-") as name:
+        folder = Path(name)
+        hu, labels = make_volume()
+        return [_speed(folder / ending[1:], hu, labels, ending, rounds, seconds, step) for ending in ENDINGS]
+
+
+def make_volume() -> tuple[NDArray[np.int16], NDArray[np.uint8]]:
+    """HU and labels (x, y, z) of an elliptic body with a liver, tumors and correlated noise of 20 HU; always the same.
+
+    What it shows hardly matters; how well it compresses does: its gzip has about the size of a real scan's.
+    """
+    rng = np.random.default_rng(0)
+    x, y = np.meshgrid(*[np.linspace(-1, 1, SIDE, dtype=np.float32)] * 2, indexing="ij")
+    body, liver = np.hypot(x / 0.8, y / 0.6) < 1, np.hypot((x - 0.3) / 0.35, (y - 0.05) / 0.4) < 1
+    tumor = np.hypot((x - 0.35) / 0.08, (y - 0.1) / 0.08) < 1
+    hu = np.empty((SIDE, SIDE, SLICES), np.int16, order="F")
+    labels = np.zeros(hu.shape, np.uint8, order="F")
+    clean = np.select([tumor, liver, body], [65.0, 105.0, 40.0], -1000.0).astype(np.float32)
+    for z in range(SLICES):
+        noise = ndimage.uniform_filter(rng.standard_normal((SIDE, SIDE), np.float32), 2)
+        hu[:, :, z] = np.rint(clean + 40 * noise).clip(-1024, None)  # scanners store no less
+        if SLICES // 4 <= z < 3 * SLICES // 4:
+            labels[:, :, z] = liver.astype(np.uint8) + tumor
+    return hu, labels
+
+
+def notebook_way(volume: Path, segmentation: Path, folder: Path) -> None:
+    """What public notebooks do with a case: whole volumes as float64, turned, three channels a slice, JPEG and PNG."""
+    folder.mkdir()
+    images, masks = (np.rot90(nib.load(path).get_fdata()) for path in (volume, segmentation))
+    for z in range(images.shape[2]):
+        image = images[..., z]
+        views = [apply_window(image, *WINDOWS["liver"]), apply_window(image, *WINDOWS["custom"]), _equalised(image)]
+        picture = np.rint(255 * np.stack(views, axis=-1)).astype(np.uint8)
+        Image.fromarray(picture).save(folder / f"slice_{z}.jpg", quality=NOTEBOOK_QUALITY)
+        Image.fromarray(masks[..., z].astype(np.uint8)).save(folder / f"slice_{z}_mask.png")
+
+
+def floor_way(volume: Path, segmentation: Path, means: Callable[[NDArray[Any]], NDArray[Any]]) -> None:
+    """Decompress both files and take block means of every plane: no checks, no orientation, nothing written."""
+    for path, dtype in ((volume, np.int16), (segmentation, np.uint8)):
+        plane = bytearray(SIDE * SIDE * np.dtype(dtype).itemsize)
+        with igzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            file.read(HEADER_BYTES)
+            while file.readinto(plane):
+                means(np.frombuffer(plane, dtype).reshape(SIDE, SIDE))
+
+
+def block_means(plane: NDArray[Any]) -> NDArray[np.float32]:
+    """Means of 4 x 4 pixels as numpy's users write it."""
+    k = SIDE // SIZE
+    means: NDArray[np.float32] = plane.reshape(SIZE, k, SIZE, k).mean(axis=(1, 3), dtype=np.float32)
+    return means
+
+
+def tuned_means(plane: NDArray[Any]) -> NDArray[np.float32]:
+    """The same, several times as fast: strips are added up in the pixels' own type."""
+    k = SIDE // SIZE
+    strips = plane.reshape(SIZE, k, SIDE)
+    sums = strips[:, 0] + strips[:, 1]
+    for i in range(2, k):
+        sums += strips[:, i]
+    blocks = sums.reshape(SIZE, SIZE, k)
+    total = blocks[..., 0].astype(np.int32)
+    for i in range(1, k):
+        total += blocks[..., i]
+    return np.asarray(total / np.float32(k**2), np.float32)
+
+
+def _equalised(image: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Each pixel's place among the slice's quantiles, in [0, 1]."""
+    breaks = np.unique(np.quantile(image, np.linspace(0, 1, EQUALISE_BREAKS + 1)))
+    return np.interp(image, breaks, np.linspace(0, 1, len(breaks))).astype(np.float32)
+
+
+def _speed(
+    folder: Path,
+    hu: NDArray[np.int16],
+    labels: NDArray[np.uint8],
+    ending: str,
+    rounds: int,
+    seconds: float,
+    step: Callable[[], None],
+) -> Speed:
+    """Time every way on one kind of file; the first round of each only warms up."""
+    few, many = folder / "few", folder / "many"
+    pair = _write_case(folder / "one", hu, labels, ending)
+    _link_cases(few, pair, FEW)
+    data = DataConfig(size=SIZE, slices="all")
+
+    def litsexp(root: Path, processes: int) -> float:
+        seconds = _timed(lambda: prepare(root, folder / "stores", data, processes))
+        shutil.rmtree(folder / "stores")
+        return seconds
+
+    def notebook() -> float:
+        seconds = _timed(lambda: notebook_way(*pair, folder / "jpeg"))
+        shutil.rmtree(folder / "jpeg")
+        return seconds
+
+    def fastest(ways: Sequence[Callable[[], float]]) -> list[float]:
+        table = []
+        for _ in range(rounds + 1):
+            table.append([way() for way in ways])
+            step()
+        return [min(times) for times in zip(*table[1:], strict=True)]
+
+    floors = [partial(_timed, partial(floor_way, *pair, means)) for means in (block_means, tuned_means)]
+    floor_s, tuned_s, few_s, notebook_s = fastest([*floors, lambda: litsexp(few, 1), notebook])
+    ours_s = few_s / FEW
+    cases = _link_cases(many, pair, max(2, round(seconds / ours_s)))
+    one_s, two_s = fastest([lambda: litsexp(many, 1), lambda: litsexp(many, 2)])
+    return Speed(
+        ending=ending,
+        litsexp_s=ours_s,
+        notebook_s=notebook_s,
+        floor_s=floor_s,
+        tuned_floor_s=tuned_s,
+        over_notebook=notebook_s / ours_s,
+        over_floor=floor_s / ours_s,
+        over_tuned_floor=tuned_s / ours_s,
+        two_processes=one_s / two_s,
+        cases=cases,
+    )
+
+
+def _write_case(folder: Path, hu: NDArray[np.int16], labels: NDArray[np.uint8], ending: str) -> tuple[Path, Path]:
+    """The case in a folder of its own, stored LPS; its two files."""
+    folder.mkdir(parents=True)
+    affine = np.diag([-0.75, -0.75, 2.5, 1])
+    volume, segmentation = (folder / f"{kind}-0{ending}" for kind in ("volume", "segmentation"))
+    for path, array in ((volume, hu), (segmentation, labels)):
+        nib.save(nib.Nifti1Image(array, affine), path)
+    return volume, segmentation
+
+
+def _link_cases(folder: Path, pair: tuple[Path, Path], cases: int) -> int:
+    """As many cases, each a link to the one."""
+    folder.mkdir()
+    for path in pair:
+        for number in range(cases):
+            (folder / path.name.replace("-0", f"-{number}")).hardlink_to(path)
+    return cases
+
+
+def _timed(work: Callable[[], object]) -> float:
+    start_s = time.perf_counter()
+    work()
+    return time.perf_counter() - start_s

@@ -1,0 +1,194 @@
+"""CT cases to slices of one size, in parallel: each case becomes a part on disk, which the store joins."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+
+import numpy as np
+from numpy.lib.format import write_array_header_1_0
+from numpy.typing import NDArray
+
+from litsexp.data.ct.layout import Case
+from litsexp.data.ct.volume import HU_MIN, OpenCase, Tally, check_liver, no_liver, open_case
+from litsexp.data.parallel import Progress, map_parallel
+from litsexp.data.store.resize import Resize
+from litsexp.spec.settings import DataConfig, LitsexpError
+
+COLUMNS: Mapping[str, str] = {  # of the store's index; liver_pixels counts label >= 1, tumor_pixels label 2, as stored
+    "case": "<i8",
+    "z": "<i8",  # slice number in RAS orientation, 0 the most inferior one of the volume
+    "liver_pixels": "<i8",
+    "tumor_pixels": "<i8",
+    "spacing_x_mm": "<f8",  # between columns, after the resize; NaN where unknown, as are the next two
+    "spacing_y_mm": "<f8",  # between rows, after the resize
+    "spacing_z_mm": "<f8",
+}
+PIXELS: Mapping[str, str] = {"hu": "<i2", "labels": "|u1"}
+_T = TypeVar("_T", bound=np.generic)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A case, and the identity of its files, by which a part that is there already is known again."""
+
+    case: Case
+    key: str
+
+
+@dataclass(frozen=True)
+class Part:
+    """One converted case: ``KEY-hu.npy``, ``KEY-labels.npy`` and, written last, this as ``KEY.json``."""
+
+    case: int
+    key: str
+    content: str  # SHA-256 of pixels, labels and rows
+    rows: dict[str, list[Any]]  # COLUMNS -> a value a slice
+    facts: dict[str, Any]  # of the reading, for people
+
+
+def convert_all(
+    sources: Sequence[Source],
+    data: DataConfig,
+    folder: Path,
+    processes: int | None,
+    progress: Progress | None,
+) -> list[Part]:
+    """Convert the cases that have no part in ``folder`` yet; all parts in case order, or the first refusal."""
+    convert = partial(_try_convert, size=data.size, slices=data.slices, folder=folder)
+    done = {source.key: part for source in sources if (part := _read_part(folder, source.key))}
+    left = [source for source in sources if source.key not in done]
+    if progress is not None and done:
+        progress(len(done), len(sources))
+    counted = progress and (lambda n, _: progress(len(done) + n, len(sources)))
+    outcomes = map_parallel(convert, left, processes, counted)
+    refused = dict(outcome for outcome in outcomes if not isinstance(outcome, Part))
+    if refused:
+        first, *others = sorted(refused)
+        also = f" ({len(others)} more refused: {', '.join(map(str, others[:10]))})" if others else ""
+        raise LitsexpError(refused[first] + also)
+    parts = [*done.values(), *(outcome for outcome in outcomes if isinstance(outcome, Part))]
+    return sorted(parts, key=lambda part: part.case)
+
+
+def chosen_slices(has_liver: NDArray[np.bool_], slices: str) -> NDArray[np.int64]:
+    """Which slices (z, ascending) are kept of a case whose slices show liver or not.
+
+    ``liver``: those that do; ``all``; ``liver+N% background``: also N % of the others, rounded half up, spread evenly
+    from the lowest to the highest.
+    """
+    if slices == "all":
+        return np.arange(len(has_liver))
+    others = np.flatnonzero(~has_liver)
+    percent = re.fullmatch(r"liver\+(\d+)% background", slices)
+    count = (len(others) * int(percent[1]) + 50) // 100 if percent else 0
+    spread = others[((2 * np.arange(count) + 1) * len(others)) // (2 * max(count, 1))]
+    return np.sort(np.concatenate([np.flatnonzero(has_liver), spread]))
+
+
+def part_path(folder: Path, key: str, name: str) -> Path:
+    """Where the pixels of a converted case lie; ``name`` is one of PIXELS."""
+    return folder / f"{key}-{name}.npy"
+
+
+def new_array(path: Path, dtype: str, shape: tuple[int, ...]) -> BinaryIO:
+    """A .npy file to write pixels to in order: on a full disk, unlike a memory map, that is an error and no crash."""
+    file = path.open("wb")
+    write_array_header_1_0(file, {"descr": dtype, "fortran_order": False, "shape": shape})
+    return file
+
+
+def _read_part(folder: Path, key: str) -> Part | None:
+    """A part that an interrupted run has finished; ``KEY.json`` is there only if its pixels are."""
+    try:
+        return Part(**json.loads((folder / f"{key}.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _try_convert(source: Source, size: int, slices: str, folder: Path) -> Part | tuple[int, str]:
+    """The part, or the case number and why it is refused."""
+    try:
+        return _convert(source, size, slices, folder)
+    except LitsexpError as error:
+        return source.case.number, str(error)
+
+
+def _convert(source: Source, size: int, slices: str, folder: Path) -> Part:
+    """Read a case plane by plane, resize the slices that are wanted, and write its part."""
+    opened = open_case(source.case)
+    resize, padding = Resize(max(opened.shape[1:]), size), _Padding(opened)
+    labels, has_liver = _labels(opened, resize, padding)
+    stored = chosen_slices(has_liver, slices)
+    if not stored.size:
+        raise no_liver(source.case)
+    place = {int(z): row for row, z in enumerate(stored)}
+    pixels: dict[str, NDArray[Any]] = {"hu": np.empty((len(stored), size, size), np.int16), "labels": labels[stored]}
+    tally = Tally()
+    for z, plane in opened.hu_planes(tally):
+        if z in place:
+            pixels["hu"][place[z]] = opened.upright(resize.hu(padding.square(plane, HU_MIN)))
+    check_liver(source.case, pixels["hu"][pixels["labels"] > 0])
+    rows = _rows(opened, stored, pixels["labels"], size)
+    content = hashlib.sha256()
+    for name, dtype in PIXELS.items():
+        array = np.ascontiguousarray(pixels[name], dtype).data
+        content.update(array)
+        with new_array(part_path(folder, source.key, name), dtype, pixels[name].shape) as file:
+            file.write(array)
+    for name, dtype in COLUMNS.items():
+        content.update(np.asarray(rows[name], dtype).tobytes())
+    facts = opened.facts(tally)
+    shown = {"clipped_voxels": facts.clipped, "padding_voxels": facts.padding, "remarks": facts.remarks}
+    part = Part(source.case.number, source.key, content.hexdigest(), rows, shown)
+    temporary = folder / f"{source.key}.json.tmp"
+    temporary.write_text(json.dumps(vars(part)), encoding="utf-8")
+    temporary.rename(folder / f"{source.key}.json")
+    return part
+
+
+def _labels(opened: OpenCase, resize: Resize, padding: _Padding) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Every slice's labels (z, size, size), upright, and which slices show liver before the resize."""
+    labels = np.zeros((opened.shape[0], resize.size, resize.size), np.uint8)
+    has_liver = np.zeros(len(labels), bool)
+    for z, plane in opened.label_planes():
+        if plane.any():
+            has_liver[z] = True
+            labels[z] = opened.upright(resize.labels(padding.square(plane, 0)))
+    return labels, has_liver
+
+
+def _rows(opened: OpenCase, stored: NDArray[np.int64], labels: NDArray[np.uint8], size: int) -> dict[str, list[Any]]:
+    """The store's index of one case."""
+    scale = max(opened.shape[1:]) / size
+    spacing_mm = (opened.spacing_mm[0] * scale, opened.spacing_mm[1] * scale, opened.spacing_mm[2])
+    columns = [
+        [opened.case.number] * len(stored),
+        stored.tolist(),
+        np.count_nonzero(labels, axis=(1, 2)).tolist(),
+        np.count_nonzero(labels == 2, axis=(1, 2)).tolist(),
+        *([mm] * len(stored) for mm in spacing_mm),
+    ]
+    return dict(zip(COLUMNS, columns, strict=True))
+
+
+class _Padding:
+    """Planes that are not square get a margin, half on each side of the upright picture, the odd pixel last."""
+
+    def __init__(self, opened: OpenCase):
+        side = max(opened.shape[1:])
+        self.widths = []
+        for n, flipped in zip(opened.shape[1:], opened.flips, strict=True):
+            before, after = (side - n) // 2, side - n - (side - n) // 2
+            self.widths.append((after, before) if flipped else (before, after))
+        self.square_already = not np.any(self.widths)
+
+    def square(self, plane: NDArray[_T], fill: int) -> NDArray[_T]:
+        """The plane with its margin; itself where it is square."""
+        return plane if self.square_already else np.pad(plane, self.widths, constant_values=fill)

@@ -1,0 +1,324 @@
+"""Studies from the command line: bad input in one line, failing arms, a second driver, and what is left on disk."""
+
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from litsexp.data.store.slices import Store
+from litsexp.spec.study import Fingerprints
+from litsexp.study.ledger import one_driver
+
+pytestmark = pytest.mark.usefixtures("elsewhere")
+STUDY = """\
+question: Is a wide window [better]?
+split: {folds: 2, valid: 0.25, seed: 0}
+run: {init: scratch, window: liver, augment: none, epochs: 1, steps_per_epoch: 1, batch_size: 4}
+factors: {window: [wide]}
+"""
+CLAIM = "{id: wide, says: Wider is better., factor: window, better: wide, than: liver}"
+
+
+def study_file(text: str = STUDY) -> Path:
+    path = Path("tiny.yaml")
+    path.write_text(text)
+    return path
+
+
+def rewrite(path: Path, change: Callable[[Any], Any]) -> None:
+    """Replace a NIfTI file by one whose voxels are changed; never through the hard link."""
+    image = nib.load(path)
+    data = change(np.asanyarray(image.dataobj))
+    path.unlink()
+    nib.save(nib.Nifti1Image(data, image.affine), path)
+
+
+def with_nan(hu: Any) -> Any:
+    spoiled = hu.astype(np.float32)
+    spoiled[3, 4, 5] = np.nan
+    return spoiled
+
+
+def with_label_3(labels: Any) -> Any:
+    spoiled = labels.copy()
+    spoiled[3, 4, 5] = 3
+    return spoiled
+
+
+def truncated(path: Path) -> None:
+    content = path.read_bytes()
+    path.unlink()
+    path.write_bytes(content[: len(content) // 2])
+
+
+SPOILED: dict[str, tuple[Callable[[Path], Any], list[str]]] = {
+    "no segmentation": (
+        lambda ct: (ct / "segmentation-1.nii.gz").unlink(),
+        ["volume-1.nii.gz", "no segmentation", "expected both files", "add it"],
+    ),
+    "truncated": (
+        lambda ct: truncated(ct / "volume-1.nii.gz"),
+        ["volume-1.nii.gz", "truncated or corrupt", "expected a whole .nii.gz", "again"],
+    ),
+    "shapes": (
+        lambda ct: rewrite(ct / "segmentation-0.nii.gz", lambda labels: labels[:, :, :-1]),
+        ["segmentation-0.nii.gz", "(32, 32, 7)", "(32, 32, 8)", "expected one label a voxel"],
+    ),
+    "label 3": (
+        lambda ct: rewrite(ct / "segmentation-1.nii.gz", with_label_3),
+        ["segmentation-1.nii.gz", "label 3 (1 voxels)", "expected only 0 background, 1 liver, 2 tumor"],
+    ),
+    "4D": (
+        lambda ct: rewrite(ct / "volume-0.nii.gz", lambda hu: np.stack([hu, hu], axis=3)),
+        ["volume-0.nii.gz", "4D", "expected a 3D volume", "keep one time point"],
+    ),
+    "NaN": (
+        lambda ct: rewrite(ct / "volume-0.nii.gz", with_nan),
+        ["volume-0.nii.gz", "1 voxels are NaN", "expected finite HU"],
+    ),
+    "empty": (
+        lambda ct: [file.unlink() for file in ct.iterdir()],
+        ["ct: found no labeled CT case", "expected volume-N.nii"],
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", SPOILED)
+def test_bad_ct_data_is_refused_in_one_line_and_leaves_nothing(
+    refused: Callable[..., str], cohort: Path, kind: str, files: Callable[[Path], list[str]]
+) -> None:
+    spoil, said = SPOILED[kind]
+    spoil(cohort)
+    error = refused("study", study_file(), "--data", cohort, "--set", "data.size=32")
+    assert all(part in error for part in said), error
+    left = [name for name in files(Path()) if not name.startswith(("ct", "tiny.yaml")) and not name.endswith(".lock")]
+    assert [name for name in left if Path(name).is_file()] == []
+    assert not Path("mlruns").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (STUDY.replace("epochs:", "epoch:"), ["tiny.yaml: run.epoch: unknown key", "did you mean 'epochs'?"]),
+        (STUDY.replace("[wide]", "[wild]"), ["tiny.yaml: factors.window", "'wild'", "'notebook'"]),
+        (STUDY.replace("init: scratch", "init: imagnet"), ["tiny.yaml: run.init", "'imagnet'", "imagenet"]),
+        (
+            STUDY + f"claims: [{CLAIM.replace('factor: window', 'factor: init')}]",
+            ["tiny.yaml: claims.wide", "'init', which is not varied", "expected one of window"],
+        ),
+        (STUDY + f"claims: [{CLAIM.replace('than: liver', 'than: custom')}]", ["claims.wide", "window = 'custom'"]),
+        ("question: [", ["tiny.yaml: not valid YAML"]),
+        ("", ["tiny.yaml: the file is empty"]),
+    ],
+)
+def test_a_bad_study_file_is_refused_in_one_line_and_leaves_nothing(
+    refused: Callable[..., str], text: str, said: list[str], files: Callable[[Path], list[str]]
+) -> None:
+    error = refused("study", study_file(text))
+    assert all(part in error for part in said), error
+    assert files(Path()) == ["tiny.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["study", "nowhere.yaml"], ["nowhere.yaml: cannot be read (No such file"]),
+        (["study", "tiny.yaml", "--set", "run.epochs=many"], ["run.epochs", "'many'", "a whole number"]),
+        (["study", "tiny.yaml", "--set", "epochs"], ["--set epochs: expected KEY=VALUE"]),
+        (["study", "tiny.yaml", "--data", "nowhere"], ["nowhere: found nothing; expected a folder"]),
+        (["report", "tiny.yaml", "--data", "nowhere"], ["nowhere: found nothing; expected a folder"]),
+        (["study", "tiny.yaml", "--data", "ct", "--external", "ct/b"], ["external: found 'ct/b', the cohort of data"]),
+    ],
+)
+def test_bad_study_words_are_refused_in_one_line_and_leave_nothing(
+    refused: Callable[..., str], words: list[str], said: list[str], files: Callable[[Path], list[str]]
+) -> None:
+    study_file()
+    error = refused(*words)
+    assert all(part in error for part in said), error
+    assert files(Path()) == ["tiny.yaml"]
+
+
+def test_two_patients_for_three_folds_are_refused(refused: Callable[..., str], cohort: Path) -> None:
+    error = refused("study", study_file(), "--data", cohort, "--set", "split.folds=3", "--set", "data.size=32")
+    assert "split: found 2 patients; expected at least 3 for 3 folds; add cases" in error
+    assert not Path("mlruns").exists()
+
+
+def test_a_missing_weights_file_is_refused_before_anything_runs(
+    refused: Callable[..., str], phantom_store: Store, files: Callable[[Path], list[str]]
+) -> None:
+    root = phantom_store.directory.parents[1]
+    study = study_file(STUDY.replace("factors: {window: [wide]}", "factors: {init: [missing.safetensors]}"))
+    error = refused("study", study, "--data", root / "ct", "--stores", root)
+    assert "missing.safetensors: cannot be read" in error
+    assert files(Path()) == ["tiny.yaml"]
+
+
+def test_an_external_cohort_that_is_the_data_is_refused(refused: Callable[..., str], phantom_store: Store) -> None:
+    root = phantom_store.directory.parents[1]
+    words = ["study", study_file(), "--data", root / "ct", "--stores", root, "--external"]
+    assert "tiny.yaml: external: found" in refused(*words, root / "ct")
+    assert "external: found the slices of data itself" in refused(*words, shutil.copytree(root / "ct", "copy"))
+    assert not Path("mlruns").exists()
+
+
+def test_a_second_driver_is_refused(refused: Callable[..., str], places: list[object], phantom_store: Store) -> None:
+    from litsexp.spec.reading import load_study
+    from litsexp.study.session import design_digest
+
+    study = study_file()
+    asked = load_study(study)
+    name = f"tiny-ct-{design_digest(asked, Fingerprints(phantom_store.fingerprint))}"
+    with one_driver(f"sqlite:///{Path('mlruns').resolve()}/optuna.db", name, Path("mlruns")):
+        error = refused("study", study, *places)
+    assert f"study {name}: process {os.getpid()} on" in error
+    assert "is running it; wait until it ends, or stop it first" in error
+    assert not Path("mlruns/reports").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--storage", "nonsense"], "--storage nonsense: cannot be opened"),
+        (["--tracking-uri", "nonsense"], "--tracking-uri nonsense: MLflow does not answer"),
+        (["--mlruns", "tiny.yaml"], "tiny.yaml: cannot be written"),
+    ],
+)
+def test_databases_that_cannot_be_opened_are_named(
+    refused: Callable[..., str], phantom_store: Store, words: list[str], said: str
+) -> None:
+    root = phantom_store.directory.parents[1]
+    assert said in refused("study", study_file(), "--data", root / "ct", "--stores", root, *words)
+
+
+def test_a_damaged_database_is_named(refused: Callable[..., str], phantom_store: Store) -> None:
+    root = phantom_store.directory.parents[1]
+    Path("mlruns").mkdir()
+    Path("mlruns/mlflow.db").write_text("no database" * 1000)
+    error = refused("study", study_file(), "--data", root / "ct", "--stores", root)
+    assert "mlflow.db" in error
+
+
+@pytest.fixture
+def no_downloads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No cached weights, no network; and a U-Net in place of resnet18's that trains in no time."""
+    import torch
+
+    from litsexp.training import models
+
+    def small_encoder(_: str) -> torch.nn.Sequential:
+        return torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, 2, 1), torch.nn.ReLU(), torch.nn.Conv2d(8, 8, 3, 2, 1))
+
+    def unreachable(*_: Any, **__: Any) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
+    monkeypatch.setattr(models, "random_encoder", small_encoder)
+
+
+@pytest.fixture
+def elsewhere_ct(external_store: Store) -> Path:
+    """CT volumes of the tests' other scanner."""
+    return external_store.directory.parents[1] / "elsewhere"
+
+
+def cell_runs() -> list[Any]:
+    from litsexp.study.tracking import Tracking
+
+    tracking = Tracking(f"sqlite:///{Path('mlruns').resolve()}/mlflow.db", "tiny-ct", Path("mlruns/artifacts"))
+    return [run for run in tracking.runs() if "run_key" in run.data.tags]
+
+
+def test_arms_that_fail_are_named_and_the_study_goes_on(
+    litsexp: Callable[..., tuple[int, str, str]], places: list[object], no_downloads: None
+) -> None:
+    """A weights file of another network, and weights that cannot be fetched."""
+    save_file({"weight": np.zeros(3, np.float32)}, "[closed].safetensors")
+    text = STUDY.replace("factors: {window: [wide]}", "factors: {init: ['[closed].safetensors', imagenet]}")
+    study = study_file(text.replace("init: scratch", "init: scratch, encoder: resnet18"))
+    claim = "claims: [{id: init, says: It helps., factor: init, better: imagenet, than: scratch}]\n"
+    study.write_text(study.read_text() + claim)
+    code, out, error = litsexp("study", study, "--workers", 1, *places)
+    assert code == 1, error
+    assert "Traceback" not in out + error
+    assert "Is a wide window [better]?" in out
+    assert "2 failed: run.init = [closed].safetensors: the weights do not fit encoder resnet18" in out
+    assert "init=[closed].safetensors · fold 1 · seed 0" in out
+    assert "2 failed: run.init = imagenet: no ImageNet weights for resnet18" in out
+    assert "place torchvision's resnet18-" in out
+    assert "inconclusive" in out  # a verdict all the same
+    assert "The same command runs the failed ones again." in out
+    runs = cell_runs()
+    assert sorted(run.info.status for run in runs) == ["FAILED"] * 4 + ["FINISHED"] * 2
+    failed = [run.data.tags["reason"] for run in runs if run.info.status == "FAILED"]
+    assert sum("do not fit" in reason for reason in failed) == 2
+    assert sum("no ImageNet weights" in reason for reason in failed) == 2
+
+
+def test_an_external_cohort_is_scored_by_every_run_and_told_apart(
+    litsexp: Callable[..., tuple[int, str, str]], places: list[object], no_downloads: None, elsewhere_ct: Path
+) -> None:
+    text = STUDY.replace("init: scratch", "init: scratch, encoder: resnet18")
+    claim = CLAIM.replace("factor:", "metric: dice_liver, factor:")
+    study = study_file(text + f"claims: [{claim}]\nexternal: {{patients: 3, seed: 1}}\n")
+    code, out, error = litsexp("study", study, "--workers", 1, *places, "--external", elsewhere_ct)
+    assert code == 0, error
+    assert "on ct, 6 phantom patients: 0 runs done before, 4 to train" in out
+    assert "Phantom results (ct, 6 phantom patients): the patients are synthetic." in out
+    assert re.search(r"^phantom claim +effect", out, re.MULTILINE)
+    assert re.search(r"^wide: .* on 6 phantom patients", out, re.MULTILINE)
+    heading = "On the external cohort (elsewhere, 3 phantom patients), from which nothing was learned:\n"
+    told = out[out.index(heading) : out.index("report:")]
+    said = re.search(r"^wide: [+-]\d\.\d+ \[.*\] on (.*)", told, re.MULTILINE)
+    assert said
+    assert said[1].startswith("3 external phantom patients: ")
+    assert "inconclusive there" in said[1]  # three are too few
+    found = re.search(r"report: (.*report\.html)", out)
+    assert found
+    report = Path(found[1]).read_text()
+    assert 'id="external"' in report
+    assert f"--external {elsewhere_ct}" in report  # in the command that repeats it
+    assert cell_runs()[0].data.tags["external_cohort"] == "elsewhere, 3 phantom patients"
+    code, again, error = litsexp("report", study, *places, "--external", elsewhere_ct)
+    assert code == 0, error
+    assert told in again
+    assert Path(found[1]).read_text() == report
+
+
+def test_data_leave_out_the_files_phantom_external_cohort(
+    litsexp: Callable[..., tuple[int, str, str]], places: list[object]
+) -> None:
+    code, out, error = litsexp("report", study_file(STUDY + "external: {patients: 3, seed: 1}\n"), *places)
+    assert code == 0, error
+    assert "external" not in out
+    report = next(Path("mlruns/reports").glob("*/report.html")).read_text()
+    assert 'id="external"' not in report
+    assert "external: null" in report
+
+
+def test_a_study_in_which_every_run_fails_still_ends_with_a_report(
+    litsexp: Callable[..., tuple[int, str, str]], places: list[object]
+) -> None:
+    Path("bad.safetensors").write_bytes(b"nothing")
+    study = study_file(STUDY.replace("init: scratch", "init: bad.safetensors") + f"claims: [{CLAIM}]")
+    code, out, error = litsexp("study", study, "--workers", 1, *places)
+    assert code == 1, error
+    assert "4 failed: run.init = bad.safetensors: cannot be read" in out
+    assert "inconclusive" in out
+    found = re.search(r"report: (.*report\.html)", out)
+    assert found
+    report = Path(found[1])
+    assert "cannot be read" in report.read_text()
+    code, out, error = litsexp("report", study, *places)
+    assert code == 0, error
+    assert str(report) in out
+    assert [run.info.status for run in cell_runs()] == ["FAILED"] * 4  # a report trains nothing

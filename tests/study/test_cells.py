@@ -1,0 +1,267 @@
+"""One cell: how its failures are told, which slices are watched, and what reaches MLflow."""
+
+import io
+import json
+import math
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from PIL import Image
+from safetensors.torch import load
+
+from litsexp.data.splits import Split
+from litsexp.data.store.slices import Store
+from litsexp.spec.settings import LitsexpError, RunConfig
+from litsexp.spec.study import StudyConfig, cells
+from litsexp.study import cells as cell_room
+from litsexp.study.cells import Job, describe, fixed_slices, points, run_cell, tallest
+from litsexp.study.tracking import Tracking
+from litsexp.training import loop, models
+
+
+def small_encoder(_: str = "") -> torch.nn.Sequential:
+    return torch.nn.Sequential(
+        torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, 2, 1), torch.nn.ReLU()),
+        torch.nn.Sequential(torch.nn.Conv2d(8, 8, 3, 2, 1), torch.nn.ReLU()),
+    )
+
+
+@pytest.fixture
+def tracking(new_places: Callable[[Path], Any], tmp_path: Path) -> Tracking:
+    places = new_places(tmp_path)
+    return Tracking(places.tracking_uri, "tiny", places.root / "artifacts")
+
+
+@pytest.fixture
+def job(
+    tracking: Tracking, phantom_store: Store, phantom_split: Split, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Job]:
+    """``job(...)``: a cell with these settings on the tiny phantom, its run opened; its U-Net trains in no time."""
+    monkeypatch.setattr(models, "random_encoder", small_encoder)
+
+    def make(external: Store | None = None, **settings: Any) -> Job:
+        base = {"init": "scratch", "epochs": 2, "steps_per_epoch": 1, "batch_size": 4, "augment": "none"}
+        asked = StudyConfig(question="?", run=RunConfig.model_validate({**base, **settings}))
+        parent = tracking.open_parent(asked, "digest", "tiny", (), {})
+        one = cells(asked)[0]
+        run_id = tracking.start_cell(one, "key", parent, {})
+        elsewhere = external.directory if external else None
+        return Job(one, "key", phantom_split, phantom_store.directory, tracking.uri, run_id, elsewhere)
+
+    return make
+
+
+def go_on(*_: Any) -> bool:
+    return True
+
+
+def test_a_cell_logs_curves_scores_weights_and_pictures(job: Callable[..., Job], tracking: Tracking) -> None:
+    one, heard = job(), []
+    outcome = run_cell(one, lambda epoch, metrics: heard.append((epoch, metrics["valid/score"])) is None)
+    assert outcome.status == "finished", outcome.reason
+    run = tracking.client.get_run(one.run_id)
+    assert run.info.status == "FINISHED"
+    assert [epoch for epoch, _ in heard] == [0, 1]
+    assert outcome.value == run.data.metrics["best/score"] == max(score for _, score in heard)
+    history = tracking.client.get_metric_history(one.run_id, "valid/loss")
+    assert [point.step for point in history] == [0, 1]
+    assert {
+        "train/loss",
+        "lr",
+        "images_per_s",
+        "best/epoch",
+        "test/dice_liver",
+        "time/fit_s",
+    } <= run.data.metrics.keys()
+    assert {"initial_weights_sha256", "device", "precision_used", "pruned"} <= run.data.tags.keys()
+    assert [source.dataset.digest for source in run.inputs.dataset_inputs] == [Store.open(one.store).fingerprint]
+
+    cases = tracking.cases(run)
+    assert tuple(cases["case"]) == one.split.test
+    assert {"tp_tumor", "dice_tumor", "dice_liver"} <= set(cases.columns)
+    about = json.loads(tracking.artifact(one.run_id, "run.json"))
+    assert RunConfig.model_validate(about["run"]) == one.cell.arm.run
+    assert tuple(about["split"]["test"]) == one.split.test
+    unet = models.build_unet(one.cell.arm.run, about["size"], 0)
+    unet.load_state_dict(load(tracking.artifact(one.run_id, "weights.safetensors")))
+    drawn = tracking.pictures(one.run_id, "test")
+    assert [Path(name).name.partition("_case_")[0] for name in drawn] == ["best", "worst"]
+    assert Image.open(io.BytesIO(tracking.artifact(one.run_id, drawn[0]))).size[0] > 64
+    assert len(tracking.pictures(one.run_id, "images")) >= 2
+
+
+def test_an_external_cohort_is_scored_beside_the_test_cases_and_leaves_them_as_they_are(
+    job: Callable[..., Job], tracking: Tracking, external_store: Store
+) -> None:
+    plain, one = job(), job(external=external_store)
+    assert run_cell(plain, go_on).status == run_cell(one, go_on).status == "finished"
+    tested = [tracking.artifact(run.run_id, "cases.parquet") for run in (plain, one)]
+    assert tested[0] == tested[1]
+    run = tracking.client.get_run(one.run_id)
+    cases = tracking.cases(run, "external_cases.parquet")
+    assert list(cases["case"]) == external_store.cases  # each once
+    assert list(cases.columns) == list(tracking.cases(run).columns)
+    assert cases["slices"].sum() == len(external_store.index)
+    assert run.data.metrics["external/dice_liver"] == pytest.approx(cases["dice_liver"].mean())
+    contexts = {source.tags[0].value: source.dataset for source in run.inputs.dataset_inputs}
+    assert {name: dataset.digest for name, dataset in contexts.items()} == {
+        "training": Store.open(one.store).fingerprint,
+        "external": external_store.fingerprint,
+    }
+    assert all(dataset.name.startswith("phantom-") for dataset in contexts.values())
+    about = json.loads(tracking.artifact(one.run_id, "run.json"))
+    assert about["external_fingerprint"] == external_store.fingerprint
+    drawn = tracking.pictures(one.run_id, "external")
+    assert [Path(name).name.partition("_case_")[0] for name in drawn] == ["best", "worst"]
+
+    before = tracking.client.get_run(plain.run_id)
+    assert not any(name.startswith("external/") for name in before.data.metrics)
+    assert tracking.pictures(plain.run_id, "external") == []
+    assert json.loads(tracking.artifact(plain.run_id, "run.json"))["external_fingerprint"] is None
+
+
+def test_pictures_say_phantom_and_external_in_their_titles(
+    job: Callable[..., Job], external_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    titles: list[str] = []
+    draw = cell_room.overlay
+    monkeypatch.setattr(cell_room, "overlay", lambda *args: [titles.append(args[3]), draw(*args)][1])
+    assert run_cell(job(external=external_store), go_on).status == "finished"
+    assert all(re.match(r"(external )?phantom case \d+, z \d+: ", title) for title in titles), titles
+    assert sum(title.startswith("external ") for title in titles) == 2
+    assert cell_room.slice_title(store_of(INDEX.assign(z=7)), 2) == "case 2, z 7"
+
+
+def test_two_workers_that_log_the_same_data_at_once_both_go_on(
+    job: Callable[..., Job], tracking: Tracking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow looks whether a data set is known and then adds it: another worker may be faster in between."""
+    one, log_inputs = job(), MlflowClient.log_inputs
+    refusals = [MlflowException("UNIQUE constraint failed: datasets.name")]
+
+    def refuse_once(*args: Any) -> None:
+        if refusals:
+            raise refusals.pop()
+        log_inputs(*args)
+
+    monkeypatch.setattr(MlflowClient, "log_inputs", refuse_once)
+    assert run_cell(one, go_on).status == "finished"
+    assert len(tracking.client.get_run(one.run_id).inputs.dataset_inputs) == 1
+
+
+def test_a_pruned_cell_has_seen_no_test_case(
+    job: Callable[..., Job], tracking: Tracking, external_store: Store
+) -> None:
+    one = job(external=external_store)
+    outcome = run_cell(one, lambda epoch, metrics: False)
+    run = tracking.client.get_run(one.run_id)
+    assert outcome.status == "pruned"
+    assert (run.info.status, run.data.tags["pruned"]) == ("FINISHED", "true")
+    assert len(tracking.cases(run)) == 0
+    assert "key" not in tracking.finished()
+    assert not any(name.startswith(("test/", "external/")) for name in run.data.metrics)
+
+
+def test_a_loss_that_is_not_finite_fails_in_one_line(job: Callable[..., Job]) -> None:
+    outcome = run_cell(job(lr=1e30, precision="fp32"), go_on)
+    assert outcome.status == "failed"
+    assert "loss is" in outcome.reason
+    assert "try a smaller run.lr" in outcome.reason
+    assert "\n" not in outcome.reason
+    assert "Traceback" in outcome.detail
+
+
+@pytest.mark.parametrize("content", [None, b"no weights at all"])
+def test_a_bad_weights_file_fails_in_one_line(job: Callable[..., Job], tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "weights.safetensors"
+    if content is not None:
+        path.write_bytes(content)
+    outcome = run_cell(job(init=str(path)), go_on)
+    assert outcome.status == "failed"
+    assert str(path) in outcome.reason
+    assert "expected a safetensors file" in outcome.reason
+    assert "\n" not in outcome.reason
+
+
+def test_running_out_of_memory_fails_in_one_line(job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch) -> None:
+    def explode(*_: Any, **__: Any) -> None:
+        torch.empty(2**60, dtype=torch.uint8)
+
+    monkeypatch.setattr(loop, "fit", explode)
+    outcome = run_cell(job(), go_on)
+    assert outcome.status == "failed"
+    assert outcome.reason.startswith("out of memory (")
+    assert "try a smaller run.batch_size" in outcome.reason
+    assert "\n" not in outcome.reason
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (LitsexpError("run.init = x: cannot be read"), "run.init = x: cannot be read"),
+        (torch.OutOfMemoryError("CUDA out of\nmemory"), "out of memory (CUDA out of memory); try a smaller"),
+        (MemoryError(), "out of memory"),
+        (KeyError("two\nlines"), "KeyError: 'two"),
+    ],
+)
+def test_a_failure_is_one_line(error: Exception, said: str) -> None:
+    assert describe(error).startswith(said)
+    assert "\n" not in describe(error)
+
+
+def test_a_store_that_is_gone_fails_the_cell(job: Callable[..., Job], tmp_path: Path) -> None:
+    outcome = run_cell(replace(job(), store=tmp_path / "nothing"), go_on)
+    assert outcome.status == "failed"
+    assert str(tmp_path / "nothing") in outcome.reason
+
+
+def store_of(index: pd.DataFrame, phantom: bool = False) -> Store:
+    empty = np.zeros((len(index), 1, 1))
+    return Store(Path("nowhere"), "f", index, empty.astype(np.int16), empty.astype(np.uint8), phantom)
+
+
+INDEX = pd.DataFrame(
+    [(1, 5, 0), (1, 9, 0), (2, 4, 3), (2, 8, 7), (2, 9, 7), (3, 6, 9), (5, 1, 1)],
+    columns=["case", "liver_pixels", "tumor_pixels"],
+)
+
+
+def test_the_tallest_slice_is_the_one_with_most_tumor_or_else_most_liver() -> None:
+    assert list(tallest(store_of(INDEX), [3, 2, 1])) == [1, 4, 5]
+    assert list(tallest(store_of(INDEX), [])) == []
+
+
+def test_the_watched_slices_are_the_tallest_tumors_of_the_cases() -> None:
+    assert cell_room.WATCHED_SLICES == 2
+    assert list(fixed_slices(store_of(INDEX), [1, 2, 3])) == [5, 4]
+    assert list(fixed_slices(store_of(INDEX), [1])) == [1]
+
+
+def test_points_leave_out_what_is_undefined() -> None:
+    found = points({"a": 0.0, "b": math.nan, "c": math.inf, "d": -1.5}, step=3)
+    assert [(point.key, point.value, point.step) for point in found] == [("a", 0.0, 3), ("d", -1.5, 3)]
+
+
+def test_one_batch_of_metrics_an_epoch(
+    job: Callable[..., Job], tracking: Tracking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    log_batch = MlflowClient.log_batch
+    monkeypatch.setattr(
+        MlflowClient,
+        "log_batch",
+        lambda self, *a, **kw: (calls.append(len(kw.get("metrics", ()))), log_batch(self, *a, **kw)),
+    )
+    one = job(epochs=3)
+    calls.clear()
+    assert run_cell(one, go_on).status == "finished"
+    assert len(calls) == 4  # three epochs and the end

@@ -1,0 +1,345 @@
+"""The driver: what runs, what is kept, what is put right; every cell ends at once here."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from litsexp.spec.settings import LitsexpError
+from litsexp.spec.study import Cell, Fingerprints, arm_of, cells
+from litsexp.study.cells import Job, Outcome
+from litsexp.study.session import Places, design_digest, params_of, trials_table
+
+ALL = ["baseline · fold 0", "window=wide · fold 0", "baseline · fold 1", "window=wide · fold 1"]
+ALL = [f"{name} · seed 0" for name in ALL]
+SEARCH = {
+    "design": "search",
+    "factors": {"window": ["liver", "wide"]},
+    "search": {"trials": 3, "lr": [1e-4, 1e-2]},
+    "claims": [],
+}
+
+
+def failing(*names: str) -> Any:
+    def behave(job: Job, _: Any) -> Outcome | None:
+        return Outcome("failed", reason="no luck", detail="Traceback") if job.cell.name in names else None
+
+    return behave
+
+
+def test_every_cell_runs_once_and_the_same_command_runs_nothing(bench: Any, study: Any) -> None:
+    session, plan = bench.run(study())
+    assert plan == (0, 4)
+    assert bench.executor.ran == ALL
+    assert bench.statuses() == [(name, "FINISHED") for name in ALL]
+    assert bench.trial_states(study()) == ["COMPLETE"] * 4
+    assert len(session.trained_s) == 4
+    session, plan = bench.run(study())
+    assert plan == (4, 0)
+    assert bench.executor.ran == ALL
+    assert session.trained_s == []
+    assert len(bench.statuses()) == len(bench.trial_states(study())) == 4
+
+
+def test_a_cell_that_fails_is_told_and_the_study_goes_on(bench: Any, study: Any) -> None:
+    bench.executor.behave = failing(ALL[1])
+    session, _ = bench.run(study())
+    assert bench.executor.ran == ALL
+    assert session.failures == {ALL[1]: "no luck"}
+    assert dict(bench.statuses())[ALL[1]] == "FAILED"
+    assert sorted(bench.trial_states(study())) == ["COMPLETE"] * 3 + ["FAIL"]
+
+
+def test_the_same_command_runs_the_failed_cell_again_and_no_other(bench: Any, study: Any) -> None:
+    bench.executor.behave = failing(ALL[1])
+    bench.run(study())
+    bench.executor.behave = failing()
+    session, plan = bench.run(study())
+    assert plan == (3, 1)
+    assert bench.executor.ran == [*ALL, ALL[1]]
+    assert session.failures == {}
+    assert sorted(bench.trial_states(study())) == ["COMPLETE"] * 4 + ["FAIL"]
+    attempts = [run.data.tags for run in bench.tracking().runs() if run.info.run_name == f"phantom · {ALL[1]}"]
+    assert [(tags["attempt"], tags.get("superseded")) for tags in attempts] == [("1", "true"), ("2", None)]
+
+
+def test_what_a_killed_driver_left_is_put_right(bench: Any, study: Any) -> None:
+    """One cell had finished but its trial not been told, one was running, two were waiting."""
+    asked = study()
+    ledger, tracking = bench.ledger(asked), bench.tracking()
+    keyed = {cell.run_key(asked.split, Fingerprints(bench.store.fingerprint)): cell for cell in cells(asked)}
+    digest = design_digest(asked, Fingerprints(bench.store.fingerprint))
+    parent = tracking.open_parent(asked, digest, bench.name, (), {})
+    for key, cell in keyed.items():
+        ledger.enqueue(params_of(cell, asked), key)
+    runs = []
+    for _ in range(2):
+        ticket = ledger.ask()
+        runs.append(tracking.start_cell(keyed[ticket.run_key], ticket.run_key, parent, {}))
+    tracking.client.log_metric(runs[0], "best/score", 0.25)
+    tracking.end(runs[0], "FINISHED")
+
+    _, plan = bench.run(asked)
+    assert plan == (1, 3)
+    assert sorted(bench.executor.ran) == sorted(ALL[1:])
+    found = bench.tracking().finished()
+    assert found.keys() == keyed.keys()
+    assert runs[0] in {run.info.run_id for run in found.values()}  # kept
+    assert tracking.client.get_run(runs[1]).info.status == "KILLED"
+    assert sorted(bench.trial_states(asked)) == ["COMPLETE"] * 4 + ["FAIL"]
+    assert bench.ledger(asked).trials()[0].value == 0.25
+
+
+def test_ctrl_c_closes_the_running_cell_and_keeps_the_finished(bench: Any, study: Any) -> None:
+    def third_is_interrupted(job: Job, _: Any) -> None:
+        if job.cell.name == ALL[2]:
+            raise KeyboardInterrupt
+
+    bench.executor.behave = third_is_interrupted
+    with pytest.raises(KeyboardInterrupt):
+        bench.run(study())
+    assert bench.statuses() == [(ALL[0], "FINISHED"), (ALL[1], "FINISHED"), (ALL[2], "KILLED")]
+    assert sorted(bench.trial_states(study())) == ["COMPLETE", "COMPLETE", "FAIL", "WAITING"]
+    parent = next(run for run in bench.tracking().runs() if "claims_preregistered" in run.data.tags)
+    assert parent.info.status == "KILLED"
+    bench.executor.behave = failing()
+    bench.run(study())
+    assert bench.executor.ran == [*ALL[:3], *ALL[3:], ALL[2]]  # one waited already
+
+
+def test_a_cell_that_finished_while_ctrl_c_came_is_kept(bench: Any, study: Any) -> None:
+    def ends_unheard(job: Job, _: Any) -> None:
+        client = bench.tracking().client
+        client.log_metric(job.run_id, "best/score", 0.5)
+        client.set_terminated(job.run_id, "FINISHED")
+        raise KeyboardInterrupt
+
+    bench.executor.behave = ends_unheard
+    with pytest.raises(KeyboardInterrupt):
+        bench.run(study())
+    assert bench.statuses() == [(ALL[0], "FINISHED")]
+    bench.executor.behave = failing()
+    bench.run(study())
+    assert bench.executor.ran.count(ALL[0]) == 1
+
+
+def test_a_deleted_run_is_trained_again(bench: Any, study: Any) -> None:
+    bench.run(study())
+    run = next(run for run in bench.tracking().runs() if run.info.run_name == f"phantom · {ALL[0]}")
+    bench.tracking().client.delete_run(run.info.run_id)
+    _, plan = bench.run(study())
+    assert plan == (3, 1)
+    assert bench.executor.ran == [*ALL, ALL[0]]
+
+
+def test_a_finished_run_whose_trial_is_lost_is_not_trained_again(bench: Any, study: Any) -> None:
+    bench.run(study())
+    (bench.places.root / "optuna.db").unlink()
+    _, plan = bench.run(study())
+    assert plan == (4, 0)
+    assert bench.executor.ran == ALL
+    assert bench.trial_states(study()) == ["COMPLETE"] * 4
+
+
+def test_a_second_driver_is_refused_and_changes_nothing(bench: Any, study: Any) -> None:
+    with bench.open(study()) as session:
+        with pytest.raises(LitsexpError, match=f"process {os.getpid()} on .* is running it"), bench.open(study()):
+            pass
+        assert session.tracking.client.get_run(session.parent.run_id).info.status == "RUNNING"
+
+
+def test_a_new_level_runs_its_new_cells_only(bench: Any, study: Any) -> None:
+    bench.run(study())
+    more = study(factors={"window": ["wide", "custom"]})
+    session, plan = bench.run(more)
+    assert plan == (4, 2)
+    assert bench.executor.ran[4:] == [f"window=custom · fold {fold} · seed 0" for fold in range(2)]
+    results = bench.tracking().read(session.cells)
+    assert results.cases.groupby(["arm", "fold"]).ngroups == 6
+    assert bench.trial_states(more) == ["COMPLETE"] * 6
+
+
+def test_a_claim_about_adopted_runs_counts_only_if_it_was_fixed_before_them(bench: Any, study: Any) -> None:
+    claim = study().claims[0].model_dump()
+    later = {**claim, "id": "later", "metric": "dice_liver"}
+    bench.run(study())
+    more = study(factors={"window": ["wide", "custom"]}, claims=[claim, later])
+    session, _ = bench.run(more)
+    assert session.parent.preregistered == {"wider": study().claims[0].digest}
+    assert more.claims[1].digest not in session.parent.preregistered.values()
+
+
+def test_with_no_run_to_adopt_every_claim_is_fixed_beforehand(bench: Any, study: Any) -> None:
+    bench.run(study())
+    other = study(seeds=[5])
+    session, plan = bench.run(other)
+    assert plan == (0, 4)
+    assert session.parent.preregistered == {"wider": other.claims[0].digest}
+
+
+def test_rewording_keeps_the_study_and_a_changed_claim_is_post_hoc(bench: Any, study: Any) -> None:
+    first, _ = bench.run(study())
+    claim = {**study().claims[0].model_dump(), "margin": 0.3}
+    changed = study(question="Reworded?", claims=[claim])
+    session, plan = bench.run(changed)
+    assert plan == (4, 0)
+    assert session.parent == first.parent
+    assert session.parent.preregistered["wider"] != changed.claims[0].digest
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"seeds": [1]},
+        {"split": {"folds": 3}},
+        {"factors": {"augment": ["paper"]}},
+        {"run": {"augment": "none", "epochs": 9}},
+    ],
+)
+def test_the_design_digest_changes_with_what_runs(study: Any, changes: dict[str, Any]) -> None:
+    base = {"run": {"augment": "none"}, "factors": {"augment": ["paper"], "init": ["scratch"]}, "claims": []}
+    assert design_digest(study(**{**base, **changes}), Fingerprints("f")) != design_digest(
+        study(**base), Fingerprints("f")
+    )
+    assert design_digest(study(**base), Fingerprints("f")) != design_digest(study(**base), Fingerprints("g"))
+
+
+def test_the_design_digest_takes_the_external_slices_and_not_their_description(study: Any) -> None:
+    plain, described = study(), study(external={"patients": 5})
+    assert design_digest(plain, Fingerprints("f")) == design_digest(described, Fingerprints("f"))
+    assert design_digest(described, Fingerprints("f", "x")) != design_digest(described, Fingerprints("f", "y"))
+    assert design_digest(described, Fingerprints("f", "x")) != design_digest(plain, Fingerprints("f"))
+
+
+def test_a_study_with_an_external_cohort_trains_its_own_cells_and_the_split_knows_none_of_it(
+    bench: Any, study: Any, external_store: Any
+) -> None:
+    jobs: list[Job] = []
+    bench.executor.behave = lambda job, _: jobs.append(job)
+    plain, _ = bench.run(study())
+    bench.external = external_store
+    session, plan = bench.run(study(external={"patients": 3, "seed": 9}))
+    assert plan == (0, 4)
+    assert session.digest != plain.digest
+    assert session.cells.keys().isdisjoint(plain.cells)
+    assert [job.external for job in jobs] == [None] * 4 + [external_store.directory] * 4
+    assert [job.split for job in jobs[:4]] == [job.split for job in jobs[4:]]
+    _, plan = bench.run(study(external={"patients": 3, "seed": 9}))
+    assert plan == (4, 0)
+    bench.external = None
+    _, plan = bench.run(study())
+    assert plan == (4, 0)  # the study without it has kept its runs
+
+
+def test_an_external_cohort_without_its_store_is_a_mistake_and_so_is_the_mirror(
+    bench: Any, study: Any, external_store: Any
+) -> None:
+    with pytest.raises(ValueError, match="expected both or neither"), bench.open(study(external={"seed": 9})):
+        pass
+    bench.external = external_store
+    with pytest.raises(ValueError, match="expected both or neither"), bench.open(study()):
+        pass
+
+
+def test_every_run_says_of_which_patients_it_is(bench: Any, study: Any, external_store: Any) -> None:
+    bench.external = external_store
+    session, _ = bench.run(study(data={"patients": 6, "seed": 2}, external={"seed": 9}))
+    runs = bench.tracking().runs()
+    assert len(runs) == 5
+    for run in runs:
+        assert run.data.tags["cohort"] == "phantom, 6 patients, seed 2"
+        assert run.data.tags["external_cohort"] == "phantom, 3 patients, seed 9, site B"
+        assert run.data.tags["phantom"] == "true"
+    assert session.external is external_store
+
+
+def test_a_driver_that_breaks_leaves_its_reason_on_the_parent(bench: Any, study: Any) -> None:
+    with pytest.raises(ZeroDivisionError), bench.open(study()) as session:
+        raise ZeroDivisionError("by\nzero")
+    run = session.tracking.client.get_run(session.parent.run_id)
+    assert (run.info.status, run.data.tags["reason"]) == ("FAILED", "by zero")
+
+
+def test_a_search_samples_runs_and_adopts(bench: Any, study: Any) -> None:
+    asked = study(**SEARCH)
+    session, plan = bench.run(asked)
+    assert plan == (0, 3)
+    assert len(bench.executor.ran) == 3
+    table = trials_table(session)
+    assert list(table["state"]) == ["COMPLETE"] * 3
+    assert {"window", "lr", "valid/score"} <= set(table.columns)
+    session, plan = bench.run(asked)
+    assert plan == (3, 0)
+    assert len(bench.executor.ran) == 3
+    assert bench.tracking().read(session.cells).cases.groupby("arm").ngroups == 3
+
+
+def test_an_interrupted_search_runs_its_sample_again_and_then_fresh_ones(bench: Any, study: Any) -> None:
+    asked, jobs = study(**SEARCH), []
+
+    def second_is_interrupted(job: Job, _: Any) -> None:
+        jobs.append(job)
+        if len(jobs) == 2:
+            raise KeyboardInterrupt
+
+    bench.executor.behave = second_is_interrupted
+    with pytest.raises(KeyboardInterrupt):
+        bench.run(asked)
+    _, plan = bench.run(asked)
+    assert plan == (1, 2)
+    assert [job.run_key for job in jobs[1:3]] == [jobs[1].run_key] * 2
+    assert len({job.run_key for job in jobs}) == 3
+    assert sorted(bench.trial_states(asked)) == ["COMPLETE"] * 3 + ["FAIL"]
+
+
+def test_a_searchs_run_that_finished_unheard_is_in_the_results(bench: Any, study: Any) -> None:
+    """The driver was killed between the run's end and telling the trial."""
+    asked = study(**SEARCH)
+    session, _ = bench.run(asked)
+    ledger, tracking = bench.ledger(asked), bench.tracking()
+    ticket = ledger.ask()
+    cell = Cell(arm_of(asked, ticket.params), 0, 0)
+    key = cell.run_key(asked.split, Fingerprints(bench.store.fingerprint))
+    ledger.name(ticket.number, key)
+    run = tracking.start_cell(cell, key, session.parent, {})
+    tracking.client.log_metric(run, "best/score", 0.5)
+    tracking.end(run, "FINISHED")
+    with bench.open(asked) as session:
+        assert key in session.cells
+        assert len(session.cells) == 4
+
+
+def test_the_pruner_stops_a_searchs_run_and_never_a_fixed_designs(bench: Any, study: Any) -> None:
+    answers = []
+
+    def asks(job: Job, on_epoch: Any) -> Outcome | None:
+        score = 0.5 if len(answers) < 4 else 0.1
+        goes_on = all(on_epoch(job, epoch, {"valid/score": score}) for epoch in range(3))
+        answers.append(goes_on)
+        if goes_on:
+            return None
+        client = bench.tracking().client
+        client.set_tag(job.run_id, "pruned", "true")
+        client.set_terminated(job.run_id, "FINISHED")
+        return Outcome("pruned", score)
+
+    bench.executor.behave = asks
+    asked = study(**{**SEARCH, "search": {"trials": 5}})
+    session, _ = bench.run(asked)
+    assert answers == [True] * 4 + [False]
+    assert bench.trial_states(asked) == ["COMPLETE"] * 4 + ["PRUNED"]
+    assert bench.tracking().read(session.cells).cases.groupby("arm").ngroups == 4  # a pruned run has no test score
+    _, plan = bench.run(asked)
+    assert plan == (4, 0)
+    bench.name = "fixed"
+    bench.run(study(seeds=[0, 1, 2]))
+    assert all(answers[5:])
+
+
+def test_places_are_absolute_and_not_made_before_they_are_needed(tmp_path: Any, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    places = Places.below(Path("mlruns"))
+    assert places.tracking_uri == f"sqlite:///{tmp_path}/mlruns/mlflow.db"
+    assert places.storage_url == f"sqlite:///{tmp_path}/mlruns/optuna.db"
+    assert not places.root.exists()
