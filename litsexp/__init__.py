@@ -1,3 +1,41 @@
-"""litsexp: does this choice really help a 2D U-Net segment liver and tumor, and by how much?"""
+"""litsexp: does this choice really help a 2D U-Net segment liver and tumor, and by how much?
+
+The public API, loaded when it is used: ``load_study``, ``run_study``, ``Places``, ``Conclusion``, ``register``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from litsexp.pipeline import Conclusion, run_study
+    from litsexp.spec.errors import LitsexpError
+    from litsexp.spec.reading import load_study
+    from litsexp.spec.tables import register
+    from litsexp.study.places import Places
 
 __version__ = "0.1.0"
+__all__ = ["Conclusion", "LitsexpError", "Places", "load_study", "register", "run_study"]
+
+_HOMES = {
+    "Conclusion": "pipeline",
+    "LitsexpError": "spec.errors",
+    "Places": "study.places",
+    "load_study": "spec.reading",
+    "register": "spec.tables",
+    "run_study": "pipeline",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its room when it is first asked for."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'litsexp' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"litsexp.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

@@ -14,8 +14,9 @@ from rich.console import Console
 from rich.table import Table
 
 from litsexp.display import console, progress_bar, say
+from litsexp.spec.cohort import DataConfig
+from litsexp.spec.errors import LitsexpError
 from litsexp.spec.reading import first_problem
-from litsexp.spec.settings import DataConfig, LitsexpError
 from litsexp.spec.study import StudyConfig
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from litsexp.data.check.folder import CaseReport, FolderReport
-from litsexp.spec.settings import LitsexpError
+from litsexp.spec.errors import LitsexpError
 
 UNKNOWN = "?"
 _MOST_VARIED = 4  # cases with one kind of warning in several variants that are told one by one

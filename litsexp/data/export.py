@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -33,7 +33,11 @@ from litsexp.data.parallel import Progress, map_parallel
 from litsexp.data.splits import Split, make_splits
 from litsexp.data.store.convert import chosen_slices
 from litsexp.data.store.resize import Resize
-from litsexp.spec.settings import SLICES, LitsexpError, Slices, SplitConfig, Strict, Window
+from litsexp.spec.base import Strict
+from litsexp.spec.catalog import WINDOWS
+from litsexp.spec.cohort import SLICES, Slices, SplitConfig
+from litsexp.spec.errors import LitsexpError
+from litsexp.spec.run import known
 
 EXPORT_FORMAT = 1  # raise it when the same input would be exported differently
 PAPER_SPLIT = SplitConfig(train=0.7, valid=0.15, test=0.15)
@@ -72,7 +76,7 @@ class ExportConfig(Strict):
     format: Literal["jpeg", "png"] = "jpeg"  # of the images; masks are always PNG
     quality: int = Field(100, ge=1, le=100)  # of JPEG; the notebook's is 90
     subsampling: Literal["4:4:4", "4:2:2", "4:2:0"] = "4:4:4"  # of JPEG's color; the notebook's 4:2:0 mixes channels
-    window: Window = "notebook"
+    window: Annotated[str, known(WINDOWS)] = "notebook"
     slices: Slices = "liver"
     split: SplitConfig | None = PAPER_SPLIT  # a holdout by patient
 

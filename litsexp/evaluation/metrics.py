@@ -88,7 +88,7 @@ def counts(matrix: NDArray[np.int64]) -> dict[str, int]:
 
 
 def scores(matrix: NDArray[np.int64]) -> dict[str, float]:
-    """Every overlap score of a (3, 3) confusion matrix, named as in ``litsexp.spec.study.METRICS``; NaN where undefined."""
+    """Every overlap score of a (3, 3) confusion matrix, named as in ``METRICS``; NaN where undefined."""
     count, result = counts(matrix), {}
     for name in STRUCTURES:
         tp, fp, fn, tn = (count[f"{kind}_{name}"] for kind in COUNTS)

@@ -5,7 +5,6 @@ A mistake becomes one line, ``file: field: what was found; what was expected``, 
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -15,8 +14,11 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from litsexp.spec.settings import LitsexpError, RunConfig
-from litsexp.spec.study import Claim, StudyConfig
+from litsexp.spec.claim import Claim
+from litsexp.spec.errors import LitsexpError
+from litsexp.spec.run import RunConfig
+from litsexp.spec.study import StudyConfig
+from litsexp.spec.tables import nearest, one_of
 
 EXPECTED = {  # by pydantic's error type, the context filled in; any other type keeps pydantic's words
     **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "a whole number"),
@@ -128,7 +130,7 @@ def first_problem(error: ValidationError, content: object) -> str:
     *section, last = first["loc"] or ("",)
     if first["type"] in ("extra_forbidden", "invalid_key"):
         known, _ = _place(_path(section, content))
-        return f"{_dotted([*_path(section, content), last])}: unknown key; {_nearest(str(last), known.model_fields)}"
+        return f"{_dotted([*_path(section, content), last])}: unknown key; {_unknown(str(last), known.model_fields)}"
     if first["type"] == "missing" and isinstance(last, str):
         return f"{_dotted([*_path(section, content), last])}: missing; expected a value"
     path = _path(first["loc"], content)
@@ -186,7 +188,5 @@ def _either(words: Iterable[str]) -> str:
     return f"{', '.join(first)} or {last}" if first else last
 
 
-def _nearest(word: str, known: Iterable[str]) -> str:
-    names = list(known)
-    close = difflib.get_close_matches(word, names, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"expected one of {', '.join(names)}"
+def _unknown(word: str, known: Iterable[str]) -> str:
+    return nearest(word, known).removeprefix("; ") or f"expected {one_of(known)}"

@@ -1,61 +1,17 @@
-"""A study as typed data: what is asked, which arms answer it, and which cells have to run.
-
-A *study* asks a question and fixes its claims; an *arm* is one setting of every factor; a *cell* is an
-arm x fold x seed, that is one training run. Everything here is plain data: nothing reads a CT volume, nothing trains.
-"""
+"""A study file as typed data: a question, its claims, and the design that answers it. Reads no CT, trains nothing."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Literal, Self, get_args
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from litsexp.spec.settings import DataConfig, ExternalConfig, Level, RunConfig, SplitConfig, Strict, digest, file_sha256
-
-Metric = Literal[
-    "dice_liver",
-    "dice_tumor",
-    "sensitivity_liver",
-    "sensitivity_tumor",
-    "specificity_liver",
-    "specificity_tumor",
-    "precision_liver",
-    "precision_tumor",
-    "foreground_acc",
-    "pixel_acc",
-]
-METRICS: tuple[str, ...] = get_args(Metric)
-
-
-RUN_KEY_FORMAT = 1  # raise it when the same settings would no longer train the same model
-
-
-class Claim(Strict):
-    """One sentence that the runs can support or contradict: ``better`` scores higher than ``than`` in ``metric``."""
-
-    id: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", description="a short name of a-z, 0-9, - and _")
-    says: str = Field(min_length=1)
-    metric: Metric = "dice_tumor"
-    factor: str
-    better: Level
-    than: Level
-    margin: float = Field(0.02, ge=0)  # smallest difference that matters, in units of the metric
-    where: dict[str, Level] = Field({})  # only in these contexts, e.g. {train_fraction: 0.25}
-
-    @property
-    def digest(self) -> str:
-        """Changes when anything in the claim changes."""
-        return digest(self.model_dump(mode="json"))
-
-    def typed(self, run: RunConfig) -> Claim:
-        """The same claim with its levels as the settings they become; a level that cannot be one stays."""
-        where = {factor: _typed(run, factor, level) for factor, level in self.where.items()}
-        better, than = (_typed(run, self.factor, level) for level in (self.better, self.than))
-        return self.model_copy(update={"better": better, "than": than, "where": where})
+from litsexp.spec.base import Level, Strict
+from litsexp.spec.claim import Claim
+from litsexp.spec.cohort import DataConfig, ExternalConfig, SplitConfig
+from litsexp.spec.design import arms, contexts
+from litsexp.spec.run import RunConfig
 
 
 class SearchConfig(Strict):
@@ -174,105 +130,3 @@ class StudyConfig(Strict):
     def with_levels(self, levels: Mapping[str, Level]) -> RunConfig:
         """The baseline with these levels, checked like the baseline itself; ValidationError names the factor."""
         return self.run.changed(levels)
-
-
-@dataclass(frozen=True)
-class Fingerprints:
-    """Of the stored slices that a run's results come from: pixels, labels and index, 16 hex digits a store."""
-
-    data: str
-    external: str | None = None  # of the external cohort, where the study has one
-
-    @property
-    def content(self) -> dict[str, str]:
-        """What goes into a digest; without an external cohort as if there were no such thing."""
-        return {"data": self.data} | ({"external": self.external} if self.external else {})
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One setting of all factors. ``name`` reads as what distinguishes it: ``baseline``, ``init=scratch``."""
-
-    name: str
-    run: RunConfig
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One training run: an arm on one fold with one seed."""
-
-    arm: Arm
-    fold: int
-    seed: int
-
-    def run_key(self, split: SplitConfig, fingerprints: Fingerprints) -> str:
-        """Identity by content: 16 hex digits over every setting that decides the result.
-
-        A weights file counts by its bytes.
-        """
-        run = self.arm.run.model_dump(mode="json")
-        if self.arm.run.init.endswith(".safetensors"):
-            run["init"] = file_sha256(Path(self.arm.run.init))
-        content = {"format": RUN_KEY_FORMAT, "run": run, "fold": self.fold, "seed": self.seed}
-        return digest({**content, "split": split.model_dump(mode="json"), **fingerprints.content})
-
-    @property
-    def name(self) -> str:
-        """For people: ``init=scratch · fold 1 · seed 0``."""
-        return f"{self.arm.name} · fold {self.fold} · seed {self.seed}"
-
-
-def arms(study: StudyConfig) -> list[Arm]:
-    """The arms of a fixed design, baseline first. A search has only its baseline until Optuna samples."""
-    if study.design == "factorial":
-        names = list(study.factors)
-        combinations = itertools.product(*study.factors.values())
-        return [arm_of(study, dict(zip(names, levels, strict=True))) for levels in combinations]
-    changes = [] if study.design == "search" else [(f, level) for f, ls in study.factors.items() for level in ls]
-    return [Arm("baseline", study.run), *(arm_of(study, {factor: level}) for factor, level in changes)]
-
-
-def arm_of(study: StudyConfig, levels: Mapping[str, Level]) -> Arm:
-    """The arm with these levels, named after them (``baseline`` where there are none)."""
-    name = ", ".join(f"{factor}={_label(study, factor, level)}" for factor, level in levels.items()) or "baseline"
-    return Arm(name, study.with_levels(levels))
-
-
-def cells(study: StudyConfig) -> list[Cell]:
-    """Every cell of a fixed design, by seed, then fold, then arm: a study cut short still compares all arms."""
-    order = itertools.product(study.seeds, range(study.split.n_folds), arms(study))
-    return [Cell(arm, fold, seed) for seed, fold, arm in order]
-
-
-def contexts(study: StudyConfig, claim: Claim) -> list[tuple[Arm, Arm]]:
-    """Every pair (better, than) of arms that differ in the claim's factor and in nothing else."""
-    where = [arm for arm in arms(study) if all(getattr(arm.run, f) == level for f, level in claim.where.items())]
-    ours = [arm for arm in where if getattr(arm.run, claim.factor) == claim.better]
-    theirs = [arm for arm in where if getattr(arm.run, claim.factor) == claim.than]
-    return [(a, b) for a in ours for b in theirs if differing_fields(a.run, b.run) == {claim.factor}]
-
-
-def differing_fields(a: RunConfig, b: RunConfig) -> set[str]:
-    """Names of the settings in which two arms differ."""
-    return {name for name in RunConfig.model_fields if getattr(a, name) != getattr(b, name)}
-
-
-def format_level(level: Level) -> str:
-    """A level as people write it: ``0.5``, ``scratch``, the name of a weights file without its folders."""
-    return Path(level).name if isinstance(level, str) else f"{level:g}" if isinstance(level, float) else str(level)
-
-
-def _label(study: StudyConfig, factor: str, level: Level) -> str:
-    """A level as an arm's name shows it: in full where another level of the factor looks the same."""
-    short = format_level(level)
-    alike = [other for other in study.levels(factor) if format_level(other) == short] if factor in study.factors else []
-    return short if len(alike) < 2 else str(level)
-
-
-def _typed(run: RunConfig, factor: str, level: Level) -> Level:
-    """The level as the setting it becomes: YAML reads 1e-4 as text, a learning rate is a number."""
-    try:
-        typed: Level = getattr(run.changed({factor: level}), factor)
-    except ValidationError:
-        return level
-    return typed

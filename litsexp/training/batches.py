@@ -16,7 +16,7 @@ from torch import Generator, Tensor
 from litsexp.data.ct.volume import WINDOWS
 from litsexp.data.gray import EQUALISE_BINS, NOTEBOOK_WINDOWS
 from litsexp.data.store.slices import Store
-from litsexp.spec.settings import RunConfig
+from litsexp.spec.run import RunConfig
 from litsexp.training import augment
 
 MEAN = SD = 0.5  # of channels in [0, 1]: the normalisation that tf_efficientnet_lite0 was trained with

@@ -25,7 +25,8 @@ from litsexp.data.phantom.cohort import write_cohort
 from litsexp.data.phantom.patient import PhantomConfig
 from litsexp.data.splits import Split, make_splits
 from litsexp.data.store.slices import Store, prepare
-from litsexp.spec.settings import DataConfig, RunConfig, SplitConfig
+from litsexp.spec.cohort import DataConfig, SplitConfig
+from litsexp.spec.run import RunConfig
 from litsexp.training.batches import Slices, TrainLoader
 from litsexp.training.loop import Epoch, train
 from litsexp.training.losses import CrossEntropyDice

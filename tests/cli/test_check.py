@@ -20,7 +20,7 @@ from litsexp.data.check.oddities import Anatomy
 from litsexp.data.ct.layout import PHANTOM_FILE
 from litsexp.data.phantom.cohort import write_cohort
 from litsexp.data.phantom.patient import PhantomConfig
-from litsexp.spec.settings import LitsexpError
+from litsexp.spec.errors import LitsexpError
 
 Run = Callable[..., tuple[int, str, str]]
 SHEET = "ct-contact-sheet.png"

@@ -21,7 +21,8 @@ from litsexp.data.ct.layout import PHANTOM_FILE
 from litsexp.data.export import Export, ExportConfig, export
 from litsexp.data.splits import make_splits
 from litsexp.data.store.slices import prepare
-from litsexp.spec.settings import DataConfig, LitsexpError, SplitConfig
+from litsexp.spec.cohort import DataConfig, SplitConfig
+from litsexp.spec.errors import LitsexpError
 from litsexp.training import batches
 
 SHAPE = (64, 48, 6)  # x, y, z in RAS: wider than deep

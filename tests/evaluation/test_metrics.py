@@ -27,7 +27,7 @@ from litsexp.evaluation.metrics import (
     sensitivity,
     specificity,
 )
-from litsexp.spec.study import METRICS
+from litsexp.spec.catalog import METRICS
 
 TRUTH = np.array([[0, 0, 1, 1, 1], [0, 1, 2, 2, 1]], np.uint8)[None]
 PREDICTION = np.array([[0, 1, 1, 0, 1], [0, 1, 2, 1, 2]], np.uint8)[None]

@@ -10,7 +10,8 @@ import pytest
 
 from litsexp.evidence.claims import judge
 from litsexp.evidence.material import Evidence, External, Picture
-from litsexp.spec.study import StudyConfig, cells
+from litsexp.spec.design import cells
+from litsexp.spec.study import StudyConfig
 
 PIXEL = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNk+A8AAQUBAScY42YAAAAASUVORK5CYII=")
 CURVES = {"train/loss": 0.4, "valid/loss": 0.5, "valid/dice_liver": 0.9, "valid/dice_tumor": 0.4}

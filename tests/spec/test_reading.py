@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from litsexp.spec.errors import LitsexpError
 from litsexp.spec.reading import load_study
-from litsexp.spec.settings import LitsexpError, RunConfig
+from litsexp.spec.run import RunConfig
 
 CLAIM = {"id": "window", "says": "It helps.", "factor": "window", "better": "liver", "than": "notebook"}
 
@@ -74,8 +75,8 @@ def with_claim(**changes):
     [
         ("runs: {}", ["runs", "unknown key", "did you mean 'run'?"]),
         ("run: {encodr: resnet18}", ["run.encodr", "unknown key", "did you mean 'encoder'?"]),
-        ("run: {zzz: 1}", ["run.zzz", "unknown key", "expected one of encoder, init"]),
-        ("run: {encoder: resnet5}", ["run.encoder", "found 'resnet5'", "'resnet18'"]),
+        ("run: {zzz: 1}", ["run.zzz", "unknown key", "expected one of encoder, architecture"]),
+        ("run: {encoder: resnet5}", ["run.encoder", "found 'resnet5'", "resnet18"]),
         ("run: {init: imagnet}", ["run.init", "found 'imagnet'", "safetensors"]),
         ("run: {lr: fast}", ["run.lr", "found 'fast'; expected a number or 'find'"]),
         ("run: {lr: -1}", ["run.lr: found -1; expected more than 0 or 'find'"]),
@@ -124,7 +125,7 @@ def test_a_mistake_in_a_section_is_named(error_of, text, parts):
     [
         ("factors: {inti: [scratch]}", ["factors.inti", "unknown key", "did you mean 'init'?"]),
         ("factors: {window: [livr]}", ["factors.window", "found 'livr'", "'liver'"]),
-        ("factors: {init: [random]}", ["factors.init", "found 'random'", "expected scratch, imagenet"]),
+        ("factors: {init: [random]}", ["factors.init", "found 'random'", "expected one of scratch, imagenet"]),
         ("factors: {dice_weight: [2]}", ["factors.dice_weight", "found 2"]),
         ("factors: {lr: [fast]}", ["factors.lr", "found 'fast'"]),
         ("factors: {lr: [fast]}", ["factors.lr: found 'fast'; expected a number or 'find'"]),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from litsexp.spec.settings import CohortConfig
+from litsexp.spec.cohort import CohortConfig
 
 
 @pytest.mark.parametrize(

@@ -14,13 +14,14 @@ from mlflow.entities import Metric
 
 from litsexp.data.splits import make_splits
 from litsexp.data.store.slices import Store
+from litsexp.spec.design import design_digest
 from litsexp.spec.study import StudyConfig
 from litsexp.study import session as runner
 from litsexp.study.cells import Job, Outcome
 from litsexp.study.cohorts import fingerprints
 from litsexp.study.executors import OnJobEpoch
 from litsexp.study.ledger import Ledger
-from litsexp.study.session import Places, Session, design_digest, open_study
+from litsexp.study.session import Places, Session, open_study
 from litsexp.study.tracking import Tracking
 
 CLAIM = {"id": "wider", "says": "Wider is better.", "factor": "window", "better": "wide", "than": "liver"}

@@ -20,8 +20,10 @@ from safetensors.torch import load
 
 from litsexp.data.splits import Split
 from litsexp.data.store.slices import Store
-from litsexp.spec.settings import LitsexpError, RunConfig
-from litsexp.spec.study import StudyConfig, cells
+from litsexp.spec.design import cells
+from litsexp.spec.errors import LitsexpError
+from litsexp.spec.run import RunConfig
+from litsexp.spec.study import StudyConfig
 from litsexp.study import cells as cell_room
 from litsexp.study.cells import Job, describe, fixed_slices, points, run_cell, tallest
 from litsexp.study.tracking import Tracking

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
-from litsexp.spec.settings import LitsexpError
+from litsexp.spec.errors import LitsexpError
 from litsexp.study.ledger import Ledger, distributions, one_driver
 
 SEARCH = {

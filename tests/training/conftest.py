@@ -9,7 +9,7 @@ from torch import nn
 
 from litsexp.data.splits import Split
 from litsexp.data.store.slices import Store
-from litsexp.spec.settings import RunConfig
+from litsexp.spec.run import RunConfig
 from litsexp.training import loop, models
 from litsexp.training.loop import Epoch, RunResult, train
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from litsexp.data.ct.volume import WINDOWS, apply_window
 from litsexp.data.store.slices import Store
-from litsexp.spec.settings import RunConfig
+from litsexp.spec.run import RunConfig
 from litsexp.training.batches import (
     EQUALISE_BINS,
     EvalLoader,

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from litsexp.data.splits import Split
 from litsexp.data.store.slices import Store
-from litsexp.spec.settings import RunConfig
+from litsexp.spec.run import RunConfig
 from litsexp.training import loop
 from litsexp.training.batches import EvalLoader, Slices
 from litsexp.training.loop import Course, RunResult, build_learner, predict, train

@@ -11,7 +11,7 @@ from torch import Tensor
 from litsexp.data.splits import Split
 from litsexp.data.store.slices import Store
 from litsexp.evaluation.metrics import confusion_by_case, mean_scores, selection_score
-from litsexp.spec.settings import LitsexpError
+from litsexp.spec.errors import LitsexpError
 from litsexp.training import loop
 from litsexp.training.batches import EvalLoader, Slices
 from litsexp.training.loop import build_learner, fit, predict

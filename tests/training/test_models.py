@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 import litsexp.training
-from litsexp.spec.settings import LitsexpError, RunConfig
+from litsexp.spec.errors import LitsexpError
+from litsexp.spec.run import RunConfig
 from litsexp.training import models
 from litsexp.training.batches import normalise
 from litsexp.training.models import (

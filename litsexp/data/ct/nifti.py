@@ -20,7 +20,7 @@ from nibabel.orientations import io_orientation
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
-from litsexp.spec.settings import LitsexpError
+from litsexp.spec.errors import LitsexpError
 
 _MAX_AXIS, _MAX_VOXELS = 4096, 2**31
 _SPACINGS_MM = (0.01, 100.0)  # a header beyond that is damaged, or not in millimetres

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from litsexp.data.ct.layout import Case
 from litsexp.data.ct.nifti import Header, geometry, is_unit, read_header, slabs, tilt_degrees, values_of
-from litsexp.spec.settings import LitsexpError
+from litsexp.spec.errors import LitsexpError
 
 _T = TypeVar("_T", bound=np.generic)
 

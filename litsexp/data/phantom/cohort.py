@@ -19,7 +19,7 @@ import numpy as np
 from litsexp.data.ct.layout import PHANTOM_FILE
 from litsexp.data.parallel import Progress, map_parallel, usable_cpus
 from litsexp.data.phantom.patient import GENERATOR_VERSION, PhantomConfig, make_case
-from litsexp.spec.settings import LitsexpError
+from litsexp.spec.errors import LitsexpError
 
 
 def write_cohort(

@@ -24,7 +24,7 @@ from scipy import ndimage
 
 from litsexp.data.ct.volume import WINDOWS, apply_window
 from litsexp.data.store.slices import prepare
-from litsexp.spec.settings import DataConfig
+from litsexp.spec.cohort import DataConfig
 
 SIDE, SLICES, SIZE = 512, 120, 128
 ENDINGS = (".nii", ".nii.gz")

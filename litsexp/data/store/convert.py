@@ -19,7 +19,8 @@ from litsexp.data.ct.layout import Case
 from litsexp.data.ct.volume import HU_MIN, OpenCase, Tally, check_liver, no_liver, open_case
 from litsexp.data.parallel import Progress, map_parallel
 from litsexp.data.store.resize import Resize
-from litsexp.spec.settings import DataConfig, LitsexpError
+from litsexp.spec.cohort import DataConfig
+from litsexp.spec.errors import LitsexpError
 
 COLUMNS: Mapping[str, str] = {  # of the store's index; liver_pixels counts label >= 1, tumor_pixels label 2, as stored
     "case": "<i8",

@@ -28,7 +28,9 @@ from litsexp.data.ct.nifti import one_line_errors
 from litsexp.data.ct.volume import count_slices
 from litsexp.data.parallel import Progress
 from litsexp.data.store.convert import COLUMNS, PIXELS, Part, Source, convert_all, new_array, part_path
-from litsexp.spec.settings import DataConfig, LitsexpError, digest
+from litsexp.spec.cohort import DataConfig
+from litsexp.spec.errors import LitsexpError
+from litsexp.spec.keys import digest
 
 STORE_FORMAT = 2  # raise it when the same input would be stored differently
 SAMPLE_BLOCKS, SAMPLE_BYTES = 16, 512  # of an input file, looked at to know it again

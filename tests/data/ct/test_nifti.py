@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from litsexp.data.ct import nifti
-from litsexp.spec.settings import LitsexpError
+from litsexp.spec.errors import LitsexpError
 
 SHAPE = (5, 4, 3)
 RAS = np.diag([0.7, 0.8, 2.5, 1])

@@ -10,7 +10,7 @@ import pytest
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 
 from litsexp.data.ct import volume as ct
-from litsexp.spec.settings import LitsexpError
+from litsexp.spec.errors import LitsexpError
 
 SHAPE = (5, 4, 3)
 RAS = np.array([[0.7, 0, 0, -10], [0, 0.8, 0, 20], [0, 0, 2.5, -300], [0, 0, 0, 1]])

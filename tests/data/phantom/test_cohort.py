@@ -10,7 +10,7 @@ import pytest
 
 from litsexp.data.phantom.cohort import write_cohort
 from litsexp.data.phantom.patient import GENERATOR_VERSION, PhantomConfig, make_case
-from litsexp.spec.settings import LitsexpError
+from litsexp.spec.errors import LitsexpError
 
 SMALL = {"size": 48, "slices": 12}
 

@@ -14,7 +14,7 @@ from litsexp.data.phantom import tumors
 from litsexp.data.phantom.anatomy import SOLID, Canvas
 from litsexp.data.phantom.patient import PhantomCase, PhantomConfig, make_case
 from litsexp.data.phantom.scanner import SCANNERS, noise
-from litsexp.spec.settings import LitsexpError
+from litsexp.spec.errors import LitsexpError
 
 COHORT = PhantomConfig(patients=20, seed=0)
 AT_B = PhantomConfig(patients=10, seed=0, site="B")

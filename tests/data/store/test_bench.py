@@ -10,7 +10,7 @@ from PIL import Image
 from litsexp.cli.app import main
 from litsexp.data.store import bench
 from litsexp.data.store.slices import prepare
-from litsexp.spec.settings import DataConfig
+from litsexp.spec.cohort import DataConfig
 
 
 @pytest.fixture(autouse=True)

@@ -18,7 +18,8 @@ from litsexp.data.ct.volume import open_case
 from litsexp.data.store import convert
 from litsexp.data.store import slices as store_module
 from litsexp.data.store.slices import Store, prepare
-from litsexp.spec.settings import DataConfig, LitsexpError
+from litsexp.spec.cohort import DataConfig
+from litsexp.spec.errors import LitsexpError
 
 WriteCase = Callable[..., None]
 LeftOver = Callable[[Path], list[str]]

@@ -16,7 +16,8 @@ import pytest
 
 from litsexp.data.store import convert
 from litsexp.data.store.slices import Store, prepare
-from litsexp.spec.settings import DataConfig, LitsexpError
+from litsexp.spec.cohort import DataConfig
+from litsexp.spec.errors import LitsexpError
 
 
 def test_orientation_spacing_and_index(

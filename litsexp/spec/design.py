@@ -1,0 +1,109 @@
+"""What a study runs: its arms, and their cells (arm x fold x seed), each known by a key of what it computes."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from litsexp.spec.base import Level
+from litsexp.spec.catalog import WEIGHTS_FILE
+from litsexp.spec.claim import Claim
+from litsexp.spec.cohort import SplitConfig
+from litsexp.spec.keys import content, digest, file_sha256
+from litsexp.spec.run import IN_TABLES, RunConfig, row_name
+
+if TYPE_CHECKING:
+    from litsexp.spec.study import StudyConfig
+
+RUN_KEY_FORMAT = 1  # raise it when the same settings would no longer train the same model
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One setting of all factors. ``name`` reads as what distinguishes it: ``baseline``, ``init=scratch``."""
+
+    name: str
+    run: RunConfig
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training run: an arm on one fold with one seed."""
+
+    arm: Arm
+    fold: int
+    seed: int
+
+    def run_key(self, split: SplitConfig, data_fingerprint: str) -> str:
+        """Identity by content: 16 hex digits over every setting that decides what is trained.
+
+        A weights file counts by its bytes, and a registered row by those of the module that registered it.
+        """
+        run = content(self.arm.run)
+        if row_name(IN_TABLES["init"], self.arm.run.init) == WEIGHTS_FILE:
+            run["init"] = file_sha256(Path(self.arm.run.init))
+        sources = {name: table.source(getattr(self.arm.run, name)) for name, table in IN_TABLES.items()}
+        asked = {"run": run, "fold": self.fold, "seed": self.seed, "split": content(split), "data": data_fingerprint}
+        registered = {"registered": used} if (used := {name: sha for name, sha in sources.items() if sha}) else {}
+        return digest({"format": RUN_KEY_FORMAT, **asked, **registered})
+
+    @property
+    def name(self) -> str:
+        """For people: ``init=scratch · fold 1 · seed 0``."""
+        return f"{self.arm.name} · fold {self.fold} · seed {self.seed}"
+
+
+def arms(study: StudyConfig) -> list[Arm]:
+    """The arms of a fixed design, baseline first. A search has only its baseline until Optuna samples."""
+    if study.design == "factorial":
+        names = list(study.factors)
+        combinations = itertools.product(*study.factors.values())
+        return [arm_of(study, dict(zip(names, levels, strict=True))) for levels in combinations]
+    changes = [] if study.design == "search" else [(f, level) for f, ls in study.factors.items() for level in ls]
+    return [Arm("baseline", study.run), *(arm_of(study, {factor: level}) for factor, level in changes)]
+
+
+def arm_of(study: StudyConfig, levels: Mapping[str, Level]) -> Arm:
+    """The arm with these levels, named after them (``baseline`` where there are none)."""
+    name = ", ".join(f"{factor}={_label(study, factor, level)}" for factor, level in levels.items()) or "baseline"
+    return Arm(name, study.with_levels(levels))
+
+
+def cells(study: StudyConfig) -> list[Cell]:
+    """Every cell of a fixed design, by seed, then fold, then arm: a study cut short still compares all arms."""
+    order = itertools.product(study.seeds, range(study.split.n_folds), arms(study))
+    return [Cell(arm, fold, seed) for seed, fold, arm in order]
+
+
+def contexts(study: StudyConfig, claim: Claim) -> list[tuple[Arm, Arm]]:
+    """Every pair (better, than) of arms that differ in the claim's factor and in nothing else."""
+    where = [arm for arm in arms(study) if all(getattr(arm.run, f) == level for f, level in claim.where.items())]
+    ours = [arm for arm in where if getattr(arm.run, claim.factor) == claim.better]
+    theirs = [arm for arm in where if getattr(arm.run, claim.factor) == claim.than]
+    return [(a, b) for a in ours for b in theirs if differing_fields(a.run, b.run) == {claim.factor}]
+
+
+def differing_fields(a: RunConfig, b: RunConfig) -> set[str]:
+    """Names of the settings in which two arms differ."""
+    return {name for name in RunConfig.model_fields if getattr(a, name) != getattr(b, name)}
+
+
+def format_level(level: Level) -> str:
+    """A level as people write it: ``0.5``, ``scratch``, the name of a weights file without its folders."""
+    return Path(level).name if isinstance(level, str) else f"{level:g}" if isinstance(level, float) else str(level)
+
+
+def _label(study: StudyConfig, factor: str, level: Level) -> str:
+    """A level as an arm's name shows it: in full where another level of the factor looks the same."""
+    short = format_level(level)
+    alike = [other for other in study.levels(factor) if format_level(other) == short] if factor in study.factors else []
+    return short if len(alike) < 2 else str(level)
+
+
+def design_digest(study: StudyConfig, data_fingerprint: str) -> str:
+    """Identity of a study by what it runs: question and claims may be reworded without running anything again."""
+    asked = content(study, without={"question", "claims", "data", "external"})
+    return digest({"format": RUN_KEY_FORMAT, "data": data_fingerprint, **asked})

@@ -1,0 +1,84 @@
+"""One arm's settings: everything that decides what a training run computes, fold and seed apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from litsexp.spec.base import Level, Strict
+from litsexp.spec.catalog import (
+    ARCHITECTURES,
+    AUGMENTATIONS,
+    ENCODERS,
+    ENCODINGS,
+    INITIALISATIONS,
+    LOSSES,
+    WEIGHTS_FILE,
+    WINDOWS,
+)
+from litsexp.spec.keys import added
+from litsexp.spec.tables import Row, Table
+
+IN_TABLES: Mapping[str, Table[Row]] = {  # settings that name a row
+    "encoder": ENCODERS,
+    "architecture": ARCHITECTURES,
+    "init": INITIALISATIONS,
+    "encoding": ENCODINGS,
+    "window": WINDOWS,
+    "augment": AUGMENTATIONS,
+    "loss": LOSSES,
+}
+
+
+def known(table: Table[Row]) -> AfterValidator:
+    """A setting's value has to be a name in this table, as it is when the study file is read."""
+
+    def check(name: str) -> str:
+        if row_name(table, name) not in table:
+            raise ValueError(table.unknown(name))
+        return name
+
+    return AfterValidator(check)
+
+
+def row_name(table: Table[Row], name: str) -> str:
+    """The row that a value stands for: its own name, or for the path of a weights file the row of all of them."""
+    is_file = table is INITIALISATIONS and name.endswith(".safetensors") and name not in (".safetensors", WEIGHTS_FILE)
+    return WEIGHTS_FILE if is_file else name
+
+
+class RunConfig(Strict):
+    """The settings of a run; each can be a factor of a study."""
+
+    encoder: Annotated[str, known(ENCODERS)] = "tf_efficientnet_lite0"
+    architecture: Annotated[str, known(ARCHITECTURES)] = added("dynamic_unet")
+    init: Annotated[str, known(INITIALISATIONS)] = "imagenet"  # or the path of an encoder.safetensors
+    encoding: Annotated[str, known(ENCODINGS)] = added("hu")
+    window: Annotated[str, known(WINDOWS)] = "notebook"
+    augment: Annotated[str, known(AUGMENTATIONS)] = "paper"
+    loss: Annotated[str, known(LOSSES)] = added("ce_dice")
+    dice_weight: float = Field(0.5, ge=0, le=1)  # ce_dice = (1 - w) * CE + w * Dice
+    train_fraction: float = Field(1.0, gt=0, le=1)  # of the training patients, not of the steps
+    epochs: int = Field(6, ge=1)
+    frozen_epochs: int = Field(0, ge=0)  # the first of the epochs, with the encoder's weights frozen
+    patience: int = Field(0, ge=0)  # early stopping: epochs without a better validation score; 0 = never
+    steps_per_epoch: int | None = Field(None, ge=1)  # default: as many batches as the whole training set gives
+    batch_size: int = Field(16, ge=2)
+    lr: Annotated[float, Field(gt=0)] | Literal["find"] = 1e-3  # peak of the one-cycle schedule
+    weight_decay: float = Field(0.1, ge=0)
+    precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 autocast where it is faster
+    channels_last: bool = True
+
+    @model_validator(mode="after")
+    def _phases(self) -> Self:
+        if self.frozen_epochs > self.epochs:
+            raise ValueError(
+                f"frozen_epochs: found {self.frozen_epochs} with epochs = {self.epochs}; expected at most epochs"
+            )
+        return self
+
+    def changed(self, levels: Mapping[str, Level]) -> Self:
+        """These settings with some of them changed, and checked like any other; ValidationError names the setting."""
+        return type(self).model_validate({**self.model_dump(), **levels})
