@@ -45,8 +45,9 @@ def known(table: Table[Row]) -> AfterValidator:
 
 def row_name(table: Table[Row], name: str) -> str:
     """The row that a value stands for: its own name, or for the path of a weights file the row of all of them."""
-    is_file = table is INITIALISATIONS and name.endswith(".safetensors") and name not in (".safetensors", WEIGHTS_FILE)
-    return WEIGHTS_FILE if is_file else name
+    if table is not INITIALISATIONS or not name.endswith(".safetensors"):
+        return name
+    return "" if name in (".safetensors", WEIGHTS_FILE) else WEIGHTS_FILE
 
 
 class RunConfig(Strict):
