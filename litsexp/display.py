@@ -18,10 +18,16 @@ from litsexp.spec.design import Cell, arms
 from litsexp.spec.study import StudyConfig
 
 if TYPE_CHECKING:
-    from litsexp.study.cells import Outcome
+    from litsexp.study.jobs import Outcome
 
 console = Console()
-MARKS = {"finished": "[green]✓[/]", "pruned": "[yellow]✂[/]", "failed": "[red]✗[/]", "kept": "[dim]✓[/]"}
+MARKS = {
+    **dict.fromkeys(("finished", "scored"), "[green]✓[/]"),
+    "pruned": "[yellow]✂[/]",
+    "failed": "[red]✗[/]",
+    "unscored": "[red]![/]",
+    "kept": "[dim]✓[/]",
+}
 
 
 class LiveDisplay:
@@ -29,7 +35,7 @@ class LiveDisplay:
 
     def __init__(self, console: Console, study: StudyConfig, cohort: str = ""):
         self.console, self.cohort = console, cohort
-        self.epochs_a_cell = study.run.epochs
+        self.epochs_a_cell = sum(arm.run.epochs for arm in arms(study)) / len(arms(study))  # where not known yet
         self.places = list(itertools.product(study.seeds, range(study.split.n_folds if not study.search else 1)))
         self.arms = [] if study.search else [arm.name for arm in arms(study)]  # a search's come as they are sampled
         self.marks: dict[tuple[str, int, int], str] = {}
@@ -39,7 +45,7 @@ class LiveDisplay:
         self.live = Live(console=console, refresh_per_second=4, get_renderable=self.render, transient=True)
 
     def __enter__(self) -> LiveDisplay:
-        if self.console.is_terminal:
+        if self.console.is_terminal or self.console.is_jupyter:
             self.live.start()
         return self
 
@@ -47,14 +53,15 @@ class LiveDisplay:
         if self.live.is_started:
             self.live.stop()
 
-    def planned(self, done: Sequence[Cell], left: int) -> None:
-        """Note the cells that are done already, and how many are left."""
-        self.left = left
+    def planned(self, done: Sequence[Cell], left: int, to_score: int) -> None:
+        """Note the cells that are done already, how many are left to train, and of the done ones to score."""
+        self.left = left + to_score
         for cell in done:
             self.marks[cell.arm.name, cell.seed, cell.fold] = MARKS["kept"]
         if done or left:
             on = f"on {self.cohort}: " if self.cohort else ""  # a phantom's name says so
-            self.console.print(escape(f"{on}{len(done)} runs done before, {left} to train"), soft_wrap=True)
+            scoring = f", {to_score} to score" if to_score else ""
+            self.console.print(escape(f"{on}{len(done)} runs done before, {left} to train{scoring}"), soft_wrap=True)
 
     def started(self, cell: Cell) -> None:
         """A cell began."""
@@ -68,24 +75,21 @@ class LiveDisplay:
     def ended(self, cell: Cell, outcome: Outcome) -> None:
         """A cell ended."""
         done, _ = self.running.pop(cell, (0, 0.0))
-        self.done_epochs += self.epochs_a_cell - done  # stopped early: its other epochs need no time either
+        self.done_epochs += cell.arm.run.epochs - done  # stopped early: its other epochs need no time either
         self.left -= 1
         self.marks[cell.arm.name, cell.seed, cell.fold] = MARKS[outcome.status]
-        if outcome.status == "failed":
+        if outcome.status in ("failed", "unscored"):
             text = escape(f"{cell.name}: {outcome.reason}")  # a reason may hold brackets
-            self.console.print(f"[red]failed[/] {text}", highlight=False, soft_wrap=True)
-        elif not self.console.is_terminal:
-            word, score, seconds = outcome.status, outcome.value, outcome.seconds
+            self.console.print(f"[red]{outcome.status}[/] {text}", highlight=False, soft_wrap=True)
+        elif not self.live.is_started:
+            score = "" if outcome.status == "scored" else f"validation {outcome.value:.3f}, "
             left = f"{self.left} left, about {self.minutes_left():.0f} min"
-            text = escape(f"{word} {cell.name}: validation {score:.3f}, {seconds:.0f} s ({left})")
+            text = escape(f"{outcome.status} {cell.name}: {score}{outcome.seconds:.0f} s ({left})")
             self.console.print(text, highlight=False, soft_wrap=True)
-
-    def tick(self) -> None:
-        """Nothing to do: the live display redraws itself."""
 
     def minutes_left(self) -> float:
         """From the pace so far."""
-        running = sum(self.epochs_a_cell - done for done, _ in self.running.values())
+        running = sum(cell.arm.run.epochs - done for cell, (done, _) in self.running.items())
         left = running + max(self.left - len(self.running), 0) * self.epochs_a_cell
         pace_s = (time.monotonic() - self.started_s) / max(self.done_epochs, 1)
         return left * pace_s / 60
@@ -97,17 +101,18 @@ class LiveDisplay:
         many_seeds = len({seed for seed, _ in self.places}) > 1
         for seed, fold in self.places:
             table.add_column(f"seed {seed} fold {fold}" if many_seeds else f"fold {fold}", justify="center")
-        now = {(cell.arm.name, cell.seed, cell.fold): state for cell, state in self.running.items()}
+        now = {(cell.arm.name, cell.seed, cell.fold): cell for cell in self.running}
         for arm in dict.fromkeys([*self.arms, *(name for name, _, _ in [*self.marks, *now])]):
             marks = [self._mark((arm, *place), now) for place in self.places]
             table.add_row(escape(arm), *marks)
         left = f"{self.minutes_left():.1f} min left" if self.done_epochs else "time left: after the first epoch"
         return Group(table, f"[dim]{self.left} runs to go, {left}; Ctrl-C stops, the same command goes on[/]")
 
-    def _mark(self, place: tuple[str, int, int], now: dict[tuple[str, int, int], tuple[int, float]]) -> str:
+    def _mark(self, place: tuple[str, int, int], now: dict[tuple[str, int, int], Cell]) -> str:
         if place in now:
-            done, score = now[place]
-            return f"[cyan]{done}/{self.epochs_a_cell}[/]" + ("" if score != score else f" [dim]{score:.2f}[/]")
+            done, score = self.running[now[place]]
+            epochs = now[place].arm.run.epochs
+            return f"[cyan]{done}/{epochs}[/]" + ("" if score != score else f" [dim]{score:.2f}[/]")
         return self.marks.get(place, "[dim]·[/]")
 
 
@@ -117,10 +122,12 @@ def say(text: str, style: str = "") -> None:
 
 
 @contextmanager
-def progress_bar(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
+def progress_bar(what: str, console: Console = console) -> Iterator[Callable[[int, int], None]]:
     """A bar for ``progress(done, total)``; it leaves no trace, and shows nothing where nothing is done."""
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with Progress(
+        *columns, console=console, transient=True, disable=not (console.is_terminal or console.is_jupyter)
+    ) as bar:
         tasks: list[TaskID] = []
 
         def advance(done: int, total: int) -> None:

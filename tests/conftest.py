@@ -52,7 +52,7 @@ def schemas(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from mlflow import MlflowClient
     from optuna.storages import RDBStorage
 
-    from litsexp.study.session import Places
+    from litsexp.study.places import Places
 
     places = Places.below(tmp_path_factory.mktemp("schemas"))
     MlflowClient(places.tracking_uri).search_experiments()
@@ -63,7 +63,7 @@ def schemas(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def new_places(schemas: Path) -> Callable[[Path], Any]:
     """``new_places(folder)``: an empty ``mlruns`` in that folder, as the study room's ``Places``."""
-    from litsexp.study.session import Places
+    from litsexp.study.places import Places
 
     return lambda folder: Places.below(shutil.copytree(schemas, folder / "mlruns"))
 

@@ -12,14 +12,18 @@ import torch
 from torch import Tensor
 
 from litsexp.data.splits import Split, make_splits
-from litsexp.data.store.slices import Store, prepare
+from litsexp.data.store import Store, prepare
 from litsexp.spec.cohort import DataConfig
 from litsexp.spec.design import Arm, arms, cells, contexts, differing_fields
 from litsexp.spec.reading import load_study
 from litsexp.spec.study import StudyConfig
-from litsexp.study.session import Places, open_study, trials_table
-from litsexp.training import models
-from litsexp.training.loop import Epoch, train
+from litsexp.study.executors import executor_of
+from litsexp.study.places import Places
+from litsexp.study.session import open_study
+from litsexp.training import architectures, encoders
+from litsexp.training.course import Epoch
+from litsexp.training.loop import train
+from litsexp.training.predict import predict
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "experiments").glob("*.yaml"))
@@ -147,9 +151,9 @@ def resnet_weights(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def stand_in(name: str) -> Mapping[str, Tensor]:
         torch.manual_seed(99)
-        return models.random_encoder(name).state_dict()
+        return encoders.random_encoder(name).state_dict()
 
-    monkeypatch.setattr(models, "_imagenet_resnet", stand_in)
+    monkeypatch.setattr(encoders, "resnet_imagenet", stand_in)
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -162,8 +166,9 @@ def test_every_kind_of_arm_trains(
     assert result.facts["steps"] == "2"
     assert len(ear.epochs) == len(result.history) == 1
     assert np.isfinite(result.history[0]["train/loss"])
-    assert result.test_prediction.shape == (len(store.rows_of(split.test)), store.size, store.size)
     assert not result.pruned
+    rows = store.rows_of(split.test)
+    assert predict(run, result.weights, store, rows).shape == (len(rows), store.size, store.size)
 
 
 def test_the_papers_phases_and_its_learning_rate_finder_run(
@@ -171,7 +176,7 @@ def test_the_papers_phases_and_its_learning_rate_finder_run(
 ) -> None:
     """On a small encoder: frozen epochs, then all of it, with a rate that is found."""
     paper = load_study(ROOT / "experiments" / "paper.yaml").run
-    monkeypatch.setattr(models, "random_encoder", small_encoder)
+    monkeypatch.setattr(architectures, "random_encoder", small_encoder)
     changes = {"init": "scratch", "epochs": 4, "patience": 1, "steps_per_epoch": 1, "batch_size": 8}
     result = train(paper.changed(changes), phantom_store, split, seed=0, listener=Ear())
     assert 2 < len(result.history) <= 4
@@ -186,15 +191,13 @@ def small_encoder(_: str) -> torch.nn.Sequential:
 
 
 class Quiet:
-    def planned(self, done: Any, left: int) -> None: ...
+    def planned(self, done: Any, left: int, to_score: int) -> None: ...
 
     def started(self, cell: Any) -> None: ...
 
     def epoch(self, cell: Any, epoch: int, metrics: Any) -> None: ...
 
     def ended(self, cell: Any, outcome: Any) -> None: ...
-
-    def tick(self) -> None: ...
 
 
 def test_the_search_samples_and_trains_through_the_driver(
@@ -204,9 +207,9 @@ def test_the_search_samples_and_trains_through_the_driver(
     study = load_study(ROOT / "experiments" / "search.yaml", short_search)
     splits = make_splits(phantom_store.has_tumor, study.split)
     with open_study("search", study, phantom_store, splits, new_places(tmp_path)) as session:
-        session.run(workers=1, threads=1, observer=Quiet())
-        table = trials_table(session)
-        results = session.tracking.read(session.cells)
+        session.run(executor_of(None, 1, 1), Quiet())
+        table = session.trials()
+        results = session.results()
     assert session.failures == {}
     assert list(table["state"]) == ["COMPLETE"] * 2
     assert table["valid/score"].is_monotonic_decreasing

@@ -14,13 +14,12 @@ from rich.console import Console
 from rich.table import Table
 
 from litsexp.display import console, progress_bar, say
-from litsexp.spec.cohort import DataConfig
 from litsexp.spec.errors import LitsexpError
 from litsexp.spec.reading import first_problem
 from litsexp.spec.study import StudyConfig
 
 if TYPE_CHECKING:
-    from litsexp.data.store.slices import Store
+    pass
 
 commands = typer.Typer()
 bench = typer.Typer(no_args_is_help=True, help="Measure speed beside a baseline, in one run.")
@@ -104,7 +103,7 @@ def export(
         config = ExportConfig.model_validate(content)
     except ValidationError as error:
         raise LitsexpError("--" + first_problem(error, content).replace("split.", "", 1)) from None
-    with progress_bar(console, "exported cases") as advance:
+    with progress_bar("exported cases") as advance:
         done = export_cohort(directory, out, config, processes, advance)
     sides = f" (train {len(s.train)}, valid {len(s.valid)}, test {len(s.test)} patients)" if (s := done.split) else ""
     say(f"{done.patients} patients, {done.images} images{sides}: {out}")
@@ -140,7 +139,7 @@ def check(
         if path is not None:
             refuse_to_overwrite(path)
     shown = Console(stderr=True) if json_file == "-" else console  # stdout is the JSON's alone
-    with progress_bar(shown, "reading cases") as advance:
+    with progress_bar("reading cases", shown) as advance:
         report = check_folder(directory, processes, advance)
     tell(shown, report)
     if report.cases and not no_sheet:
@@ -188,7 +187,7 @@ def phantom(
     from litsexp.data.phantom.cohort import write_cohort
     from litsexp.data.phantom.patient import PhantomConfig
 
-    with progress_bar(console, "phantom patients") as advance:
+    with progress_bar("phantom patients") as advance:
         write_cohort(directory, PhantomConfig(patients, seed, size, site=site, lesions=lesions), progress=advance)
     say(f"{patients} phantom patients: {directory}")
 
@@ -210,7 +209,7 @@ def bench_prepare(
     """
     from litsexp.data.store.bench import bench_prepare as measure
 
-    with progress_bar(console, "bench") as advance:
+    with progress_bar("bench") as advance:
         speeds = measure(rounds, seconds, advance)
     if as_json:
         typer.echo(json.dumps([asdict(speed) for speed in speeds], indent=1))
@@ -234,26 +233,3 @@ def bench_prepare(
         table.add_row(words, *(form.format(getattr(speed, name)) for speed in speeds))
     console.print(table)
     say("floor: decompress both files, then numpy's mean of blocks; tuned: with litsexp's own sums of blocks")
-
-
-def store_of(data: DataConfig, stores: Path, processes: int | None = None) -> Store:
-    """The slice store of a cohort, built where it is missing; a phantom is written first."""
-    from litsexp.data.store.slices import prepare as prepare_store
-
-    root = phantom_of(data, stores) if data.cohort == "phantom" else Path(data.cohort)
-    with progress_bar(console, "slice store") as advance:
-        return prepare_store(root, stores / "stores", data, processes, progress=advance)
-
-
-def phantom_of(data: DataConfig, stores: Path) -> Path:
-    """The folder of a study's phantom, written where it is missing."""
-    from litsexp.data.phantom.cohort import write_cohort
-    from litsexp.data.phantom.patient import PhantomConfig
-
-    size = max(PHANTOM_SIZE, data.size)
-    config = PhantomConfig(data.patients, data.seed, size, site=data.site, lesions=data.lesions)
-    site = f"-site{data.site}" if data.site != "A" else ""
-    lesions = f"-{data.lesions}" if data.lesions != "lits" else ""
-    directory = stores / f"phantom-{data.patients}-seed{data.seed}-{size}px{site}{lesions}"
-    with progress_bar(console, "phantom patients") as advance:
-        return write_cohort(directory, config, progress=advance)

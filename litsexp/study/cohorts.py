@@ -7,7 +7,7 @@ from pathlib import Path
 from litsexp.data.store.slices import Store
 from litsexp.spec.cohort import CohortConfig
 from litsexp.spec.errors import LitsexpError
-from litsexp.spec.study import Fingerprints, StudyConfig
+from litsexp.spec.study import StudyConfig
 
 
 def cohort_name(cohort: CohortConfig, store: Store) -> str:
@@ -21,18 +21,9 @@ def cohort_name(cohort: CohortConfig, store: Store) -> str:
     return f"{Path(cohort.cohort).resolve().name}, {number} {'phantom ' if store.phantom else ''}patient{plural}"
 
 
-def cohort_tags(study: StudyConfig, store: Store, external: Store | None) -> dict[str, str]:
-    """What a run in MLflow says of its patients: ``phantom`` = true where any of them is synthetic."""
-    phantom = store.phantom or (external is not None and external.phantom)
-    tags = {"cohort": cohort_name(study.data, store), "phantom": str(phantom).lower()}
-    if study.external is not None and external is not None:
-        tags |= {"external_cohort": cohort_name(study.external, external), "external_fingerprint": external.fingerprint}
-    return tags
-
-
-def fingerprints(store: Store, external: Store | None) -> Fingerprints:
-    """What a run's results come from."""
-    return Fingerprints(store.fingerprint, external.fingerprint if external else None)
+def cohort_tags(study: StudyConfig, store: Store) -> dict[str, str]:
+    """What a run in MLflow says of its patients: ``phantom`` = true where they are synthetic."""
+    return {"cohort": cohort_name(study.data, store), "phantom": str(store.phantom).lower()}
 
 
 def check_external(store: Store, external: Store | None) -> None:

@@ -1,60 +1,41 @@
 """The driver: ledger + executor + tracking.
 
 ``open_study`` takes the study's lock, puts right what a killed driver left behind, and yields a ``Session``;
-``Session.run`` runs the cells that are not done. Running the same command again is how one resumes.
+``Session.run`` runs the jobs that are left. Running the same command again is how one resumes.
 """
 
 from __future__ import annotations
 
-import itertools
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import pandas as pd
+from mlflow.entities import Run
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from litsexp.data.splits import Split
-from litsexp.data.store.slices import Store
+from litsexp.data.store import Store
 from litsexp.spec.base import Level
-from litsexp.spec.design import RUN_KEY_FORMAT, Cell, arm_of, cells
-from litsexp.spec.keys import digest
-from litsexp.spec.study import Fingerprints, StudyConfig
-from litsexp.study.cohorts import check_external, cohort_tags, fingerprints
-from litsexp.study.executors import make_executor
+from litsexp.spec.catalog import registered_modules
+from litsexp.spec.design import Cell, arm_of, cells, contexts, design_digest
+from litsexp.spec.errors import LitsexpError
+from litsexp.spec.study import StudyConfig
+from litsexp.study.cohorts import check_external, cohort_name, cohort_tags
+from litsexp.study.jobs import CohortKind, Executor, Job, Outcome, Scoring, scoring_of
 from litsexp.study.ledger import Ledger, Ticket, one_driver
-from litsexp.study.tracking import Parent, Tracking, value_of, versions
-
-if TYPE_CHECKING:
-    from litsexp.study.cells import Job, Outcome
-
-TICK_S = 0.5
-
-
-@dataclass(frozen=True)
-class Places:
-    """Where results go: MLflow's and Optuna's addresses, and the folder for artifacts, locks and reports."""
-
-    root: Path
-    tracking_uri: str
-    storage_url: str
-
-    @classmethod
-    def below(cls, root: Path, tracking_uri: str | None = None, storage_url: str | None = None) -> Places:
-        """SQLite databases in ``root`` unless told otherwise; absolute paths, or MLflow would depend on the folder."""
-        root = root.resolve()
-        mlflow, optuna = (f"sqlite:///{root / name}" for name in ("mlflow.db", "optuna.db"))
-        return cls(root, tracking_uri or mlflow, storage_url or optuna)
+from litsexp.study.places import Places
+from litsexp.study.preflight import check_needs
+from litsexp.study.tracking import Parent, Results, Tracking, value_of, versions
 
 
 class Observer(Protocol):
     """Sees a study go by: the live display, or a test."""
 
-    def planned(self, done: Sequence[Cell], left: int) -> None:
-        """These cells are done already, so many are left."""
+    def planned(self, done: Sequence[Cell], left: int, to_score: int) -> None:
+        """These cells are trained already, so many are left; of those that are, so many are to be scored."""
 
     def started(self, cell: Cell) -> None:
         """A cell began."""
@@ -65,9 +46,6 @@ class Observer(Protocol):
     def ended(self, cell: Cell, outcome: Outcome) -> None:
         """A cell ended."""
 
-    def tick(self) -> None:
-        """Time goes by."""
-
 
 @dataclass
 class Session:
@@ -77,77 +55,92 @@ class Session:
     study: StudyConfig
     store: Store
     splits: list[Split]
+    places: Places
     digest: str
     tracking: Tracking
     ledger: Ledger
     parent: Parent
     cells: dict[str, Cell]  # run key -> cell; a search adds to them
-    external: Store | None = None  # of another cohort, that every run scores at its end
-    failures: dict[str, str] = field(default_factory=dict)  # cell name -> reason, of this session
+    external: Store | None = None  # of another cohort, that every run scores when it is trained
+    failures: dict[Cell, Outcome] = field(default_factory=dict)  # of this session
     trained_s: list[float] = field(default_factory=list)  # fit and evaluation of each cell trained in this session
     wall_s: float = 0.0  # of running them, workers' start included
+    _tickets: dict[str, Ticket] = field(default_factory=dict)  # MLflow run id of a running cell -> its trial
 
-    @property
-    def fingerprints(self) -> Fingerprints:
-        """What every run's results come from."""
-        return fingerprints(self.store, self.external)
+    def run(self, executor: Executor, observer: Observer) -> None:
+        """Run what is left; cells that fail are kept in ``failures`` and the study goes on.
 
-    @property
-    def cohort_tags(self) -> dict[str, str]:
-        """What the study's runs in MLflow say of their patients."""
-        return cohort_tags(self.study, self.store, self.external)
-
-    def run(self, workers: int | None, threads: int | None, observer: Observer) -> None:
-        """Run what is left; cells that fail are kept in ``failures`` and the study goes on."""
-        running: dict[str, Ticket] = {}  # MLflow run id -> its trial
+        Raises:
+            LitsexpError: something that a cell needs is not there; a claim that can no longer be answered.
+        """
 
         def on_epoch(job: Job, epoch: int, metrics: dict[str, float]) -> bool:
             observer.epoch(job.cell, epoch, metrics)
             searching = self.study.search is not None
-            return not (
-                searching and self.ledger.should_prune(running[job.run_id].number, epoch, metrics["valid/score"])
-            )
+            number = self._tickets[job.run_id].number
+            return not (searching and self.ledger.should_prune(number, epoch, metrics["valid/score"]))
 
-        queue = self._queue(observer)
-        first = next(queue, None)
-        if first is None:  # nothing to train: no need to load torch
-            return
-        queue, start_s = itertools.chain([first], queue), time.perf_counter()
-        executor = make_executor(workers, threads, on_epoch)
+        start_s = time.perf_counter()
         try:
-            while True:
-                while executor.room() and (following := next(queue, None)):
-                    job = self._start(following[1])
-                    running[job.run_id] = following[0]
-                    executor.submit(job)
-                    observer.started(job.cell)
-                if not executor.busy():
-                    return
-                ended = executor.wait(TICK_S)
-                if ended is not None:
-                    job, outcome = ended
-                    self._settle(running.pop(job.run_id), job, outcome)
+            with closing(executor(self._jobs(observer), on_epoch)) as ended:  # type: ignore[type-var]  # a generator
+                for job, outcome in ended:
+                    self._settle(job, outcome)
                     observer.ended(job.cell, outcome)
-                observer.tick()
+                    self._check_answerable()
         except BaseException:  # Ctrl-C may come between any two lines, so ask the databases what is open
-            executor.close()
             self.tracking.close_interrupted(self.parent)
             self.ledger.close_interrupted({key: value_of(run) for key, run in self.tracking.finished().items()})
             raise
         finally:
-            executor.close()
             self.wall_s = time.perf_counter() - start_s
 
-    def _queue(self, observer: Observer) -> Iterator[tuple[Ticket, Cell]]:
-        """What is left to run, one ask at a time, so that a search sees every result there is."""
-        if self.study.search is not None:
-            yield from self._samples(self.study.search.trials, observer)
-            return
-        finished, complete = self.tracking.finished(), self.ledger.complete()
+    def results(self) -> Results:
+        """What the finished cells gave."""
+        return self.tracking.read(self.cells, {key: self._scorings(key) for key in self.cells})
+
+    def pictures(self, run_id: str, kind: CohortKind) -> list[str]:
+        """Artifact paths of a run's pictures of its test cases, or of the external cohort's."""
+        run = self.tracking.client.get_run(run_id)
+        key = run.data.tags["run_key"]
+        folders = [run.data.tags.get(one.tag) for one in self._scorings(key) if one.kind == kind]
+        return [
+            path
+            for folder in folders
+            if folder
+            for path in self.tracking.pictures(run_id, "test" if folder == "." else folder)
+        ]
+
+    def trials(self) -> pd.DataFrame:
+        """A search's trials: number, state, value, and a column a param; best first."""
+        rows = [
+            {"trial": trial.number, "state": trial.state.name, "valid/score": trial.value, **trial.params}
+            for trial in self.ledger.trials()
+            if trial.state.is_finished() and trial.params
+        ]
+        table = pd.DataFrame(rows)
+        return table.sort_values("valid/score", ascending=False, na_position="last") if len(table) else table
+
+    def _jobs(self, observer: Observer) -> Iterator[Job]:
+        """What is left to do, made when an executor has room for it: cells to train, then finished ones to score."""
+        finished = self.tracking.finished()
+        queue = self._samples(finished, observer) if self.study.search else self._queue(finished, observer)
+        for ticket, cell in queue:
+            observer.started(cell)
+            job = self._start(cell)
+            self._tickets[job.run_id] = ticket
+            yield job
+        for job in self._unscored(finished):
+            observer.started(job.cell)
+            yield job
+
+    def _queue(self, finished: dict[str, Run], observer: Observer) -> Iterator[tuple[Ticket, Cell]]:
+        """The cells of a fixed design that are not done."""
+        complete = self.ledger.complete()
         left = {key: cell for key, cell in self.cells.items() if key not in finished or key not in complete}
-        observer.planned(
-            [cell for key, cell in self.cells.items() if key in finished], len(left.keys() - finished.keys())
-        )
+        done = [cell for key, cell in self.cells.items() if key in finished]
+        to_train = [cell for key, cell in left.items() if key not in finished]
+        observer.planned(done, len(to_train), len(list(self._unscored(finished))))
+        check_needs(to_train, self.store, self.places)
         for key, cell in left.items():
             self.ledger.enqueue(params_of(cell, self.study), key)
         while self.ledger.waiting():
@@ -159,16 +152,17 @@ class Session:
             else:
                 self.ledger.tell_failed(ticket.number)
 
-    def _samples(self, trials: int, observer: Observer) -> Iterator[tuple[Ticket, Cell]]:
-        """A search's samples: interrupted ones again, then fresh ones."""
+    def _samples(self, finished: dict[str, Run], observer: Observer) -> Iterator[tuple[Ticket, Cell]]:
+        """A search's samples, one ask at a time so that it sees every result: interrupted ones again, then fresh."""
+        assert self.study.search is not None
         self.ledger.enqueue_interrupted_samples()
-        left = max(trials - self.ledger.settled(), 0)
-        observer.planned(list(self.cells.values()), left)
-        finished = self.tracking.finished()
+        left = max(self.study.search.trials - self.ledger.settled(), 0)
+        observer.planned(list(self.cells.values()), left, len(list(self._unscored(finished))))
+        check_needs(cells(self.study)[:1] if left else [], self.store, self.places)
         for _ in range(left):
             ticket = self.ledger.ask()
             cell = Cell(arm_of(self.study, ticket.params), fold=0, seed=self.study.seeds[0])
-            key = cell.run_key(self.study.split, self.fingerprints)
+            key = self._key(cell)
             self.ledger.name(ticket.number, key)
             self.cells[key] = cell
             if key in finished:
@@ -178,26 +172,65 @@ class Session:
 
     def _start(self, cell: Cell) -> Job:
         """Open the cell's MLflow run; a cell of the same content that failed before becomes an earlier attempt."""
-        from litsexp.study.cells import Job  # imports torch and fastai: only when there is something to train
-
-        key = cell.run_key(self.study.split, self.fingerprints)
+        key = self._key(cell)
         tags = {"study_digest": self.digest, "data_fingerprint": self.store.fingerprint}
-        run_id = self.tracking.start_cell(cell, key, self.parent, {**tags, **self.cohort_tags, **versions()})
-        external = self.external.directory if self.external else None
-        return Job(cell, key, self.splits[cell.fold], self.store.directory, self.tracking.uri, run_id, external)
+        tags |= {**cohort_tags(self.study, self.store), **versions()}
+        run_id = self.tracking.start_cell(cell, key, self.parent, tags)
+        return self._job(key, cell, run_id, self._scorings(key, first=True))
 
-    def _settle(self, ticket: Ticket, job: Job, outcome: Outcome) -> None:
-        """Write a cell's end to the ledger (MLflow has it already, unless it failed)."""
+    def _unscored(self, finished: dict[str, Run]) -> Iterator[Job]:
+        """Finished cells that lack a scoring: of a cohort, or by metrics, that came after them."""
+        for key, cell in self.cells.items():
+            run = finished.get(key)
+            missing = [one for one in self._scorings(key) if run and one.tag not in run.data.tags]
+            if run and missing:
+                yield self._job(key, cell, run.info.run_id, missing, trained=True)
+
+    def _job(self, key: str, cell: Cell, run_id: str, scorings: Iterable[Scoring], trained: bool = False) -> Job:
+        split, store, uri = self.splits[cell.fold], self.store.directory, self.tracking.uri
+        return Job(cell, key, run_id, uri, split, store, tuple(scorings), trained, registered_modules())
+
+    def _scorings(self, key: str, first: bool = False) -> list[Scoring]:
+        """What is wanted of a trained cell: its test cases, and the external cohort where there is one."""
+        wanted = [scoring_of("test", key, self.store, cohort_name(self.study.data, self.store), first)]
+        if self.external is not None and self.study.external is not None:
+            name = cohort_name(self.study.external, self.external)
+            wanted.append(scoring_of("external", key, self.external, name, first))
+        return wanted
+
+    def _settle(self, job: Job, outcome: Outcome) -> None:
+        """Write a job's end to the ledger (MLflow has it already, unless a training failed)."""
+        ticket = self._tickets.pop(job.run_id, None)  # none: it was only scored
+        if outcome.status in ("failed", "unscored"):
+            self.failures[job.cell] = outcome
+        if ticket is None:
+            return
         if outcome.status == "failed":
             self.tracking.end(job.run_id, "FAILED", outcome.reason, outcome.detail)
             self.ledger.tell_failed(ticket.number)
-            self.failures[job.cell.name] = outcome.reason
             return
         self.trained_s.append(outcome.seconds)
         if outcome.status == "pruned":
             self.ledger.tell_pruned(ticket.number)
         else:
             self.ledger.tell(ticket.number, outcome.value)
+
+    def _check_answerable(self) -> None:
+        """LitsexpError where no pair of runs is left for a claim: what else could run would not answer the question."""
+        failed = [cell for cell, outcome in self.failures.items() if outcome.status == "failed"]
+        lost = {(cell.arm.name, cell.fold, cell.seed) for cell in failed}
+        places = {(cell.fold, cell.seed) for cell in self.cells.values()}
+        for claim in self.study.claims if lost else ():
+            names = [(better.name, than.name) for better, than in contexts(self.study, claim)]
+            if all(any((name, *place) in lost for name in pair) for pair in names for place in places):
+                cell = next(cell for cell in failed if any(cell.arm.name in pair for pair in names))
+                raise LitsexpError(
+                    f"claim {claim.id} can no longer be answered: no pair of its runs is left; {cell.name} failed: "
+                    f"{self.failures[cell].reason}; mend that, and the same command goes on"
+                )
+
+    def _key(self, cell: Cell) -> str:
+        return cell.run_key(self.study.split, self.store.fingerprint)
 
 
 @contextmanager
@@ -221,22 +254,21 @@ def open_study(
     if (study.external is None) != (external is None):
         raise ValueError(f"study.external is {study.external}, and its store {external}; expected both or neither")
     check_external(store, external)
-    known = fingerprints(store, external)
-    planned = _by_key(cells(study), study, known)  # notices a missing weights file before anything is written
-    study_digest = design_digest(study, known)
+    planned = _by_key(cells(study), study, store)  # notices a missing weights file before anything is written
+    study_digest = design_digest(study, store.fingerprint)
     full_name = f"{name}-{study_digest}"
     with one_driver(places.storage_url, full_name, places.root):
         tracking = Tracking(places.tracking_uri, name, places.root / "artifacts")
         ledger = Ledger(places.storage_url, full_name, study)
         finished = tracking.finished()
         ledger.close_interrupted({key: value_of(run) for key, run in finished.items()})
-        by_key = _by_key(_sampled(study, ledger), study, known) if study.search else planned
+        by_key = _by_key(_sampled(study, ledger), study, store) if study.search else planned
         donors = {run.data.tags[MLFLOW_PARENT_RUN_ID] for key, run in finished.items() if key in by_key}
-        tags = cohort_tags(study, store, external)
-        parent = tracking.open_parent(study, study_digest, name, sorted(donors), tags)
+        parent = tracking.open_parent(study, study_digest, name, sorted(donors), cohort_tags(study, store))
         try:
             tracking.close_interrupted(parent)
-            yield Session(name, study, store, splits, study_digest, tracking, ledger, parent, by_key, external)
+            parts = (tracking, ledger, parent, by_key, external)
+            yield Session(name, study, store, splits, places, study_digest, *parts)
         except BaseException as error:
             interrupted = isinstance(error, KeyboardInterrupt)
             reason = "the study was interrupted" if interrupted else " ".join(str(error).split())
@@ -244,26 +276,9 @@ def open_study(
             raise
 
 
-def design_digest(study: StudyConfig, fingerprints: Fingerprints) -> str:
-    """Identity of a study by what it runs: question and claims may be reworded without running anything again."""
-    content = study.model_dump(mode="json", exclude={"question", "claims", "data", "external"})
-    return digest({"format": RUN_KEY_FORMAT, **fingerprints.content, **content})
-
-
 def params_of(cell: Cell, study: StudyConfig) -> dict[str, Level]:
     """A cell as Optuna's params: the factors' levels, fold and seed."""
     return {**{name: getattr(cell.arm.run, name) for name in study.factors}, "fold": cell.fold, "seed": cell.seed}
-
-
-def trials_table(session: Session) -> pd.DataFrame:
-    """A search's trials: number, state, value, and a column a param; best first."""
-    rows = [
-        {"trial": trial.number, "state": trial.state.name, "valid/score": trial.value, **trial.params}
-        for trial in session.ledger.trials()
-        if trial.state.is_finished() and trial.params
-    ]
-    table = pd.DataFrame(rows)
-    return table.sort_values("valid/score", ascending=False, na_position="last") if len(table) else table
 
 
 def _sampled(study: StudyConfig, ledger: Ledger) -> list[Cell]:
@@ -272,5 +287,5 @@ def _sampled(study: StudyConfig, ledger: Ledger) -> list[Cell]:
     return [Cell(arm_of(study, params), 0, study.seeds[0]) for params in done]
 
 
-def _by_key(known: Sequence[Cell], study: StudyConfig, fingerprints: Fingerprints) -> dict[str, Cell]:
-    return {cell.run_key(study.split, fingerprints): cell for cell in known}
+def _by_key(known: Sequence[Cell], study: StudyConfig, store: Store) -> dict[str, Cell]:
+    return {cell.run_key(study.split, store.fingerprint): cell for cell in known}

@@ -13,7 +13,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -31,22 +31,13 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME, MLFL
 from sqlalchemy.exc import SQLAlchemyError
 
 from litsexp.interrupts import unbroken_methods
+from litsexp.spec.catalog import METRICS
 from litsexp.spec.design import Cell
 from litsexp.spec.errors import LitsexpError
 from litsexp.spec.study import StudyConfig
+from litsexp.study.jobs import Scoring
 
 PACKAGES = ("torch", "fastai", "timm", "optuna", "mlflow", "numpy", "nibabel", "litsexp")
-CURVES = (
-    "train/loss",
-    "valid/loss",
-    "valid/dice_liver",
-    "valid/dice_tumor",
-    "valid/sensitivity_tumor",
-    "valid/foreground_acc",
-    "valid/pixel_acc",
-)
-
-
 UI_KIND = {"mlflow.experimentKind": "custom_model_development"}  # the UI shows runs and charts, not traces
 
 
@@ -183,24 +174,31 @@ class Tracking:
         for name, value in scores.items():
             self.client.log_metric(parent.run_id, name, value)
 
-    def read(self, cells: Mapping[str, Cell]) -> Results:
-        """The finished cells' test and external cases and curves, and the state of every cell (``run_key`` -> cell)."""
+    def read(self, cells: Mapping[str, Cell], wanted: Mapping[str, Sequence[Scoring]]) -> Results:
+        """The finished cells' curves and tables of cases, and the state of every cell.
+
+        Args:
+            cells: run key -> cell.
+            wanted: run key -> the scorings whose tables are asked for; a cell that lacks one gives no rows there.
+        """
         latest = {run.data.tags["run_key"]: run for run in self.runs() if "run_key" in run.data.tags}
         latest |= self.finished()
         known = {key: latest[key] for key in cells if key in latest}
         done = {key: run for key, run in known.items() if run.info.status == "FINISHED" and not _pruned(run)}
-        cases = [_labelled(self.cases(run), cells[key]) for key, run in done.items()]
         curves = [_labelled(self.curves(run), cells[key]) for key, run in done.items()]
         rows = [_labelled(pd.DataFrame([_run_row(known.get(key))]), cell) for key, cell in cells.items()]
-        scored = {key: run for key, run in done.items() if "external_fingerprint" in run.data.tags}
-        external = [_labelled(self.cases(run, "external_cases.parquet"), cells[key]) for key, run in scored.items()]
-        parts = (cases, curves, rows, external)
-        return Results(*(pd.concat(part, ignore_index=True) if part else pd.DataFrame() for part in parts))
+        tables: dict[str, list[pd.DataFrame]] = {"test": [], "external": []}
+        for key, run in done.items():
+            for scoring in wanted[key]:
+                if scoring.tag in run.data.tags:
+                    tables[scoring.kind].append(_labelled(self.cases(run, scoring), cells[key]))
+        return Results(*(_joined(part) for part in (tables["test"], curves, rows, tables["external"])))
 
-    def cases(self, run: Run, name: str = "cases.parquet") -> pd.DataFrame:
+    def cases(self, run: Run, scoring: Scoring) -> pd.DataFrame:
         """A finished cell's table of cases."""
+        path = "/".join(part for part in (run.data.tags[scoring.tag], "cases.parquet") if part != ".")
         with tempfile.TemporaryDirectory() as directory:
-            return pd.read_parquet(self.client.download_artifacts(run.info.run_id, name, directory))
+            return pd.read_parquet(self.client.download_artifacts(run.info.run_id, path, directory))
 
     def artifact(self, run_id: str, path: str) -> bytes:
         """The bytes of one artifact of a run."""
@@ -213,9 +211,10 @@ class Tracking:
 
     def curves(self, run: Run) -> pd.DataFrame:
         """A finished cell's learning curves: epoch, metric, value."""
+        names = ["train/loss", "valid/loss", *(f"valid/{name}" for name, metric in METRICS.items() if metric.curve)]
         points = [
             {"epoch": point.step, "metric": name, "value": point.value}
-            for name in CURVES
+            for name in names
             for point in self.client.get_metric_history(run.info.run_id, name)
         ]
         return pd.DataFrame(points, columns=["epoch", "metric", "value"])
@@ -260,6 +259,10 @@ def git_commit() -> str:
 
 def _pruned(run: Run) -> bool:
     return bool(run.data.tags.get("pruned") == "true")
+
+
+def _joined(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
 def _labelled(table: pd.DataFrame, cell: Cell) -> pd.DataFrame:

@@ -1,205 +1,77 @@
-"""One training run: ``train(run, store, split, seed, listener, external) -> RunResult``.
-
-fastai's Learner and one-cycle schedule drive it; scores, the best checkpoint and early stopping are kept here, because
-fastai's own restart with every phase.
-"""
+"""One training run: ``train(run, store, split, seed, listener) -> Trained``. fastai's Learner and schedule drive it."""
 
 from __future__ import annotations
 
-import math
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import partial
+from typing import Any
 
 import fastai.callback.schedule  # noqa: F401  (adds fit_one_cycle and lr_find to Learner)
 import numpy as np
 import torch
-from fastai.callback.core import Callback, CancelFitException, TrainEvalCallback
+from fastai.callback.core import TrainEvalCallback
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner, Recorder
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from litsexp.data.splits import Split, limit_training
-from litsexp.data.store.slices import Store
-from litsexp.evaluation.metrics import confusion_by_case, mean_scores, selection_score
+from litsexp.data.store import Store
+from litsexp.spec.catalog import LOSSES
 from litsexp.spec.errors import LitsexpError
 from litsexp.spec.run import RunConfig
-from litsexp.training.batches import EvalLoader, Slices, TrainLoader
-from litsexp.training.losses import CrossEntropyDice
-from litsexp.training.models import MixedPrecision, build_unet, weights_sha256
+from litsexp.spec.tables import resolve
+from litsexp.training.architectures import build_network
+from litsexp.training.course import Course, Listener, Watch
+from litsexp.training.init import weights_sha256
+from litsexp.training.loaders import EvalLoader, Slices, TrainLoader
+from litsexp.training.machine import MixedPrecision, default_device, repeatable
 
 LR_FIND_STEPS = 100
-LOGGED = ("dice_liver", "dice_tumor", "sensitivity_tumor", "specificity_tumor", "foreground_acc", "pixel_acc")
 
 
 @dataclass(frozen=True)
-class Epoch:
-    """What one epoch gave: metrics under the names they are logged by, and the validation slices' predicted labels."""
-
-    number: int  # from 0, over all phases
-    metrics: dict[str, float]
-    rows: NDArray[np.int64]
-    prediction: NDArray[np.uint8]
-
-
-class Listener(Protocol):
-    """Hears of every epoch as it ends."""
-
-    def epoch(self, epoch: Epoch) -> bool:
-        """Return False to stop the run here (a search prunes so)."""
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """A finished run. The test slices, and an external cohort's, were predicted once, by the best checkpoint."""
+class Trained:
+    """A finished run: its weights are those of the epoch that was best on validation."""
 
     history: list[dict[str, float]]
     best_epoch: int
-    test_rows: NDArray[np.int64]  # of the store; empty where the run was pruned
-    test_prediction: NDArray[np.uint8]  # (rows, height, width)
-    external_prediction: NDArray[np.uint8] | None  # (all rows of its store, height, width); None without, or pruned
-    weights: dict[str, Tensor]  # the best checkpoint
+    weights: dict[str, Tensor]
     facts: dict[str, str]  # what the settings became on this machine
     fit_s: float
-    evaluation_s: float
     pruned: bool
 
 
-@dataclass
-class Course:
-    """A run's memory across phases: every epoch's metrics, and the best checkpoint so far."""
-
-    rows: NDArray[np.int64]  # of validation
-    truth: NDArray[np.uint8]
-    case: NDArray[np.int64]
-    listener: Listener
-    history: list[dict[str, float]]
-    best_score: float = -math.inf
-    best_epoch: int = -1
-    weights: Mapping[str, Tensor] | None = None
-    pruned: bool = False
-    failure: str = ""
-
-    def add(self, losses: dict[str, float], prediction: NDArray[np.uint8], model: MixedPrecision) -> None:
-        """Score an epoch's validation predictions, keep the model where it is the best yet, tell the listener."""
-        mean = mean_scores(confusion_by_case(self.truth, prediction, self.case))
-        score = selection_score(mean)
-        metrics = {**losses, **{f"valid/{name}": mean[name] for name in LOGGED}, "valid/score": score}
-        self.history.append(metrics)
-        number = len(self.history) - 1
-        if score > self.best_score:
-            self.best_score, self.best_epoch = score, number
-            state = model.net.state_dict()
-            self.weights = {
-                name: value.cpu().clone(memory_format=torch.contiguous_format) for name, value in state.items()
-            }
-        self.pruned = not self.listener.epoch(Epoch(number, metrics, self.rows, prediction))
-
-
-class Watch(Callback):  # type: ignore[misc]  # fastai has no types
-    """Measures each epoch for the course, and ends the fit when it is pruned, out of patience, or not finite."""
-
-    order = 60  # after fastai's recorder
-
-    def __init__(self, course: Course, patience: int):
-        self.course, self.patience = course, patience
-
-    def before_fit(self) -> None:
-        """Patience starts anew with each phase."""
-        self.phase_start = len(self.course.history)
-
-    def before_train(self) -> None:
-        """Start the epoch's clock and sums."""
-        self.start_s, self.images = time.perf_counter(), 0
-        self.loss_sum: Tensor | float = 0.0
-
-    def before_validate(self) -> None:
-        """Close the training sums, open validation's."""
-        train_loss = self._mean_loss("training")
-        seconds = time.perf_counter() - self.start_s
-        self.losses = {"train/loss": train_loss, "lr": float(self.learn.opt.hypers[-1]["lr"])}
-        self.losses["images_per_s"] = self.images / seconds
-        self.loss_sum, self.images = 0.0, 0
-        self.parts: list[NDArray[np.uint8]] = []
-
-    def after_step(self) -> None:
-        """Drop the gradients before fastai zeroes them, so that the next backward pass writes instead of adding."""
-        self.learn.model.zero_grad(set_to_none=True)
-
-    def after_batch(self) -> None:
-        """Sum up the loss; in validation also keep the labels."""
-        count = len(self.learn.xb[0])
-        self.images += count
-        self.loss_sum = self.loss_sum + self.learn.loss.detach() * count
-        if not self.learn.training:
-            self.parts.append(labels_of(self.learn.pred))
-
-    def after_validate(self) -> None:
-        """Hand the epoch to the course; stop here if it says so."""
-        losses = {**self.losses, "valid/loss": self._mean_loss("validation")}
-        self.course.add(losses, np.concatenate(self.parts), self.learn.model)
-        stale_epochs = len(self.course.history) - max(self.course.best_epoch + 1, self.phase_start)
-        if self.course.pruned or (self.patience and stale_epochs >= self.patience):
-            raise CancelFitException
-
-    def _mean_loss(self, which: str) -> float:
-        """Mean over the images so far; where it is not finite, end the fit (fastai would rewrite another exception)."""
-        mean = float(self.loss_sum) / self.images
-        if not math.isfinite(mean):
-            self.course.failure = f"{which} loss is {mean} in epoch {len(self.course.history)}"
-            raise CancelFitException
-        return mean
-
-
-def train(
-    run: RunConfig, store: Store, split: Split, seed: int, listener: Listener, external: Store | None = None
-) -> RunResult:
-    """Train one arm on one split, keep the checkpoint best on validation, and predict the test slices with it.
+def train(run: RunConfig, store: Store, split: Split, seed: int, listener: Listener) -> Trained:
+    """Train one arm on one split and keep the checkpoint that is best on validation.
 
     Args:
         run: the arm.
         store: of the cohort.
-        split: cases to train on, validate and test; of the first, ``run.train_fraction`` are used.
+        split: cases to train on and to validate on; of the first, ``run.train_fraction`` are used.
         seed: of weights, batch order and augmentation. Same seed, machine and number of threads: same bits.
         listener: told of every epoch; may stop the run.
-        external: of another cohort, slices of the same size; opened when everything is learned, and all predicted.
 
     Raises:
         LitsexpError: weights that cannot be had, a learning rate that cannot be found.
         FloatingPointError: a loss that is not finite.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with repeatable():
         start_s = time.perf_counter()
-        slices = Slices(store, device)
+        slices = Slices(store, default_device())
         lr = find_lr(run, slices, split, seed) if run.lr == "find" else run.lr
         learner = build_learner(run, slices, split, seed)
         initial = weights_sha256(learner.model.net.state_dict())
         course = fit(learner, run, lr, listener)
-        fitted_s = time.perf_counter()
         assert course.weights is not None
-        learner.model.net.load_state_dict(course.weights)
-        rows = store.rows_of(split.test) if not course.pruned else np.empty(0, np.int64)
-        prediction = predict(learner.model, EvalLoader(slices, rows, run))
-        elsewhere = None
-        if external is not None and not course.pruned:
-            all_rows = np.arange(len(external.index))
-            elsewhere = predict(learner.model, EvalLoader(Slices(external, device), all_rows, run))
         facts = facts_of(learner, course, lr) | {"initial_weights_sha256": initial}
-    return RunResult(
+    return Trained(
         history=course.history,
         best_epoch=course.best_epoch,
-        test_rows=rows,
-        test_prediction=prediction,
-        external_prediction=elsewhere,
         weights=dict(course.weights),
         facts=facts,
-        fit_s=fitted_s - start_s,
-        evaluation_s=time.perf_counter() - fitted_s,
+        fit_s=time.perf_counter() - start_s,
         pruned=course.pruned,
     )
 
@@ -228,12 +100,12 @@ def build_learner(run: RunConfig, slices: Slices, split: Split, seed: int) -> Le
         EvalLoader(slices, slices.store.rows_of(split.valid), run),
         device=slices.device,
     )
-    unet = build_unet(run, slices.store.size, seed)
+    network, encoder = build_network(run, slices.store.size, seed)
     learner = Learner(
         loaders,
-        MixedPrecision(unet, run, slices.device),
-        loss_func=CrossEntropyDice(run.dice_weight),
-        splitter=encoder_and_rest,
+        MixedPrecision(network, run, slices.device),
+        loss_func=resolve(LOSSES[run.loss].make)(run),
+        splitter=partial(encoder_and_rest, encoder),
         train_bn=False,  # else fastai trains a frozen encoder's BatchNorm weights
         wd=run.weight_decay,
         cbs=[TrainEvalCallback(), Recorder(add_time=False)],
@@ -249,8 +121,7 @@ def fit(learner: Learner, run: RunConfig, lr: float, listener: Listener) -> Cour
     FloatingPointError where a loss is not finite.
     """
     store, rows = learner.dls.valid.slices.store, learner.dls.valid.rows
-    case = store.index["case"].to_numpy()[rows]
-    course = Course(rows, np.asarray(store.labels[rows]), case, listener, history=[])
+    course = Course(rows, store.index.iloc[rows], np.asarray(store.labels[rows]), listener, history=[])
     if run.frozen_epochs:
         learner.freeze()
         learner.fit_one_cycle(run.frozen_epochs, lr, cbs=Watch(course, patience=0))
@@ -277,41 +148,11 @@ def find_lr(run: RunConfig, slices: Slices, split: Split, seed: int) -> float:
             raise LitsexpError(f"run.lr = find: no usable curve ({error}); {advice}") from None
 
 
-def predict(model: nn.Module, loader: EvalLoader) -> NDArray[np.uint8]:
-    """Labels (slices, height, width) of a loader's slices, in its order."""
-    model.eval()
-    with torch.inference_mode():
-        parts = [labels_of(model(image)) for image, _ in loader]
-    size = loader.slices.store.size
-    return np.concatenate(parts) if parts else np.empty((0, size, size), np.uint8)
-
-
-def labels_of(logits: Tensor) -> NDArray[np.uint8]:
-    """The likeliest label of each pixel of logits (B, 3, H, W)."""
-    labels: NDArray[np.uint8] = logits.argmax(1).to(torch.uint8).cpu().numpy()
-    return labels
-
-
-def encoder_and_rest(model: MixedPrecision) -> list[list[nn.Parameter]]:
+def encoder_and_rest(encoder: nn.Module, model: nn.Module) -> list[list[nn.Parameter]]:
     """Parameter groups for freezing: fastai freezes all but the last."""
-    encoder = list(model.net.layers[0].parameters())
-    known = {id(parameter) for parameter in encoder}
-    return [encoder, [parameter for parameter in model.parameters() if id(parameter) not in known]]
-
-
-@contextmanager
-def repeatable() -> Iterator[None]:
-    """Deterministic kernels inside, the caller's random state and settings untouched after."""
-    before, benchmark = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.backends.cudnn.benchmark = False
-    try:
-        with torch.random.fork_rng():
-            yield
-    finally:
-        torch.use_deterministic_algorithms(before, warn_only=warn_only)
-        torch.backends.cudnn.benchmark = benchmark
+    first = list(encoder.parameters())
+    known = {id(parameter) for parameter in first}
+    return [first, [parameter for parameter in model.parameters() if id(parameter) not in known]]
 
 
 def _silent(*_: Any) -> None:

@@ -5,7 +5,14 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn.functional import log_softmax, one_hot
 
+from litsexp.spec.run import RunConfig
+
 SMOOTH_PIXELS = 1.0  # keeps the Dice of a structure that a batch does not show defined
+
+
+def ce_dice(run: RunConfig) -> CrossEntropyDice:
+    """The loss ``ce_dice`` of an arm."""
+    return CrossEntropyDice(run.dice_weight)
 
 
 class CrossEntropyDice:

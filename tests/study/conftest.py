@@ -1,7 +1,7 @@
 """A tiny study, opened and run without training: every cell ends at once, as the test wants it."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,15 +13,14 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric
 
 from litsexp.data.splits import make_splits
-from litsexp.data.store.slices import Store
+from litsexp.data.store import Store
 from litsexp.spec.design import design_digest
 from litsexp.spec.study import StudyConfig
-from litsexp.study import session as runner
-from litsexp.study.cells import Job, Outcome
-from litsexp.study.cohorts import fingerprints
-from litsexp.study.executors import OnJobEpoch
+from litsexp.study import session as session_room
+from litsexp.study.jobs import Job, OnEpoch, Outcome
 from litsexp.study.ledger import Ledger
-from litsexp.study.session import Places, Session, open_study
+from litsexp.study.places import Places
+from litsexp.study.session import Session, open_study
 from litsexp.study.tracking import Tracking
 
 CLAIM = {"id": "wider", "says": "Wider is better.", "factor": "window", "better": "wide", "than": "liver"}
@@ -40,19 +39,22 @@ def make_study(**changes: Any) -> StudyConfig:
 
 
 def finish(job: Job, client: MlflowClient, folder: Path, score: float = 0.5) -> Outcome:
-    """What ``run_cell`` leaves behind, without training: scores, one curve, one row a test or external case."""
-    cases = pd.DataFrame({"case": job.split.test, "dice_liver": 0.9, "dice_tumor": score})
-    folder.mkdir()
-    cases.to_parquet(folder / "cases.parquet", index=False)
-    if job.external is not None:
-        elsewhere = pd.DataFrame({"case": Store.open(job.external).cases, "dice_liver": 0.8, "dice_tumor": score / 2})
-        elsewhere.to_parquet(folder / "external_cases.parquet", index=False)
-    client.log_artifacts(job.run_id, str(folder))
-    shutil.rmtree(folder)
-    curve = [Metric("valid/dice_liver", 0.4 + epoch / 10, 0, epoch) for epoch in range(2)]
-    client.log_batch(job.run_id, metrics=[*curve, Metric("best/score", score, 0, 0), Metric("time/fit_s", 60.0, 0, 0)])
-    client.set_terminated(job.run_id, "FINISHED")
-    return Outcome("finished", score, seconds=60.0)
+    """What ``run_cell`` leaves behind, without training: scores, one curve, a table a scoring."""
+    if not job.trained:
+        curve = [Metric("valid/dice_liver", 0.4 + epoch / 10, 0, epoch) for epoch in range(2)]
+        scalars = [Metric("best/score", score, 0, 0), Metric("time/fit_s", 60.0, 0, 0)]
+        client.log_batch(job.run_id, metrics=[*curve, *scalars])
+        client.set_terminated(job.run_id, "FINISHED")
+    for scoring in job.scorings:
+        test = scoring.kind == "test"
+        cases = list(job.split.test) if test else Store.open(scoring.store).cases
+        table = pd.DataFrame({"case": cases, "dice_liver": 0.9, "dice_tumor": score if test else score / 2})
+        folder.mkdir()
+        table.to_parquet(folder / "cases.parquet", index=False)
+        client.log_artifacts(job.run_id, str(folder), scoring.folder or None)
+        client.set_tag(job.run_id, scoring.tag, scoring.folder or ".")
+        shutil.rmtree(folder)
+    return Outcome("scored" if job.trained else "finished", score, seconds=60.0)
 
 
 @dataclass
@@ -60,48 +62,28 @@ class Instant:
     """An executor whose jobs end at once. ``behave`` may answer for a job, or raise; None: it finishes."""
 
     places: Places
-    behave: Callable[[Job, OnJobEpoch], Outcome | None] = lambda job, on_epoch: None
-    ran: list[str] = field(default_factory=list)
-    job: Job | None = None
-    on_epoch: OnJobEpoch | None = None
+    behave: Callable[[Job, OnEpoch], Outcome | None] = lambda job, on_epoch: None
+    ran: list[str] = field(default_factory=list)  # names of the cells that were trained
+    scored: list[str] = field(default_factory=list)  # and of those that were only scored
 
-    def room(self) -> bool:
-        return self.job is None
-
-    def busy(self) -> bool:
-        return self.job is not None
-
-    def submit(self, job: Job) -> None:
-        self.job = job
-
-    def wait(self, timeout_s: float) -> tuple[Job, Outcome]:
-        job = self.job
-        assert job is not None
-        assert self.on_epoch is not None
-        self.ran.append(job.cell.name)
-        outcome = self.behave(job, self.on_epoch)
-        if outcome is None:
-            outcome = finish(job, MlflowClient(job.tracking_uri), self.places.root / "tmp")
-        self.job = None
-        return job, outcome
-
-    def close(self) -> None:
-        self.job = None
+    def __call__(self, jobs: Iterable[Job], on_epoch: OnEpoch) -> Iterator[tuple[Job, Outcome]]:
+        for job in jobs:
+            (self.scored if job.trained else self.ran).append(job.cell.name)
+            outcome = self.behave(job, on_epoch)
+            yield job, outcome or finish(job, MlflowClient(job.tracking_uri), self.places.root / "tmp")
 
 
 class Quiet:
     """An observer that only remembers what was planned."""
 
-    def planned(self, done: Any, left: int) -> None:
-        self.plan = len(done), left
+    def planned(self, done: Any, left: int, to_score: int) -> None:
+        self.plan, self.to_score = (len(done), left), to_score
 
     def started(self, cell: Any) -> None: ...
 
     def epoch(self, cell: Any, epoch: int, metrics: Any) -> None: ...
 
     def ended(self, cell: Any, outcome: Any) -> None: ...
-
-    def tick(self) -> None: ...
 
 
 @dataclass
@@ -124,12 +106,12 @@ class Bench:
         """The session after a whole run, and how many cells were (done before, left)."""
         observer = Quiet()
         with self.open(study) as session:
-            session.run(workers=1, threads=1, observer=observer)
+            session.run(self.executor, observer)
         return session, observer.plan
 
     def ledger(self, study: StudyConfig) -> Ledger:
         """The study's ledger as a driver opens it; without the lock, so that a test can play a killed driver."""
-        name = f"{self.name}-{design_digest(study, fingerprints(self.store, self.external))}"
+        name = f"{self.name}-{design_digest(study, self.store.fingerprint)}"
         return Ledger(self.places.storage_url, name, study)
 
     def tracking(self) -> Tracking:
@@ -148,15 +130,9 @@ class Bench:
 def bench(
     new_places: Callable[[Path], Places], tmp_path: Path, phantom_store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> Bench:
+    monkeypatch.setattr(session_room, "check_needs", lambda *_: None)  # nothing is trained here; it has its own tests
     places = new_places(tmp_path)
-    executor = Instant(places)
-
-    def make_executor(workers: int | None, threads: int | None, on_epoch: OnJobEpoch) -> Instant:
-        executor.on_epoch = on_epoch
-        return executor
-
-    monkeypatch.setattr(runner, "make_executor", make_executor)
-    return Bench(places, phantom_store, executor)
+    return Bench(places, phantom_store, Instant(places))
 
 
 @pytest.fixture

@@ -24,10 +24,12 @@ from litsexp.spec.design import cells
 from litsexp.spec.errors import LitsexpError
 from litsexp.spec.run import RunConfig
 from litsexp.spec.study import StudyConfig
-from litsexp.study import cells as cell_room
-from litsexp.study.cells import Job, describe, fixed_slices, points, run_cell, tallest
+from litsexp.study import pictures
+from litsexp.study.cells import describe, points, run_cell
+from litsexp.study.jobs import Job, scoring_of
+from litsexp.study.pictures import fixed_slices, tallest
 from litsexp.study.tracking import Tracking
-from litsexp.training import loop, models
+from litsexp.training import architectures, loop
 
 
 def small_encoder(_: str = "") -> torch.nn.Sequential:
@@ -48,7 +50,7 @@ def job(
     tracking: Tracking, phantom_store: Store, phantom_split: Split, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Job]:
     """``job(...)``: a cell with these settings on the tiny phantom, its run opened; its U-Net trains in no time."""
-    monkeypatch.setattr(models, "random_encoder", small_encoder)
+    monkeypatch.setattr(architectures, "random_encoder", small_encoder)
 
     def make(external: Store | None = None, **settings: Any) -> Job:
         base = {"init": "scratch", "epochs": 2, "steps_per_epoch": 1, "batch_size": 4, "augment": "none"}
@@ -56,8 +58,9 @@ def job(
         parent = tracking.open_parent(asked, "digest", "tiny", (), {})
         one = cells(asked)[0]
         run_id = tracking.start_cell(one, "key", parent, {})
-        elsewhere = external.directory if external else None
-        return Job(one, "key", phantom_split, phantom_store.directory, tracking.uri, run_id, elsewhere)
+        scorings = [scoring_of("test", "key", phantom_store, "ours", first=True)]
+        scorings += [scoring_of("external", "key", external, "theirs", first=True)] if external else []
+        return Job(one, "key", run_id, tracking.uri, phantom_split, phantom_store.directory, tuple(scorings))
 
     return make
 
@@ -87,13 +90,13 @@ def test_a_cell_logs_curves_scores_weights_and_pictures(job: Callable[..., Job],
     assert {"initial_weights_sha256", "device", "precision_used", "pruned"} <= run.data.tags.keys()
     assert [source.dataset.digest for source in run.inputs.dataset_inputs] == [Store.open(one.store).fingerprint]
 
-    cases = tracking.cases(run)
+    cases = tracking.cases(run, one.scorings[0])
     assert tuple(cases["case"]) == one.split.test
     assert {"tp_tumor", "dice_tumor", "dice_liver"} <= set(cases.columns)
     about = json.loads(tracking.artifact(one.run_id, "run.json"))
     assert RunConfig.model_validate(about["run"]) == one.cell.arm.run
     assert tuple(about["split"]["test"]) == one.split.test
-    unet = models.build_unet(one.cell.arm.run, about["size"], 0)
+    unet = architectures.build_network(one.cell.arm.run, about["size"], 0)[0]
     unet.load_state_dict(load(tracking.artifact(one.run_id, "weights.safetensors")))
     drawn = tracking.pictures(one.run_id, "test")
     assert [Path(name).name.partition("_case_")[0] for name in drawn] == ["best", "worst"]
@@ -109,9 +112,9 @@ def test_an_external_cohort_is_scored_beside_the_test_cases_and_leaves_them_as_t
     tested = [tracking.artifact(run.run_id, "cases.parquet") for run in (plain, one)]
     assert tested[0] == tested[1]
     run = tracking.client.get_run(one.run_id)
-    cases = tracking.cases(run, "external_cases.parquet")
+    cases = tracking.cases(run, one.scorings[1])
     assert list(cases["case"]) == external_store.cases  # each once
-    assert list(cases.columns) == list(tracking.cases(run).columns)
+    assert list(cases.columns) == list(tracking.cases(run, one.scorings[0]).columns)
     assert cases["slices"].sum() == len(external_store.index)
     assert run.data.metrics["external/dice_liver"] == pytest.approx(cases["dice_liver"].mean())
     contexts = {source.tags[0].value: source.dataset for source in run.inputs.dataset_inputs}
@@ -120,27 +123,56 @@ def test_an_external_cohort_is_scored_beside_the_test_cases_and_leaves_them_as_t
         "external": external_store.fingerprint,
     }
     assert all(dataset.name.startswith("phantom-") for dataset in contexts.values())
-    about = json.loads(tracking.artifact(one.run_id, "run.json"))
-    assert about["external_fingerprint"] == external_store.fingerprint
-    drawn = tracking.pictures(one.run_id, "external")
+    assert run.data.tags["external_cohort"] == "theirs"
+    assert run.data.tags["external_fingerprint"] == external_store.fingerprint
+    drawn = tracking.pictures(one.run_id, one.scorings[1].folder)
     assert [Path(name).name.partition("_case_")[0] for name in drawn] == ["best", "worst"]
 
     before = tracking.client.get_run(plain.run_id)
     assert not any(name.startswith("external/") for name in before.data.metrics)
-    assert tracking.pictures(plain.run_id, "external") == []
-    assert json.loads(tracking.artifact(plain.run_id, "run.json"))["external_fingerprint"] is None
+    assert "external_cohort" not in before.data.tags
+
+
+def test_a_trained_cell_is_scored_from_its_weights_with_the_same_result(
+    job: Callable[..., Job], tracking: Tracking, external_store: Store
+) -> None:
+    """Later, on its own test cases or on another cohort: the same bytes as at once."""
+    whole, one = job(external=external_store), job()
+    assert run_cell(whole, go_on).status == run_cell(one, go_on).status == "finished"
+    later = [scoring_of("test", "key", Store.open(one.store), "ours", first=False), whole.scorings[1]]
+    outcome = run_cell(replace(one, trained=True, scorings=tuple(later)), go_on)
+    assert (outcome.status, outcome.reason) == ("scored", "")
+    run = tracking.client.get_run(one.run_id)
+    assert run.info.status == "FINISHED"
+    for scoring in (*later, one.scorings[0]):
+        path = f"{run.data.tags[scoring.tag]}/cases.parquet".removeprefix("./")
+        twin = "cases.parquet" if scoring.kind == "test" else f"{whole.scorings[1].folder}/cases.parquet"
+        assert tracking.artifact(one.run_id, path) == tracking.artifact(whole.run_id, twin)
+
+
+def test_a_cohort_that_cannot_be_scored_leaves_the_run_finished(
+    job: Callable[..., Job], tracking: Tracking, external_store: Store, tmp_path: Path
+) -> None:
+    one = job(external=external_store)
+    gone = replace(one.scorings[1], store=tmp_path / "nothing")
+    outcome = run_cell(replace(one, scorings=(one.scorings[0], gone)), go_on)
+    assert outcome.status == "unscored"
+    assert str(tmp_path / "nothing") in outcome.reason
+    run = tracking.client.get_run(one.run_id)
+    assert run.info.status == "FINISHED"
+    assert gone.tag not in run.data.tags
 
 
 def test_pictures_say_phantom_and_external_in_their_titles(
     job: Callable[..., Job], external_store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     titles: list[str] = []
-    draw = cell_room.overlay
-    monkeypatch.setattr(cell_room, "overlay", lambda *args: [titles.append(args[3]), draw(*args)][1])
+    draw = pictures.overlay
+    monkeypatch.setattr(pictures, "overlay", lambda *args: [titles.append(args[3]), draw(*args)][1])
     assert run_cell(job(external=external_store), go_on).status == "finished"
     assert all(re.match(r"(external )?phantom case \d+, z \d+: ", title) for title in titles), titles
     assert sum(title.startswith("external ") for title in titles) == 2
-    assert cell_room.slice_title(store_of(INDEX.assign(z=7)), 2) == "case 2, z 7"
+    assert pictures.slice_title(store_of(INDEX.assign(z=7)), 2) == "case 2, z 7"
 
 
 def test_two_workers_that_log_the_same_data_at_once_both_go_on(
@@ -168,7 +200,6 @@ def test_a_pruned_cell_has_seen_no_test_case(
     run = tracking.client.get_run(one.run_id)
     assert outcome.status == "pruned"
     assert (run.info.status, run.data.tags["pruned"]) == ("FINISHED", "true")
-    assert len(tracking.cases(run)) == 0
     assert "key" not in tracking.finished()
     assert not any(name.startswith(("test/", "external/")) for name in run.data.metrics)
 
@@ -243,7 +274,7 @@ def test_the_tallest_slice_is_the_one_with_most_tumor_or_else_most_liver() -> No
 
 
 def test_the_watched_slices_are_the_tallest_tumors_of_the_cases() -> None:
-    assert cell_room.WATCHED_SLICES == 2
+    assert pictures.WATCHED_SLICES == 2
     assert list(fixed_slices(store_of(INDEX), [1, 2, 3])) == [5, 4]
     assert list(fixed_slices(store_of(INDEX), [1])) == [1]
 
@@ -266,4 +297,5 @@ def test_one_batch_of_metrics_an_epoch(
     one = job(epochs=3)
     calls.clear()
     assert run_cell(one, go_on).status == "finished"
-    assert len(calls) == 4  # three epochs and the end
+    assert calls[:3] == [calls[0]] * 3  # three epochs, each at once
+    assert len(calls) == 6  # what was learned, the test scores, the end

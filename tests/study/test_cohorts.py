@@ -8,7 +8,7 @@ import pytest
 from litsexp.data.store.slices import Store
 from litsexp.spec.cohort import CohortConfig
 from litsexp.spec.errors import LitsexpError
-from litsexp.study.cohorts import check_external, cohort_name, fingerprints
+from litsexp.study.cohorts import check_external, cohort_name
 
 
 @pytest.mark.parametrize(
@@ -29,9 +29,6 @@ def test_another_cohort_of_one_size_is_taken(phantom_store: Store, external_stor
     check_external(phantom_store, external_store)
     check_external(phantom_store, replace(external_store, phantom=False))  # do phantoms prepare for patients?
     check_external(phantom_store, None)
-    known = fingerprints(phantom_store, external_store)
-    assert (known.data, known.external) == (phantom_store.fingerprint, external_store.fingerprint)
-    assert fingerprints(phantom_store, None).content == {"data": phantom_store.fingerprint}
 
 
 def test_an_external_cohort_that_would_mislead_is_refused(phantom_store: Store, external_store: Store) -> None:

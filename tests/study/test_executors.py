@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,30 +14,22 @@ import pytest
 
 from litsexp.data.splits import Split
 from litsexp.spec.design import cells
+from litsexp.spec.errors import LitsexpError
 from litsexp.spec.study import StudyConfig
-from litsexp.study.cells import Job, Outcome
-from litsexp.study.executors import Inline, Processes, default_workers, make_executor
-
-PATIENCE_S = 60.0
+from litsexp.study.executors import default_workers, executor_of, processes
+from litsexp.study.jobs import Job, Outcome
 
 
-def job_without_store(number: int, folder: Path) -> Job:
+def job_without_store(number: int, folder: Path, **changes: Any) -> Job:
     """A job that fails as soon as it begins."""
     cell = cells(StudyConfig(question="?"))[0]
     uri = f"sqlite:///{folder}/mlruns/mlflow.db"
-    return Job(cell, f"key{number}", Split((0,), (1,), (2,)), folder / f"store{number}", uri, f"run{number}")
+    places = (uri, Split((0,), (1,), (2,)), folder / f"store{number}")
+    return Job(cell, f"key{number}", f"run{number}", *places, scorings=(), **changes)
 
 
-def outcomes(executor: Inline | Processes, count: int) -> dict[str, Outcome]:
-    """The next outcomes by run key."""
-    found: dict[str, Outcome] = {}
-    deadline = time.monotonic() + PATIENCE_S
-    while len(found) < count:
-        assert time.monotonic() < deadline, "no outcome"
-        ended = executor.wait(0.2)
-        if ended is not None:
-            found[ended[0].run_key] = ended[1]
-    return found
+def go_on(*_: object) -> bool:
+    return True
 
 
 def alive(pid: int) -> bool:
@@ -59,71 +52,112 @@ def database(new_places: Callable[[Path], Any], tmp_path: Path) -> None:
     new_places(tmp_path)
 
 
-@pytest.fixture
-def two() -> Iterator[Processes]:
-    executor = Processes(workers=2, threads=1, on_epoch=lambda *_: True)
-    yield executor
-    executor.close()
-
-
 def test_one_worker_runs_inline_and_more_run_as_processes() -> None:
-    def go_on(*_: object) -> bool:
-        return True
-
-    assert isinstance(make_executor(1, None, go_on), Inline)
-    several = make_executor(3, None, go_on)
-    assert isinstance(several, Processes)
-    assert (several.limit, several.threads) == (3, 1)
+    assert executor_of(None, 1, None).__qualname__.startswith("inline.")
+    assert executor_of(None, 3, None).__qualname__.startswith("processes.")
+    assert executor_of("processes", 1, None).__qualname__.startswith("processes.")
+    assert executor_of("inline", 3, None).__qualname__.startswith("inline.")
     assert 1 <= default_workers() <= 8
+    with pytest.raises(LitsexpError, match="executor: found 'inlin'; expected one of inline, processes; did you mean"):
+        executor_of("inlin", 1, None)
 
 
-def test_inline_holds_one_job_and_gives_its_outcome(tmp_path: Path) -> None:
-    executor = Inline(threads=1, on_epoch=lambda *_: True)
-    assert executor.wait(0) is None
-    executor.submit(job_without_store(0, tmp_path))
-    assert (executor.room(), executor.busy()) == (False, True)
-    outcome = outcomes(executor, 1)["key0"]
-    assert outcome.status == "failed"
-    assert str(tmp_path / "store0") in outcome.reason
-    assert (executor.room(), executor.busy()) == (True, False)
+@pytest.mark.parametrize("name", ["inline", "processes"])
+def test_every_job_gets_its_outcome_and_is_taken_when_there_is_room(name: str, tmp_path: Path) -> None:
+    taken: list[int] = []
+
+    def jobs() -> Iterator[Job]:
+        for number in range(3):
+            taken.append(number)
+            yield job_without_store(number, tmp_path)
+
+    found: dict[str, Outcome] = {}
+    with closing(executor_of(name, 1, 1)(jobs(), go_on)) as ended:
+        for job, outcome in ended:
+            found[job.run_key] = outcome
+            assert len(taken) == len(found)  # the next is asked for when this one is settled
+    assert list(found) == ["key0", "key1", "key2"]
+    for number, outcome in enumerate(found.values()):
+        assert outcome.status == "failed"
+        assert str(tmp_path / f"store{number}") in outcome.reason
+        assert "Traceback" in outcome.detail
 
 
-def test_workers_are_reused_replaced_when_killed_and_ended_at_once(two: Processes, tmp_path: Path) -> None:
-    for number in range(2):
-        assert two.room()
-        two.submit(job_without_store(number, tmp_path))
-    assert (two.room(), two.busy()) == (False, True)
-    first, second = (worker.process.pid for worker in two.workers)
-    assert first is not None
-    os.kill(first, signal.SIGKILL)
-    found = outcomes(two, 2)
-    assert "the worker process died with exit code -9; out of memory?" in found["key0"].reason
-    assert "--workers" in found["key0"].reason
-    assert found["key1"].status == "failed"  # in the ordinary way
-    assert "store1" in found["key1"].reason
-    assert "Traceback" in found["key1"].detail
-    assert [worker.process.pid for worker in two.workers] == [second]
-    two.submit(job_without_store(2, tmp_path))  # by the worker that is there
-    assert [worker.process.pid for worker in two.workers] == [second]
-    assert "store2" in outcomes(two, 1)["key2"].reason
-    two.submit(job_without_store(3, tmp_path))
-    two.submit(job_without_store(4, tmp_path))  # by a new one
-    assert len(two.workers) == 2
-    pids = [worker.process.pid or 0 for worker in two.workers]
-    start_s = time.monotonic()
-    two.close()  # one idle, one starting
+def test_no_jobs_start_nothing() -> None:
+    for name in ("inline", "processes"):
+        assert list(executor_of(name, 2, 1)(iter(()), go_on)) == []
+
+
+def test_a_killed_worker_fails_its_job_and_is_replaced_and_all_are_ended_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[int] = []
+    start = processes._start_worker
+
+    def spy(threads: int) -> processes.Worker:
+        worker = start(threads)
+        started.append(worker.process.pid or 0)
+        return worker
+
+    monkeypatch.setattr(processes, "_start_worker", spy)
+
+    def jobs() -> Iterator[Job]:
+        yield job_without_store(0, tmp_path)
+        yield job_without_store(1, tmp_path)
+        os.kill(started[0], signal.SIGKILL)
+        for number in range(2, 6):
+            yield job_without_store(number, tmp_path)
+
+    found: dict[str, Outcome] = {}
+    with closing(processes.processes(2, 1)(jobs(), go_on)) as ended:
+        for job, outcome in ended:
+            found[job.run_key] = outcome
+            if len(found) == 4:
+                break  # one idle or working, one starting
+        start_s = time.monotonic()
     assert time.monotonic() - start_s < 3
-    assert not any(alive(pid) for pid in pids)
+    dead = [outcome.reason for outcome in found.values() if "died" in outcome.reason]
+    assert len(dead) == 1
+    assert dead[0].startswith("the worker process died with exit code -9; out of memory?") and "--workers" in dead[0]
+    assert len(started) == 3  # two, and one in the dead one's place
+    assert not any(alive(pid) for pid in started)
+
+
+class Full(Exception):
+    """What the driver's own callback may raise."""
+
+
+def test_what_fails_in_the_driver_is_not_taken_for_a_dead_worker(tmp_path: Path) -> None:
+    """A full disk is an OSError, and so is a broken pipe."""
+    ours, theirs = processes.multiprocessing.get_context("spawn").Pipe()
+    crew = processes.Crew(1, 1)
+    crew.workers = [processes.Worker(None, ours, job_without_store(0, tmp_path))]  # type: ignore[arg-type]  # no process
+
+    def full_disk(*_: object) -> bool:
+        raise OSError(28, "No space left on device")
+
+    theirs.send(("epoch", 0, {}))
+    with pytest.raises(OSError, match="No space left"):
+        list(crew.hear(full_disk))
+
+
+def test_rows_of_a_notebook_are_refused_before_a_worker_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = job_without_store(0, tmp_path, modules=("__main__",))
+    monkeypatch.delattr(sys.modules["__main__"], "__file__", raising=False)
+    with pytest.raises(LitsexpError, match=r"registered in a notebook.*or run with workers=1"):
+        list(processes.processes(2, 1)(iter([job]), go_on))
 
 
 DRIVER = """
 import time
-from litsexp.study.executors import Processes
+from litsexp.study.executors.processes import Crew
 if __name__ == "__main__":
-    executor = Processes(2, 1, lambda *_: True)
-    for job in "ab":
-        executor.submit(job)
-    print(*(worker.process.pid for worker in executor.workers), flush=True)
+    crew = Crew(2, 1)
+    class Idle:
+        modules = ()
+    for _ in "ab":
+        crew.give(Idle())
+    print(*(worker.process.pid for worker in crew.workers), flush=True)
     time.sleep(60)
 """
 

@@ -1,5 +1,6 @@
 """The driver: what runs, what is kept, what is put right; every cell ends at once here."""
 
+import dataclasses
 import os
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,11 @@ import pytest
 
 from litsexp.spec.design import Cell, arm_of, cells, design_digest
 from litsexp.spec.errors import LitsexpError
-from litsexp.spec.study import Fingerprints
-from litsexp.study.cells import Job, Outcome
-from litsexp.study.session import Places, params_of, trials_table
+from litsexp.study.jobs import Job, Outcome
+from litsexp.study.places import Places
+from litsexp.study.session import params_of
+
+from .conftest import finish
 
 ALL = ["baseline · fold 0", "window=wide · fold 0", "baseline · fold 1", "window=wide · fold 1"]
 ALL = [f"{name} · seed 0" for name in ALL]
@@ -47,7 +50,7 @@ def test_a_cell_that_fails_is_told_and_the_study_goes_on(bench: Any, study: Any)
     bench.executor.behave = failing(ALL[1])
     session, _ = bench.run(study())
     assert bench.executor.ran == ALL
-    assert session.failures == {ALL[1]: "no luck"}
+    assert {cell.name: outcome.reason for cell, outcome in session.failures.items()} == {ALL[1]: "no luck"}
     assert dict(bench.statuses())[ALL[1]] == "FAILED"
     assert sorted(bench.trial_states(study())) == ["COMPLETE"] * 3 + ["FAIL"]
 
@@ -69,8 +72,8 @@ def test_what_a_killed_driver_left_is_put_right(bench: Any, study: Any) -> None:
     """One cell had finished but its trial not been told, one was running, two were waiting."""
     asked = study()
     ledger, tracking = bench.ledger(asked), bench.tracking()
-    keyed = {cell.run_key(asked.split, Fingerprints(bench.store.fingerprint)): cell for cell in cells(asked)}
-    digest = design_digest(asked, Fingerprints(bench.store.fingerprint))
+    keyed = {cell.run_key(asked.split, bench.store.fingerprint): cell for cell in cells(asked)}
+    digest = design_digest(asked, bench.store.fingerprint)
     parent = tracking.open_parent(asked, digest, bench.name, (), {})
     for key, cell in keyed.items():
         ledger.enqueue(params_of(cell, asked), key)
@@ -156,7 +159,7 @@ def test_a_new_level_runs_its_new_cells_only(bench: Any, study: Any) -> None:
     session, plan = bench.run(more)
     assert plan == (4, 2)
     assert bench.executor.ran[4:] == [f"window=custom · fold {fold} · seed 0" for fold in range(2)]
-    results = bench.tracking().read(session.cells)
+    results = session.results()
     assert results.cases.groupby(["arm", "fold"]).ngroups == 6
     assert bench.trial_states(more) == ["COMPLETE"] * 6
 
@@ -200,37 +203,68 @@ def test_rewording_keeps_the_study_and_a_changed_claim_is_post_hoc(bench: Any, s
 )
 def test_the_design_digest_changes_with_what_runs(study: Any, changes: dict[str, Any]) -> None:
     base = {"run": {"augment": "none"}, "factors": {"augment": ["paper"], "init": ["scratch"]}, "claims": []}
-    assert design_digest(study(**{**base, **changes}), Fingerprints("f")) != design_digest(
-        study(**base), Fingerprints("f")
-    )
-    assert design_digest(study(**base), Fingerprints("f")) != design_digest(study(**base), Fingerprints("g"))
+    assert design_digest(study(**{**base, **changes}), "f") != design_digest(study(**base), "f")
+    assert design_digest(study(**base), "f") != design_digest(study(**base), "g")
 
 
-def test_the_design_digest_takes_the_external_slices_and_not_their_description(study: Any) -> None:
-    plain, described = study(), study(external={"patients": 5})
-    assert design_digest(plain, Fingerprints("f")) == design_digest(described, Fingerprints("f"))
-    assert design_digest(described, Fingerprints("f", "x")) != design_digest(described, Fingerprints("f", "y"))
-    assert design_digest(described, Fingerprints("f", "x")) != design_digest(plain, Fingerprints("f"))
-
-
-def test_a_study_with_an_external_cohort_trains_its_own_cells_and_the_split_knows_none_of_it(
+def test_an_external_cohort_on_a_finished_study_trains_nothing_and_scores_every_run(
     bench: Any, study: Any, external_store: Any
 ) -> None:
+    plain, plan = bench.run(study())
+    assert plan == (0, 4)
+    bench.external = external_store
+    asked = study(external={"patients": 3, "seed": 9})
+    session, plan = bench.run(asked)
+    assert plan == (4, 0)
+    assert bench.executor.ran == ALL  # nothing new
+    assert bench.executor.scored == ALL
+    assert (session.digest, session.cells.keys()) == (plain.digest, plain.cells.keys())
+    assert session.trained_s == []
+    bench.run(asked)
+    assert bench.executor.scored == ALL  # once is enough
+
+
+def test_a_new_cell_is_scored_on_all_cohorts_in_one_job(bench: Any, study: Any, external_store: Any) -> None:
     jobs: list[Job] = []
     bench.executor.behave = lambda job, _: jobs.append(job)
-    plain, _ = bench.run(study())
     bench.external = external_store
-    session, plan = bench.run(study(external={"patients": 3, "seed": 9}))
-    assert plan == (0, 4)
-    assert session.digest != plain.digest
-    assert session.cells.keys().isdisjoint(plain.cells)
-    assert [job.external for job in jobs] == [None] * 4 + [external_store.directory] * 4
-    assert [job.split for job in jobs[:4]] == [job.split for job in jobs[4:]]
-    _, plan = bench.run(study(external={"patients": 3, "seed": 9}))
+    bench.run(study(external={"patients": 3, "seed": 9}))
+    assert [[scoring.kind for scoring in job.scorings] for job in jobs] == [["test", "external"]] * 4
+    assert {scoring.store for job in jobs for scoring in job.scorings[1:]} == {external_store.directory}
+    assert len({scoring.key for job in jobs for scoring in job.scorings}) == 8
+
+
+def test_a_scoring_that_fails_leaves_the_run_finished_and_is_done_again(
+    bench: Any, study: Any, external_store: Any
+) -> None:
+    def external_fails(job: Job, _: Any) -> Outcome:
+        finish(dataclasses.replace(job, scorings=job.scorings[:1]), bench.tracking().client, bench.places.root / "tmp")
+        return Outcome("unscored", 0.5, "no luck")
+
+    bench.external, bench.executor.behave = external_store, external_fails
+    asked = study(external={"patients": 3, "seed": 9})
+    session, _ = bench.run(asked)
+    assert {outcome.reason for outcome in session.failures.values()} == {"no luck"}
+    assert bench.statuses() == [(name, "FINISHED") for name in ALL]
+    assert bench.trial_states(asked) == ["COMPLETE"] * 4
+    bench.executor.behave = failing()
+    session, plan = bench.run(asked)
     assert plan == (4, 0)
-    bench.external = None
+    assert bench.executor.scored == ALL
+    assert len(session.results().external) == 4 * len(external_store.cases)
+
+
+def test_a_claim_that_can_no_longer_be_answered_ends_the_study_in_one_line(bench: Any, study: Any) -> None:
+    bench.executor.behave = failing(ALL[1], ALL[2])
+    with pytest.raises(LitsexpError, match=r"^claim wider can no longer be answered: no pair of its runs") as e:
+        bench.run(study())
+    assert "no luck; mend that, and the same command goes on" in str(e.value)
+    assert "\n" not in str(e.value)
+    assert bench.executor.ran == ALL[:3]  # the fourth would answer nothing
+    assert "RUNNING" not in [status for _, status in bench.statuses()]
+    bench.executor.behave = failing()
     _, plan = bench.run(study())
-    assert plan == (4, 0)  # the study without it has kept its runs
+    assert plan == (1, 3)
 
 
 def test_an_external_cohort_without_its_store_is_a_mistake_and_so_is_the_mirror(
@@ -243,16 +277,13 @@ def test_an_external_cohort_without_its_store_is_a_mistake_and_so_is_the_mirror(
         pass
 
 
-def test_every_run_says_of_which_patients_it_is(bench: Any, study: Any, external_store: Any) -> None:
-    bench.external = external_store
-    session, _ = bench.run(study(data={"patients": 6, "seed": 2}, external={"seed": 9}))
+def test_every_run_says_of_which_patients_it_is(bench: Any, study: Any) -> None:
+    bench.run(study(data={"patients": 6, "seed": 2}))
     runs = bench.tracking().runs()
     assert len(runs) == 5
     for run in runs:
         assert run.data.tags["cohort"] == "phantom, 6 patients, seed 2"
-        assert run.data.tags["external_cohort"] == "phantom, 3 patients, seed 9, site B"
         assert run.data.tags["phantom"] == "true"
-    assert session.external is external_store
 
 
 def test_a_driver_that_breaks_leaves_its_reason_on_the_parent(bench: Any, study: Any) -> None:
@@ -267,13 +298,13 @@ def test_a_search_samples_runs_and_adopts(bench: Any, study: Any) -> None:
     session, plan = bench.run(asked)
     assert plan == (0, 3)
     assert len(bench.executor.ran) == 3
-    table = trials_table(session)
+    table = session.trials()
     assert list(table["state"]) == ["COMPLETE"] * 3
     assert {"window", "lr", "valid/score"} <= set(table.columns)
     session, plan = bench.run(asked)
     assert plan == (3, 0)
     assert len(bench.executor.ran) == 3
-    assert bench.tracking().read(session.cells).cases.groupby("arm").ngroups == 3
+    assert session.results().cases.groupby("arm").ngroups == 3
 
 
 def test_an_interrupted_search_runs_its_sample_again_and_then_fresh_ones(bench: Any, study: Any) -> None:
@@ -301,7 +332,7 @@ def test_a_searchs_run_that_finished_unheard_is_in_the_results(bench: Any, study
     ledger, tracking = bench.ledger(asked), bench.tracking()
     ticket = ledger.ask()
     cell = Cell(arm_of(asked, ticket.params), 0, 0)
-    key = cell.run_key(asked.split, Fingerprints(bench.store.fingerprint))
+    key = cell.run_key(asked.split, bench.store.fingerprint)
     ledger.name(ticket.number, key)
     run = tracking.start_cell(cell, key, session.parent, {})
     tracking.client.log_metric(run, "best/score", 0.5)
@@ -330,7 +361,7 @@ def test_the_pruner_stops_a_searchs_run_and_never_a_fixed_designs(bench: Any, st
     session, _ = bench.run(asked)
     assert answers == [True] * 4 + [False]
     assert bench.trial_states(asked) == ["COMPLETE"] * 4 + ["PRUNED"]
-    assert bench.tracking().read(session.cells).cases.groupby("arm").ngroups == 4  # a pruned run has no test score
+    assert session.results().cases.groupby("arm").ngroups == 4  # a pruned run has no test score
     _, plan = bench.run(asked)
     assert plan == (4, 0)
     bench.name = "fixed"

@@ -9,11 +9,11 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from litsexp.spec.design import cells, design_digest
 from litsexp.spec.errors import LitsexpError
-from litsexp.spec.study import Fingerprints, StudyConfig
-from litsexp.study.cells import Job
+from litsexp.spec.study import StudyConfig
+from litsexp.study.jobs import Job, Outcome
 from litsexp.study.tracking import Tracking, git_commit, to_yaml
 
-FINGERPRINT = Fingerprints("0123456789abcdef")
+FINGERPRINT = "0123456789abcdef"
 
 
 def keyed(study: StudyConfig) -> dict[str, Any]:
@@ -96,14 +96,12 @@ def test_a_failure_is_kept_with_its_reason_and_traceback(bench: Any, study: Any)
 def test_read_gives_cases_curves_and_a_row_a_cell_finished_or_not(bench: Any, study: Any) -> None:
     def second_fails(job: Job, _: Any) -> Any:
         if (job.cell.arm.name, job.cell.fold) == ("window=wide", 1):
-            from litsexp.study.cells import Outcome
-
             return Outcome("failed", reason="no luck")
         return None
 
     bench.executor.behave = second_fails
     session, _ = bench.run(study())
-    results = bench.tracking().read(session.cells)
+    results = session.results()
     tested = {(arm, fold): tuple(table["case"]) for (arm, fold), table in results.cases.groupby(["arm", "fold"])}
     assert list(tested) == [("baseline", 0), ("baseline", 1), ("window=wide", 0)]
     assert all(tested[arm, fold] == session.splits[fold].test for arm, fold in tested)
@@ -118,10 +116,10 @@ def test_read_gives_cases_curves_and_a_row_a_cell_finished_or_not(bench: Any, st
 
 def test_read_gives_every_external_case_once_a_cell(bench: Any, study: Any, external_store: Any) -> None:
     session, _ = bench.run(study())
-    assert len(bench.tracking().read(session.cells).external) == 0
+    assert len(session.results().external) == 0
     bench.external = external_store
     session, _ = bench.run(study(external={"seed": 9}))
-    external = bench.tracking().read(session.cells).external
+    external = session.results().external
     found = {cell: list(table["case"]) for cell, table in external.groupby(["arm", "fold", "seed"])}
     assert len(found) == 4
     assert all(cases == external_store.cases for cases in found.values())
@@ -129,7 +127,7 @@ def test_read_gives_every_external_case_once_a_cell(bench: Any, study: Any, exte
 
 def test_cells_that_never_ran_are_missing(bench: Any, study: Any) -> None:
     with bench.open(study()) as session:
-        results = session.tracking.read(session.cells)
+        results = session.results()
     assert len(results.cases) == len(results.curves) == len(results.external) == 0
     assert set(results.runs["status"]) == {"MISSING"}
 

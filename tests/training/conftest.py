@@ -10,11 +10,12 @@ from torch import nn
 from litsexp.data.splits import Split
 from litsexp.data.store.slices import Store
 from litsexp.spec.run import RunConfig
-from litsexp.training import loop, models
-from litsexp.training.loop import Epoch, RunResult, train
+from litsexp.training import architectures, course
+from litsexp.training.course import Epoch
+from litsexp.training.loop import Trained, train
 
 BASE = RunConfig(init="scratch", epochs=2, steps_per_epoch=2, batch_size=4, precision="fp32", lr=1e-2)
-Train = Callable[..., RunResult]
+Train = Callable[..., Trained]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -37,7 +38,7 @@ def tiny_encoder(_: str = "") -> nn.Sequential:
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every encoder is the tiny one; ``init`` is scratch or a file."""
-    monkeypatch.setattr(models, "random_encoder", tiny_encoder)
+    monkeypatch.setattr(architectures, "random_encoder", tiny_encoder)
 
 
 class Ears:
@@ -60,10 +61,8 @@ def arm(**changes: Any) -> RunConfig:
 def run_arm(tiny: None, phantom_store: Store, phantom_split: Split) -> Train:
     """``train`` on the phantom with the tiny encoder."""
 
-    def run_arm(
-        run: RunConfig = BASE, seed: int = 0, ears: Ears | None = None, external: Store | None = None
-    ) -> RunResult:
-        return train(run, phantom_store, phantom_split, seed, ears or Ears(), external)
+    def run_arm(run: RunConfig = BASE, seed: int = 0, ears: Ears | None = None) -> Trained:
+        return train(run, phantom_store, phantom_split, seed, ears or Ears())
 
     return run_arm
 
@@ -71,4 +70,4 @@ def run_arm(tiny: None, phantom_store: Store, phantom_split: Split) -> Train:
 def scripted_scores(monkeypatch: pytest.MonkeyPatch, scores: list[float]) -> None:
     """Whatever is predicted, epoch i scores ``scores[i]``."""
     left: Iterator[float] = iter(scores)
-    monkeypatch.setattr(loop, "selection_score", lambda _mean: next(left))
+    monkeypatch.setattr(course, "selection_score", lambda _mean: next(left))

@@ -12,12 +12,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from litsexp.data.splits import Split
-from litsexp.data.store.slices import Store
+from litsexp.data.store import Store
 from litsexp.spec.run import RunConfig
 from litsexp.training import loop
-from litsexp.training.batches import EvalLoader, Slices
-from litsexp.training.loop import Course, RunResult, build_learner, predict, train
-from litsexp.training.models import build_unet
+from litsexp.training.course import Course
+from litsexp.training.loaders import Slices
+from litsexp.training.loop import Trained, build_learner, train
 
 from .conftest import BASE, Ears, Train, arm, scripted_scores, tiny_encoder
 
@@ -37,12 +37,11 @@ def same_weights(a: Any, b: Any) -> bool:
     return all(torch.equal(a[name], b[name]) for name in a)
 
 
-def assert_same(a: RunResult, b: RunResult) -> None:
+def assert_same(a: Trained, b: Trained) -> None:
     assert comparable(a.history) == comparable(b.history)
     assert same_weights(a.weights, b.weights)
     assert a.best_epoch == b.best_epoch
     assert a.facts["initial_weights_sha256"] == b.facts["initial_weights_sha256"]
-    np.testing.assert_array_equal(a.test_prediction, b.test_prediction)
 
 
 def spy_on_rows(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
@@ -195,59 +194,24 @@ def test_one_training_patient_of_many_is_one_with_tumor(tiny: None, phantom_stor
     assert len(chosen) > 1
 
 
-def test_the_test_slices_are_read_once_and_last(
+def test_training_reads_no_test_slice(
     run_arm: Train, monkeypatch: pytest.MonkeyPatch, phantom_store: Store, phantom_split: Split
 ) -> None:
     rows = spy_on_rows(monkeypatch)
     run_arm()
     read = [row for batch in rows for row in batch]
-    test = phantom_store.rows_of(phantom_split.test).tolist()
-    assert read[-len(test) :] == test and not set(read[: -len(test)]) & set(test)
+    assert not set(read) & set(phantom_store.rows_of(phantom_split.test))
     training = set(phantom_store.rows_of(phantom_split.train))
     valid = phantom_store.rows_of(phantom_split.valid).tolist()
-    assert [row for row in read[: -len(test)] if row not in training] == valid * 2
+    assert [row for row in read if row not in training] == valid * 2
 
 
-def test_patience_stops_and_the_best_checkpoint_predicts_the_test(
-    run_arm: Train, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_patience_stops_and_the_best_checkpoint_is_kept(run_arm: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     scripted_scores(monkeypatch, [0.1, 0.3, 0.2, 0.3, 0.9])
     weights = spy_on_weights(monkeypatch)
-    predicting: list[dict[str, Tensor]] = []
-
-    def spy(model: Any, loader: EvalLoader) -> Any:
-        predicting.append({name: value.clone() for name, value in model.net.state_dict().items()})
-        return predict(model, loader)
-
-    monkeypatch.setattr(loop, "predict", spy)
     result = run_arm(arm(epochs=8, patience=2))
     assert len(result.history) == 4 and result.best_epoch == 1  # an equal score is not a better one
     assert same_weights(result.weights, weights[1]) and not same_weights(result.weights, weights[3])
-    assert len(predicting) == 1 and same_weights(predicting[0], weights[1])
-
-
-def test_an_external_cohort_is_predicted_by_the_best_checkpoint_and_changes_nothing(
-    run_arm: Train, phantom_store: Store, external_store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    scripted_scores(monkeypatch, [0.1, 0.3, 0.2] * 2)
-    weights, read = spy_on_weights(monkeypatch), spy_on_reads(monkeypatch)
-    plain, plain_read = run_arm(arm(epochs=3)), list(read)
-    read.clear()
-    result = run_arm(arm(epochs=3), external=external_store)
-    assert_same(plain, result)
-    assert read[: len(plain_read)] == plain_read  # the same slices of the same store, in the same order
-    assert {store for store, _ in plain_read} == {phantom_store.fingerprint}
-    after = read[len(plain_read) :]
-    assert {store for store, _ in after} == {external_store.fingerprint}
-    assert [row for _, rows in after for row in rows] == list(range(len(external_store.index)))  # each once, at the end
-
-    net = build_unet(BASE, 64, 0)
-    net.load_state_dict(weights[1])
-    rows = np.arange(len(external_store.index))
-    expected = predict(net, EvalLoader(Slices(external_store, CPU), rows, arm(epochs=3)))
-    assert plain.external_prediction is None
-    assert result.external_prediction is not None
-    np.testing.assert_array_equal(result.external_prediction, expected)
 
 
 @pytest.mark.parametrize("frozen_epochs", [0, 2])
@@ -258,14 +222,4 @@ def test_a_listener_that_says_no_prunes_the_run(
     ears = Ears(stop_after=2)
     result = run_arm(arm(epochs=5, frozen_epochs=frozen_epochs), ears=ears)
     assert result.pruned and len(result.history) == len(ears.epochs) == 2
-    assert result.test_rows.size == 0 and result.test_prediction.shape == (0, 64, 64)
     assert not set(phantom_store.rows_of(phantom_split.test)) & {row for batch in rows for row in batch}
-
-
-def test_a_pruned_run_reads_no_external_slice(
-    run_arm: Train, phantom_store: Store, external_store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    read = spy_on_reads(monkeypatch)
-    result = run_arm(ears=Ears(stop_after=1), external=external_store)
-    assert result.pruned and result.external_prediction is None
-    assert {store for store, _ in read} == {phantom_store.fingerprint}

@@ -1,30 +1,35 @@
-"""From an open study to its conclusion: verdicts, tables, report, and the same on the study's parent run."""
+"""The whole way of a study: store, runs, verdicts, report, log. The command line, a notebook and the tests call it."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from litsexp.data.splits import Split
-from litsexp.data.store.slices import Store
+from litsexp.data.cohorts import store_of
+from litsexp.data.splits import Split, make_splits
+from litsexp.data.store import Store
+from litsexp.display import LiveDisplay, console, progress_bar
 from litsexp.evaluation.cases import trivial_cases
-from litsexp.evidence.claims import Verdict, judge
+from litsexp.evidence.judge import Verdict, judge
 from litsexp.evidence.material import Evidence, External, Picture
 from litsexp.evidence.report import write_report
 from litsexp.evidence.tables import write_tables
 from litsexp.spec.keys import digest
-from litsexp.study.cohorts import cohort_name
+from litsexp.spec.reading import load_study
+from litsexp.spec.study import StudyConfig
+from litsexp.study.cohorts import cohort_name, cohort_tags
+from litsexp.study.executors import executor_of
+from litsexp.study.jobs import CohortKind
+from litsexp.study.places import Places
+from litsexp.study.session import Observer, Session, open_study
 from litsexp.study.tracking import Results, versions
-
-if TYPE_CHECKING:
-    from litsexp.study.session import Session
 
 PICTURED_ARMS = 3
 
@@ -36,6 +41,10 @@ class Conclusion:
     evidence: Evidence
     report: Path
     results: Results
+    failures: dict[str, str]  # name of each run that failed in this session -> reason
+    trained_s: list[float]  # fit and evaluation of each run that was trained in this session
+    wall_s: float  # of all of them
+    experiment: str  # in MLflow
 
     @property
     def verdicts(self) -> Sequence[Verdict]:
@@ -43,44 +52,92 @@ class Conclusion:
         return self.evidence.verdicts
 
 
-def conclude(session: Session, reports: Path, search: pd.DataFrame | None = None, command: str = "") -> Conclusion:
-    """Judge the claims, write report and tables below ``reports``, log them to the parent run and finish it.
+def run_study(
+    study: StudyConfig | Path | str,
+    places: Places | None = None,
+    *,
+    name: str = "",
+    executor: str | None = None,
+    workers: int | None = None,
+    threads: int | None = None,
+    observer: Observer | None = None,
+    train: bool = True,
+    command: str = "",
+) -> Conclusion:
+    """Run a study to its verdicts; running it again goes on, and never runs a cell twice.
 
     Args:
-        session: the open study; what has not finished is reported as missing.
-        reports: folder for all studies' reports.
-        search: a search's trials.
-        command: that repeats the study, for the reader.
+        study: a study, or the path of its file.
+        places: where results and stores go; default: ``mlruns/`` and ``data/`` here.
+        name: of the MLflow experiment; default: the file's stem, or ``study``.
+        executor: where cells run, a name of the table; default: by ``workers``.
+        workers: runs at a time; default: one a core (at most 8), one on a GPU.
+        threads: of a run; default: 1. Another number changes the last bits.
+        observer: told of what happens; default: a live table in the terminal or notebook.
+        train: whether what is missing is run; without, the report is written from the runs there are.
+        command: that repeats the study, for the report's reader.
+
+    Raises:
+        LitsexpError: something the user can put right, in one line.
     """
-    results = session.tracking.read(session.cells)
+    if not isinstance(study, StudyConfig):
+        name, study = name or Path(study).stem, load_study(Path(study))
+    places = places or Places.below()
+    store = store_of(study.data, places.stores, bar=progress_bar)
+    external = store_of(study.external_data, places.stores, bar=progress_bar) if study.external_data else None
+    splits = make_splits(store.has_tumor, study.split)
+    with open_study(name or "study", study, store, splits, places, external) as session:
+        if train:
+            display = LiveDisplay(console, study, cohort_tags(study, store)["cohort"]) if observer is None else None
+            with display or nullcontext():
+                session.run(executor_of(executor, workers, threads), display or observer)
+        with console.status("writing the report") if observer is None else nullcontext():
+            return conclude(session, command)
+
+
+def conclude(session: Session, command: str = "") -> Conclusion:
+    """Judge the claims, write report and tables, log them to the study's parent run and finish it.
+
+    What has not finished is reported as missing.
+    """
+    results = session.results()
+    failures = {cell.name: outcome.reason for cell, outcome in session.failures.items()}
     phantom = session.store.phantom
     kind = "phantom" if phantom else ""
-    verdicts = judge(session.study, results.cases, session.parent.preregistered, kind=kind)
     evidence = Evidence(
         name=session.name,
         study=session.study,
         cohort=cohort_name(session.study.data, session.store),
         phantom=phantom,
-        verdicts=verdicts,
+        verdicts=judge(session.study, results.cases, session.parent.preregistered, kind=kind),
         cases=results.cases,
         curves=results.curves,
         runs=results.runs,
-        trivial=trivial_cases(session.store.index, np.asarray(session.store.labels)),
+        trivial=trivial_cases(session.store),
         split=split_table(session.store, session.splits),
         pictures=pictures(session, results.runs, session.store),
         facts=facts(session, results.runs, command),
-        search=search,
-        notes=[f"{name} failed: {reason}" for name, reason in session.failures.items()],
+        search=session.trials() if session.study.search else None,
+        notes=[f"{name} failed: {reason}" for name, reason in failures.items()],
         external=external_part(session, results),
     )
-    directory = reports / f"{session.name}-{session.digest[:8]}"
+    directory = session.places.root / "reports" / f"{session.name}-{_report_key(session)[:8]}"
     directory.mkdir(parents=True, exist_ok=True)
     write_tables(evidence, directory)
     report = write_report(evidence, directory / "report.html")
     session.tracking.log_score(session.parent, scalars(evidence))
-    tags = {**session.cohort_tags, **verdict_tags(evidence)}
+    tags = {**cohort_tags(session.study, session.store), **verdict_tags(evidence)}
+    if session.external is not None and evidence.external is not None:
+        tags |= {"external_cohort": evidence.external.cohort, "external_fingerprint": session.external.fingerprint}
     session.tracking.conclude(session.parent, note(evidence), tags, directory)
-    return Conclusion(evidence, report, results)
+    ran = (failures, session.trained_s, session.wall_s, session.name)
+    return Conclusion(evidence, report, results, *ran)
+
+
+def _report_key(session: Session) -> str:
+    """A report of the same runs on another external cohort is another report."""
+    external = session.external
+    return digest({"design": session.digest, "external": external.fingerprint}) if external else session.digest
 
 
 def external_part(session: Session, results: Results) -> External | None:
@@ -94,7 +151,7 @@ def external_part(session: Session, results: Results) -> External | None:
         phantom=store.phantom,
         verdicts=judge(session.study, results.external, session.parent.preregistered, kind=kind),
         cases=results.external,
-        trivial=trivial_cases(store.index, np.asarray(store.labels)),
+        trivial=trivial_cases(store),
         pictures=pictures(session, results.runs, store, "external"),
     )
 
@@ -119,20 +176,18 @@ def _millimetres(spacing: NDArray[np.float64]) -> str:
     return " × ".join("unknown" if np.isnan(value) else f"{value:.2f}" for value in spacing)
 
 
-def pictures(
-    session: Session, runs: pd.DataFrame, store: Store, folder: Literal["test", "external"] = "test"
-) -> list[Picture]:
+def pictures(session: Session, runs: pd.DataFrame, store: Store, kind: CohortKind = "test") -> list[Picture]:
     """Best and worst cases of the first arms, as their runs drew them: of the test, or of the external cohort."""
-    kind = "phantom case" if store.phantom else "case"
-    caption = {"test": "test case of fold {}", "external": "external cohort, scored by the run of fold {}"}[folder]
+    patient = "phantom case" if store.phantom else "case"
+    caption = {"test": "test case of fold {}", "external": "external cohort, scored by the run of fold {}"}[kind]
     shown = []
     for arm in list(dict.fromkeys(runs["arm"]))[:PICTURED_ARMS]:
         done = runs[(runs["arm"] == arm) & (runs["status"] == "FINISHED")]
         for run_id, fold in zip(done["run_id"].head(1), done["fold"].head(1), strict=True):
-            for path in session.tracking.pictures(run_id, folder):
+            for path in session.pictures(run_id, kind):
                 rank, _, case = Path(path).stem.partition("_case_")
                 png = session.tracking.artifact(run_id, path)
-                shown.append(Picture(f"{arm}: {rank}, {kind} {case}", caption.format(fold), png))
+                shown.append(Picture(f"{arm}: {rank}, {patient} {case}", caption.format(fold), png))
     return shown
 
 

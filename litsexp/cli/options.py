@@ -1,0 +1,29 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+File = Annotated[Path, typer.Argument(metavar="FILE.yaml", help="The study file.")]
+Data = Annotated[
+    Path | None,
+    typer.Option("--data", metavar="DIR", help="CT volumes in LiTS layout instead; leaves out a phantom external one."),
+]
+External = Annotated[
+    Path | None,
+    typer.Option(
+        "--external", metavar="DIR", help="CT volumes of another scanner, scored by every run; trains none again."
+    ),
+]
+Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a key; repeatable.")]
+Plugins = Annotated[
+    list[str] | None,
+    typer.Option("--plugin", metavar="MODULE", help="A module that registers arms, metrics …; repeatable."),
+]
+Uri = Annotated[str | None, typer.Option("--tracking-uri", help="MLflow; default: mlruns/mlflow.db (SQLite).")]
+Storage = Annotated[str | None, typer.Option("--storage", help="Optuna's database; default: mlruns/optuna.db.")]
+Runs = Annotated[Path, typer.Option("--mlruns", metavar="DIR", help="Folder for databases, artifacts, reports.")]
+Stores = Annotated[Path, typer.Option("--stores", metavar="DIR", help="Folder for phantom and slice stores.")]

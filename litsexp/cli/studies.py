@@ -1,0 +1,217 @@
+"""Commands on studies: study, report, list."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from litsexp.cli.options import Data, External, File, Plugins, Runs, Settings, Storage, Stores, Uri
+from litsexp.display import console, say
+from litsexp.spec.catalog import TABLES
+from litsexp.spec.reading import load_study
+from litsexp.spec.tables import load_plugins
+
+if TYPE_CHECKING:
+    from litsexp.evidence.material import Evidence
+    from litsexp.pipeline import Conclusion
+    from litsexp.study.places import Places
+
+commands = typer.Typer()
+BADGES = {"supported": "green", "contradicted": "red", "equivalent": "blue", "inconclusive": "yellow"}
+
+
+@dataclass(frozen=True)
+class Request:
+    """A study as the command line asks for it."""
+
+    file: Path
+    data: Path | None
+    external: Path | None
+    overrides: Sequence[str]
+    plugins: Sequence[str]
+
+    @property
+    def name(self) -> str:
+        """Of the MLflow experiment: the file's stem, and the folder's where ``--data`` replaced the file's cohort."""
+        return f"{self.file.stem}-{self.data.resolve().name}" if self.data else self.file.stem
+
+    def command(self) -> str:
+        """What to type to get the same study again."""
+        data = ["--data", str(self.data)] if self.data else []
+        external = ["--external", str(self.external)] if self.external else []
+        settings = [word for override in self.overrides for word in ("--set", override)]
+        plugins = [word for plugin in self.plugins for word in ("--plugin", plugin)]
+        return shlex.join(["python", "run_study.py", str(self.file), *data, *external, *settings, *plugins])
+
+
+@commands.command()
+def study(
+    file: File,
+    data: Data = None,
+    external: External = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Runs at a time; default: one a core (at most 8), one on a GPU.")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads a run; another number changes the last bits. Default: 1.")
+    ] = None,
+    executor: Annotated[
+        str | None, typer.Option(help="Where runs run; `litsexp list` shows the choices. Default: by --workers.")
+    ] = None,
+    settings: Settings = None,
+    plugins: Plugins = None,
+    tracking_uri: Uri = None,
+    storage: Storage = None,
+    mlruns: Runs = Path("mlruns"),
+    stores: Stores = Path("data"),
+) -> None:
+    """Run a study to its verdicts. The same command goes on after an interruption, and never runs a cell twice.
+
+    Example: `litsexp study experiments/mini.yaml --workers 2 --set run.epochs=3`
+
+    Example: `litsexp study experiments/paper.yaml --data ~/LiTS --external ~/other-hospital`
+    """
+    from litsexp.pipeline import run_study
+    from litsexp.study.places import Places
+
+    request = Request(file, data, external, settings or (), plugins or ())
+    load_plugins(request.plugins)
+    asked = load_study(file, request.overrides, data, external)
+    places = Places.below(mlruns, tracking_uri, storage, stores)
+    how = {"executor": executor, "workers": workers, "threads": threads}
+    with _resumable():
+        conclusion = run_study(asked, places, name=request.name, **how, command=request.command())
+    _show(conclusion.evidence)
+    say(f"report: {conclusion.report}")
+    say(f"runs:   {_where(places, mlruns)}  (MLflow experiment {conclusion.experiment!r})")
+    if conclusion.trained_s:
+        say(_pace(conclusion))
+    if conclusion.failures:
+        for reason, names in _grouped(conclusion.failures).items():
+            say(f"{len(names)} failed: {reason}\n  " + "\n  ".join(names), style="red")
+        console.print("The same command runs the failed ones again.")
+        raise typer.Exit(1)
+
+
+@commands.command()
+def report(
+    file: File,
+    data: Data = None,
+    external: External = None,
+    settings: Settings = None,
+    plugins: Plugins = None,
+    tracking_uri: Uri = None,
+    storage: Storage = None,
+    mlruns: Runs = Path("mlruns"),
+    stores: Stores = Path("data"),
+) -> None:
+    """Write a study's report again from the runs there are, training nothing.
+
+    Example: `litsexp report experiments/mini.yaml`
+    """
+    from litsexp.pipeline import run_study
+    from litsexp.study.places import Places
+
+    request = Request(file, data, external, settings or (), plugins or ())
+    load_plugins(request.plugins)
+    asked = load_study(file, request.overrides, data, external)
+    places = Places.below(mlruns, tracking_uri, storage, stores)
+    with _resumable():
+        conclusion = run_study(asked, places, name=request.name, train=False, command=request.command())
+    _show(conclusion.evidence)
+    say(f"report: {conclusion.report}")
+
+
+@commands.command("list")
+def list_tables(
+    concept: Annotated[
+        str | None, typer.Argument(help="Only this table: metric, encoder, init, window, loss …")
+    ] = None,
+    plugins: Plugins = None,
+) -> None:
+    """Print what a study file may name: every table with one line a row.
+
+    Example: `litsexp list init`
+    """
+    load_plugins(plugins or ())
+    if concept is not None and concept not in TABLES:
+        raise typer.BadParameter(f"found {concept!r}; expected one of {', '.join(TABLES)}")
+    for name, table in TABLES.items() if concept is None else [(concept, TABLES[concept])]:
+        grid = Table(title=name, title_justify="left", title_style="bold", box=None, show_header=False, pad_edge=False)
+        grid.add_column(no_wrap=True, min_width=22)
+        grid.add_column()
+        for row_name, row in table.items():
+            grid.add_row(escape(row_name), escape(row.words))
+        console.print(grid)
+
+
+@contextmanager
+def _resumable() -> Iterator[None]:
+    """Ctrl-C inside leaves a study that goes on with the same command."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("interrupted; finished runs are kept, and the same command goes on", file=sys.stderr)
+        sys.exit(130)
+
+
+def _where(places: Places, mlruns: Path) -> str:
+    """How to see the runs: the server's address, or the command that opens the database."""
+    if not places.tracking_uri.startswith("sqlite"):
+        return places.tracking_uri
+    if places.tracking_uri != type(places).below(mlruns).tracking_uri:
+        return shlex.join(["litsexp", "ui", "--tracking-uri", places.tracking_uri])
+    return "litsexp ui" if mlruns == Path("mlruns") else shlex.join(["litsexp", "ui", "--mlruns", str(mlruns)])
+
+
+def _pace(conclusion: Conclusion) -> str:
+    """How long this session took, beside what its runs needed."""
+    needed_s = sum(conclusion.trained_s)
+    runs, ratio = len(conclusion.trained_s), conclusion.wall_s / needed_s
+    minutes = f"{conclusion.wall_s / 60:.1f} min for {runs} runs of {needed_s / 60:.1f} min together"
+    return f"time:   {minutes} (fit and evaluation): wall time is {ratio:.2f} of their sum"
+
+
+def _grouped(failures: Mapping[str, str]) -> dict[str, list[str]]:
+    """Names of the failed runs by reason."""
+    return {reason: [name for name in failures if failures[name] == reason] for reason in failures.values()}
+
+
+def _show(evidence: Evidence) -> None:
+    """The verdict table and the same in words; below it, what holds on an external cohort."""
+    say(f"\n{evidence.study.question}", style="bold")
+    if evidence.warning:
+        say(evidence.warning, style="magenta")
+    if evidence.search is not None and len(evidence.search):
+        best = evidence.search.iloc[0]
+        said = ", ".join(f"{name}={value}" for name, value in best.items() if name not in ("trial", "state"))
+        say(f"best of {len(evidence.search)} trials: number {best['trial']}: {said}")
+    if not evidence.verdicts:
+        console.print("This study file makes no claims.")
+        return
+    table = Table(box=None, pad_edge=False)
+    table.add_column("phantom claim" if evidence.phantom else "claim", no_wrap=True)
+    for name in ("effect", "95 % interval", "adjusted p"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("n", justify="right", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    for v in evidence.verdicts:
+        ruling = f"[{BADGES[v.verdict]}]{v.verdict}[/]" + (", substantially" if v.substantial else "")
+        cells = [f"{v.effect:+.3f}", rf"\[{v.low:.3f}, {v.high:.3f}]", f"{v.p_adjusted:.3g}"]
+        table.add_row(v.claim.id, *cells, str(v.n_patients), ruling + (" (post hoc)" if v.post_hoc else ""))
+    console.print(table)
+    for v in evidence.verdicts:
+        say(f"{v.claim.id}: {v.sentence}")
+    if evidence.external:
+        say(f"\nOn the external cohort ({evidence.external.cohort}), from which nothing was learned:", style="bold")
+        for pair in evidence.replications:
+            say(f"{pair.here.claim.id}: {pair.words}")

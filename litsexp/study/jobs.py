@@ -1,0 +1,80 @@
+"""What an executor is handed and gives back: jobs, their scorings, outcomes. Loads no torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from litsexp.data.splits import Split
+from litsexp.data.store import Store
+from litsexp.spec.catalog import METRICS
+from litsexp.spec.design import Cell
+from litsexp.spec.keys import digest
+
+SCORE_FORMAT = 1  # raise it when the same weights would no longer give the same table: every run is scored again
+
+CohortKind = Literal["test", "external"]
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """Cases that a run's best weights are to label: its own test cases, or a whole other cohort."""
+
+    kind: CohortKind
+    store: Path
+    fingerprint: str
+    name: str  # of the cohort, for people
+    key: str  # identity of the result by content: weights, slices, metrics
+    folder: str = ""  # among the run's artifacts: where the table is put
+
+    @property
+    def tag(self) -> str:
+        """Of a run in MLflow that has this result; its value is the folder, ``.`` for none."""
+        return f"scored.{self.key}"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A cell with all that its process needs; picklable. A trained one is only scored."""
+
+    cell: Cell
+    run_key: str
+    run_id: str
+    tracking_uri: str
+    split: Split
+    store: Path
+    scorings: tuple[Scoring, ...]
+    trained: bool = False
+    modules: tuple[str, ...] = ()  # that register rows
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended. ``value`` is its best validation score; ``reason`` says why it failed, in one line."""
+
+    status: Literal["finished", "scored", "pruned", "failed", "unscored"]
+    # scored: it was trained before; unscored: it is trained, but a later scoring failed
+    value: float = math.nan
+    reason: str = ""
+    detail: str = ""  # the traceback
+    seconds: float = 0.0  # of fitting and evaluating
+
+
+OnEpoch = Callable[[Job, int, dict[str, float]], bool]  # job, epoch, metrics -> go on?
+Executor = Callable[[Iterable[Job], OnEpoch], Iterator[tuple[Job, Outcome]]]
+"""Takes jobs when it has room for one, and gives back each with its outcome, in whatever order they end.
+
+When the iterator is closed, what still runs is ended.
+"""
+
+
+def scoring_of(kind: CohortKind, run_key: str, store: Store, name: str, first: bool) -> Scoring:
+    """The scoring of a run's test cases, or of a whole store; ``first``: with the training, so it needs no folder."""
+    registered = {metric: source for metric in METRICS if (source := METRICS.source(metric))}
+    asked = {"run": run_key, "kind": kind, "data": store.fingerprint, "registered": registered}
+    key = digest({"format": SCORE_FORMAT, **asked})
+    folder = "" if first and kind == "test" else f"{kind}/{key}"
+    return Scoring(kind, store.directory, store.fingerprint, name, key, folder)

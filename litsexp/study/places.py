@@ -1,0 +1,30 @@
+"""Where a study's results go, and where its stores lie."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+
+@dataclass(frozen=True)
+class Places:
+    """MLflow's and Optuna's addresses, the folder for artifacts, locks and reports, and the one for stores."""
+
+    root: Path
+    tracking_uri: str
+    storage_url: str
+    stores: Path  # phantoms and slice stores
+
+    @classmethod
+    def below(
+        cls,
+        root: Path = Path("mlruns"),
+        tracking_uri: str | None = None,
+        storage_url: str | None = None,
+        stores: Path = Path("data"),
+    ) -> Self:
+        """SQLite databases in ``root`` unless told otherwise; absolute paths, or MLflow would depend on the folder."""
+        root = root.resolve()
+        mlflow, optuna = (f"sqlite:///{root / name}" for name in ("mlflow.db", "optuna.db"))
+        return cls(root, tracking_uri or mlflow, storage_url or optuna, stores.resolve())

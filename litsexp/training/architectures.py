@@ -1,0 +1,41 @@
+"""Networks around an encoder, built at random from a seed and then initialised."""
+
+from __future__ import annotations
+
+import torch
+from fastai.vision.models.unet import DynamicUnet
+from torch import nn
+
+from litsexp.evaluation.metrics import N_LABELS
+from litsexp.spec.catalog import ARCHITECTURES
+from litsexp.spec.run import RunConfig
+from litsexp.spec.tables import resolve
+from litsexp.training.encoders import random_encoder
+from litsexp.training.init import initial_state, load_encoder
+
+
+def build_network(run: RunConfig, size: int, seed: int, initialise: bool = True) -> tuple[nn.Module, nn.Module]:
+    """The arm's network, (B, 3, size, size) -> logits (B, 3, size, size), and the encoder in it.
+
+    Args:
+        run: decides architecture, encoder and initialisation.
+        size: pixels a side.
+        seed: of the random weights.
+        initialise: whether ``run.init`` is applied; without, for weights that are loaded over it.
+
+    Raises:
+        LitsexpError: weights that cannot be had, or that do not fit the encoder.
+    """
+    torch.manual_seed(seed)
+    encoder = random_encoder(run.encoder)
+    network: nn.Module = resolve(ARCHITECTURES[run.architecture].build)(encoder, N_LABELS, size)
+    state = initial_state(run, seed) if initialise else None
+    if state is not None:
+        load_encoder(encoder, state, run)
+    return network, encoder
+
+
+def dynamic_unet(encoder: nn.Module, labels: int, size: int) -> nn.Module:
+    """fastai's U-Net: its decoder is made to fit the encoder's stages, whatever they are."""
+    unet: nn.Module = DynamicUnet(encoder, labels, (size, size))
+    return unet

@@ -1,0 +1,91 @@
+"""Initialisations: where the encoder's first weights come from.
+
+The whole network is first built at random from the seed; an initialisation then only overwrites the encoder. So arms
+that differ in ``init`` start from the same decoder, bit for bit, and nothing else (normalisation, freezing) changes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from litsexp.spec.catalog import INITIALISATIONS
+from litsexp.spec.errors import LitsexpError
+from litsexp.spec.run import RunConfig, row_name
+from litsexp.spec.tables import resolve
+from litsexp.training.encoders import imagenet_state, random_encoder
+
+
+def initial_state(run: RunConfig, seed: int) -> dict[str, Tensor] | None:
+    """The encoder's first weights, in its own names; None where they stay as the seed made them.
+
+    Raises:
+        LitsexpError: weights that cannot be had.
+    """
+    make = INITIALISATIONS[row_name(INITIALISATIONS, run.init)].state
+    return None if make is None else resolve(make)(run, seed)
+
+
+def imagenet(run: RunConfig, seed: int) -> dict[str, Tensor]:
+    """The encoder's ImageNet weights."""
+    return imagenet_state(run.encoder)
+
+
+def shuffled_imagenet(run: RunConfig, seed: int) -> dict[str, Tensor]:
+    """A control: the ImageNet weights' statistics without their features."""
+    return shuffled(imagenet_state(run.encoder), seed)
+
+
+def from_file(run: RunConfig, seed: int) -> dict[str, Tensor]:
+    """The state dict in the safetensors file that ``run.init`` names."""
+    try:
+        return dict(load_file(Path(run.init)))
+    except (OSError, SafetensorError) as error:
+        raise LitsexpError(f"run.init = {run.init}: cannot be read ({error}); expected a safetensors file") from None
+
+
+def shuffled(state: Mapping[str, Tensor], seed: int) -> dict[str, Tensor]:
+    """A control arm: every tensor keeps its values, and so its statistics, in random places: no features are left.
+
+    After Raghu et al. 2019, who found that part of pretraining's gain is the scale of the weights alone.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        name: value.flatten()[torch.randperm(value.numel(), generator=generator)].view_as(value)
+        for name, value in state.items()
+    }
+
+
+def load_encoder(encoder: nn.Module, state: Mapping[str, Tensor], run: RunConfig) -> None:
+    """Copy ``state`` into the encoder; LitsexpError where names or shapes differ."""
+    try:
+        encoder.load_state_dict(dict(state), strict=True)
+    except RuntimeError as error:
+        first = " ".join(str(error).split())[:200]
+        raise LitsexpError(
+            f"run.init = {run.init}: the weights do not fit encoder {run.encoder} ({first}); "
+            "expected a safetensors file of this encoder's state dict"
+        ) from None
+
+
+def weights_sha256(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, types and values of a state dict, in the order of the names."""
+    content = hashlib.sha256()
+    for name in sorted(state):
+        value = state[name].detach().cpu().contiguous()
+        content.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        content.update(value.view(-1).view(torch.uint8).numpy().tobytes())
+    return content.hexdigest()
+
+
+def check_initialisation(run: RunConfig) -> None:
+    """LitsexpError where the arm's encoder cannot have its first weights: asked before any arm trains."""
+    state = initial_state(run, seed=0)
+    if state is not None:
+        load_encoder(random_encoder(run.encoder), state, run)
