@@ -1,11 +1,10 @@
-"""The command line: study, report and ui here; what needs no study is in ``commands``."""
+"""The command line: study and report here; ui beside it; what needs no study is in ``commands``."""
 
 from __future__ import annotations
 
 import logging
 import shlex
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from rich.table import Table
 
 from litsexp import __version__
 from litsexp.cli.data import Stores, commands, store_of
+from litsexp.cli.ui import ui
 from litsexp.display import LiveDisplay, console, say
 from litsexp.spec.reading import load_study
 from litsexp.spec.settings import LitsexpError
@@ -155,22 +155,7 @@ def report(
     say(f"report: {conclusion.report}")
 
 
-@app.command()
-def ui(
-    port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
-    tracking_uri: Uri = None,
-    mlruns: Runs = Path("mlruns"),
-) -> None:
-    """Open the MLflow UI on the studies' database, on 127.0.0.1 only.
-
-    Example: `litsexp ui --port 5001`
-    """
-    if tracking_uri is None and not (mlruns / "mlflow.db").is_file():
-        raise LitsexpError(f"{mlruns / 'mlflow.db'}: not there; run a study first, or name its folder with --mlruns")
-    uri = tracking_uri or f"sqlite:///{mlruns.resolve() / 'mlflow.db'}"
-    console.print(f"MLflow UI on http://127.0.0.1:{port} (this machine only); Ctrl-C ends it")
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--host", "127.0.0.1"]
-    raise typer.Exit(subprocess.run([*command, "--port", str(port)], check=False).returncode)  # noqa: S603 (no shell)
+app.command()(ui)
 
 
 @app.callback(invoke_without_command=True)
