@@ -15,6 +15,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -242,8 +243,12 @@ def versions() -> dict[str, str]:
     return {**tags, "version.python": platform.python_version(), "platform": platform.platform(), "git_commit": commit}
 
 
+@cache
 def git_commit() -> str:
-    """Commit of the checkout that litsexp runs from, ``+changes`` appended where it is not clean; else ``unknown``."""
+    """Commit of the checkout that litsexp runs from, ``+changes`` appended where it is not clean; else ``unknown``.
+
+    Asked once a process: what runs is what was imported, whatever becomes of the checkout meanwhile.
+    """
     git, package = shutil.which("git"), Path(__file__).parents[1]
     if git is None:
         return "unknown"

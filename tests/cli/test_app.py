@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from rich.console import Console
@@ -124,20 +123,3 @@ def test_the_live_display_is_titled_with_the_cohort() -> None:
         console.print(display.render())
     assert shown.getvalue().splitlines()[0].strip() == "ct [a], 6 phantom patients"
     assert "baseline" in shown.getvalue()
-
-
-def test_the_ui_serves_the_studies_database_on_this_machine_only(
-    litsexp: Callable[..., tuple[int, str, str]], places: list[object], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen = []
-
-    def run(command: list[str], **_: Any) -> Any:
-        seen.extend(command)
-        return subprocess.CompletedProcess(command, 3)
-
-    monkeypatch.setattr(cli.subprocess, "run", run)
-    code, out, _ = litsexp("ui", "--port", 5001)
-    assert code == 3  # as MLflow ended
-    assert "http://127.0.0.1:5001" in out
-    assert seen[seen.index("--backend-store-uri") + 1] == f"sqlite:///{Path('mlruns').resolve()}/mlflow.db"
-    assert seen[seen.index("--host") + 1] == "127.0.0.1"

@@ -1,5 +1,7 @@
 """Runs in MLflow: parents with their claims, attempts, what a killed driver leaves, and reading results back."""
 
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from litsexp.spec.design import cells, design_digest
 from litsexp.spec.errors import LitsexpError
 from litsexp.spec.study import StudyConfig
 from litsexp.study.jobs import Job, Outcome
-from litsexp.study.tracking import Tracking, git_commit, to_yaml
+from litsexp.study.tracking import Tracking, git_commit, to_yaml, versions
 
 FINGERPRINT = "0123456789abcdef"
 
@@ -151,6 +153,25 @@ def test_a_server_that_does_not_answer_is_named(uri: str, tmp_path: Path, monkey
 def test_the_commit_is_named_or_unknown() -> None:
     commit = git_commit()
     assert commit == "unknown" or len(commit.removesuffix("+changes")) == 40
+
+
+def test_git_is_asked_once_a_process_and_every_caller_gets_tags_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def run(command: list[str], **_: Any) -> Any:
+        asked.append(command)
+        return subprocess.CompletedProcess(command, 0, "f" * 40 if "rev-parse" in command else "same", "")
+
+    git_commit.cache_clear()
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(shutil, "which", lambda name: name)
+    try:
+        versions()["git_commit"] = "mine"
+        once = len(asked)
+        assert versions()["git_commit"] == "f" * 40 + "+changes"
+    finally:
+        git_commit.cache_clear()
+    assert once == len(asked) == 3
 
 
 def test_pages_of_runs_are_all_read(bench: Any, study: Any, monkeypatch: pytest.MonkeyPatch) -> None:

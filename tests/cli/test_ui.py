@@ -1,0 +1,202 @@
+"""The MLflow UI as a person starts it: one process that shows the runs, and nothing left of it however it ends."""
+
+import json
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from http.client import RemoteDisconnected
+from pathlib import Path
+from typing import Any, cast
+from urllib.error import HTTPError, URLError
+
+import pytest
+
+from litsexp.cli import ui as cli
+from litsexp.spec.errors import LitsexpError
+
+ROOT = Path(__file__).parents[2]
+PATIENCE_S = 120  # on a machine that is busy with other things; no test waits for its end
+
+
+@dataclass(frozen=True)
+class Ui:
+    """A running ``litsexp ui``, in a process group of its own."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+    run_id: str
+    mlruns: Path
+    log: Path
+
+    def get(self, path: str, **headers: str) -> bytes:
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", headers=headers)
+        with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
+            return cast(bytes, answer.read())
+
+    def wait_until_up(self) -> None:
+        end = time.monotonic() + PATIENCE_S
+        while time.monotonic() < end:
+            assert self.process.poll() is None, self.log.read_text()
+            try:
+                assert self.get("/health") == b"OK"
+                return
+            except (URLError, ConnectionError, RemoteDisconnected):
+                time.sleep(0.1)
+        raise AssertionError(self.log.read_text())
+
+    def processes(self) -> list[str]:
+        listed = subprocess.run(["ps", "-A", "-o", "pgid="], capture_output=True, text=True, check=True)
+        return [group for group in listed.stdout.split() if int(group) == self.process.pid]
+
+    def end_by(self, number: int) -> int:
+        """Its exit code; nothing of it is left, and the port can be had."""
+        self.process.send_signal(number)
+        code = self.process.wait(PATIENCE_S)
+        assert self.processes() == []
+        cli.listen(self.port).close()
+        return code
+
+
+@pytest.fixture
+def served(tmp_path: Path, new_places: Callable[[Path], Any]) -> Iterator[Ui]:
+    """The UI on a database with one run that has one artifact."""
+    from litsexp.study.tracking import Tracking
+
+    places = new_places(tmp_path)
+    tracking = Tracking(places.tracking_uri, "tiny", places.root / "artifacts")
+    run_id = tracking.client.create_run(tracking.experiment_id).info.run_id
+    tracking.client.log_text(run_id, "how it went", "notes/note.txt")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-c", "from litsexp.cli.app import main; main()", "ui", "--port", str(port)]
+    log = tmp_path / "log.txt"
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [*command, "--mlruns", str(places.root)],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+        )
+    try:
+        ui = Ui(process, port, run_id, places.root, log)
+        ui.wait_until_up()
+        yield ui
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_one_process_shows_the_runs_on_this_machine_only(served: Ui, refused: Callable[..., str]) -> None:
+    assert len(served.processes()) == 1
+    assert b"<title>MLflow</title>" in served.get("/")
+    found = json.loads(served.get("/ajax-api/2.0/mlflow/experiments/search?max_results=5"))["experiments"]
+    assert "tiny" in [experiment["name"] for experiment in found]
+    assert served.get(f"/get-artifact?run_id={served.run_id}&path=notes/note.txt") == b"how it went"
+    listed = json.loads(served.get(f"/ajax-api/2.0/mlflow/artifacts/list?run_id={served.run_id}&path=notes"))
+    assert [file["path"] for file in listed["files"]] == ["notes/note.txt"]
+
+    for host in ("somewhere.example", "10.somewhere.example"):  # names that a foreign page may point at 127.0.0.1
+        with pytest.raises(HTTPError, match="403"):
+            served.get("/", Host=host)
+    with pytest.raises(OSError), socket.create_connection(("127.0.0.2", served.port), timeout=5):
+        pass
+    taken = refused("ui", "--port", served.port, "--mlruns", served.mlruns)
+    assert taken.startswith(f"error: --port {served.port}: taken by another program; end that one, or take another")
+
+    assert served.end_by(signal.SIGTERM) == 130
+    said = f"MLflow UI on http://127.0.0.1:{served.port} (this machine only); Ctrl-C ends it"
+    assert said in served.log.read_text()
+    assert "Traceback" not in served.log.read_text()
+
+
+def test_killed_without_a_word_it_leaves_nothing_running(served: Ui) -> None:
+    assert served.end_by(signal.SIGKILL) == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_either_signal_ends_the_server_and_raises_nothing(number: signal.Signals) -> None:
+    class Server:
+        should_exit = False
+
+        def run(self, sockets: list[socket.socket]) -> None:
+            signal.raise_signal(number)
+
+    server, before = Server(), [(one, signal.getsignal(one)) for one in (signal.SIGINT, signal.SIGTERM)]
+    try:
+        cli.run(cast(Any, server), cast(Any, None))
+    finally:
+        for one, handler in before:
+            signal.signal(one, handler)
+    assert server.should_exit
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_ctrl_c_while_it_loads_ends_it_like_one_later(
+    litsexp: Callable[..., tuple[int, str, str]], new_places: Callable[[Path], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    new_places(Path.cwd())
+    monkeypatch.setattr(cli, "make_server", interrupted)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    assert litsexp("ui", "--port", port) == (130, "", "")
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_a_server_needs_no_other_in_front_of_it(litsexp: Callable[..., tuple[int, str, str]]) -> None:
+    address = "http://tracking.example:5000"
+    said = f"{address} is a server already; open that address in a browser\n"
+    assert litsexp("ui", "--tracking-uri", address) == (0, said, "")
+
+
+@pytest.mark.parametrize(
+    ("revision", "said"),
+    [
+        ("ffffffffffff", "found schema ffffffffffff, newer than MLflow .*; install the MLflow that wrote it"),
+        ("451aebb31d03", "found schema 451aebb31d03, older than MLflow .*; copy it, then: mlflow db upgrade sqlite:"),
+    ],
+)
+def test_another_mlflows_schema_is_left_as_it_is(
+    tmp_path: Path, new_places: Callable[[Path], Any], revision: str, said: str
+) -> None:
+    places = new_places(tmp_path)
+    database = places.root / "mlflow.db"
+    with sqlite3.connect(database) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = ?", (revision,))
+    connection.close()
+    before = database.read_bytes()
+    with pytest.raises(LitsexpError, match=said) as caught:
+        cli.check_database(places.tracking_uri)
+    assert "\n" not in str(caught.value)
+    assert database.read_bytes() == before
+
+
+def test_what_is_no_mlflow_database_is_neither_filled_nor_made(
+    tmp_path: Path, new_places: Callable[[Path], Any], files: Callable[[Path], list[str]]
+) -> None:
+    places = new_places(tmp_path)
+    (tmp_path / "text.db").write_text("no database, and long enough to be read as one: " * 50)
+    before = files(tmp_path)
+    for uri, said in {
+        places.storage_url: "found no MLflow experiments in it; expected a study's mlflow.db",
+        f"sqlite:///{tmp_path / 'none' / 'mlflow.db'}": "mlflow.db: not there",
+        f"sqlite:///{tmp_path / 'text.db'}": "no database answers there .*not a database.*; check the address",
+        "nonsense": "no database answers there .*; check the address",
+        "mysql+nodriver://x/y": "Can't load plugin",
+        "nodialect://x": "no database answers there .*; check the address",
+    }.items():
+        with pytest.raises(LitsexpError, match=said) as caught:
+            cli.check_database(uri)
+        assert "\n" not in str(caught.value)
+    assert files(tmp_path) == before
