@@ -14,13 +14,12 @@ import signal
 import socket
 import warnings
 from contextlib import suppress
-from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from litsexp.cli.options import Runs, Uri
 from litsexp.display import console, say
 from litsexp.interrupts import unbroken
 from litsexp.spec.errors import LitsexpError
@@ -28,21 +27,17 @@ from litsexp.spec.errors import LitsexpError
 if TYPE_CHECKING:
     from types import FrameType
 
-    from alembic.script import ScriptDirectory
     from uvicorn import Server
 
 HOST = "127.0.0.1"
 HOSTS = f"{HOST},{HOST}:*,localhost,localhost:*"  # MLflow's default also takes 10.any.name for a private address
 GRACE_S = 2  # for answers that are on their way when the server is told to end
-EXPERIMENTS, REVISION = "experiments", "alembic_version"  # tables of MLflow's; Optuna's database has only the second
 
 
 def ui(
     port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
-    tracking_uri: Annotated[
-        str | None, typer.Option("--tracking-uri", help="MLflow's database; default: mlruns/mlflow.db (SQLite).")
-    ] = None,
-    mlruns: Annotated[Path, typer.Option("--mlruns", metavar="DIR", help="Folder of the database.")] = Path("mlruns"),
+    tracking_uri: Uri = None,
+    mlruns: Runs = Path("mlruns"),
 ) -> None:
     """Open the MLflow UI on the studies' database, on 127.0.0.1 only.
 
@@ -51,13 +46,13 @@ def ui(
     if tracking_uri and tracking_uri.startswith(("http://", "https://")):
         say(f"{tracking_uri} is a server already; open that address in a browser")
         return
-    if tracking_uri is None and not (mlruns / "mlflow.db").is_file():
-        raise LitsexpError(f"{mlruns / 'mlflow.db'}: not there; run a study first, or name its folder with --mlruns")
     uri = tracking_uri or f"sqlite:///{mlruns.resolve() / 'mlflow.db'}"
+    file = uri.removeprefix("sqlite:///")
+    if file != uri and not Path(file).is_file():
+        shown = file if tracking_uri else mlruns / "mlflow.db"
+        raise LitsexpError(f"{shown}: not there; run a study first, or name its folder with --mlruns")
     with suppress(KeyboardInterrupt), listen(port) as sock:
         with console.status("opening the MLflow UI"):
-            with unbroken():  # Ctrl-C waits: in the middle of a query it would be a traceback
-                check_database(uri)
             server = make_server(uri, mlruns.resolve() / "artifacts")
         say(f"MLflow UI on http://{HOST}:{port} (this machine only); Ctrl-C ends it")
         run(server, sock)
@@ -75,55 +70,8 @@ def listen(port: int) -> socket.socket:
         raise LitsexpError(f"--port {port}: {found} take another, as --port {other}") from None
 
 
-def check_database(uri: str) -> None:
-    """Refuse what MLflow would fill with tables, migrate without asking, or try to reach for minutes."""
-    from alembic.migration import MigrationContext
-    from sqlalchemy import create_engine, inspect, make_url
-    from sqlalchemy.exc import SQLAlchemyError
-
-    try:
-        url = make_url(uri)
-        if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file():
-            raise LitsexpError(f"{url.database}: not there; --tracking-uri names the database of a study that has run")
-        with create_engine(url).connect() as connection:
-            tables = inspect(connection).get_table_names()
-            found = MigrationContext.configure(connection).get_current_revision() if REVISION in tables else None
-    except ImportError as error:
-        raise LitsexpError(f"{uri}: its driver is not installed ({error}); install it, or check the address") from None
-    except SQLAlchemyError as error:
-        first = str(error).splitlines()[0]
-        raise LitsexpError(f"{uri}: no database answers there ({first}); check the address") from None
-    if EXPERIMENTS not in tables or found is None:
-        raise LitsexpError(f"{url.database}: found no MLflow experiments in it; expected a study's mlflow.db")
-    _check_revision(uri, found)
-
-
-def _check_revision(uri: str, found: str) -> None:
-    """The schema has to be the one of this MLflow; it says how to get there."""
-    scripts, mlflow = _migrations(), f"MLflow {version('mlflow')}"
-    expected = scripts.get_heads()
-    if found in expected:
-        return
-    older = found in {script.revision for script in scripts.walk_revisions()}
-    todo = f"copy it, then: mlflow db upgrade {uri}" if older else "install the MLflow that wrote it, or a later one"
-    age = "older" if older else "newer"
-    raise LitsexpError(f"{uri}: found schema {found}, {age} than {mlflow}'s {expected[0]}; {todo}")
-
-
-def _migrations() -> ScriptDirectory:
-    """MLflow's migrations, without importing MLflow."""
-    from alembic.script import ScriptDirectory
-
-    spec = find_spec("mlflow")
-    assert spec is not None and spec.origin is not None
-    return ScriptDirectory(str(Path(spec.origin).parent / "store" / "db_migrations"))
-
-
 def make_server(uri: str, artifacts: Path) -> Server:
-    """MLflow's app, not yet running, on a database that has passed the check.
-
-    ``artifacts`` is the folder of experiments made in the UI; those of studies know their own.
-    """
+    """MLflow's app, not yet running; ``artifacts`` is for experiments made in the UI, studies know their own."""
     os.environ.setdefault("MLFLOW_SERVER_ALLOWED_HOSTS", HOSTS)
     os.environ |= {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     for name in ("mlflow", "alembic"):

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import socket
-import sqlite3
 import subprocess
 import sys
 import time
@@ -160,43 +159,18 @@ def test_a_server_needs_no_other_in_front_of_it(litsexp: Callable[..., tuple[int
     assert litsexp("ui", "--tracking-uri", address) == (0, said, "")
 
 
-@pytest.mark.parametrize(
-    ("revision", "said"),
-    [
-        ("ffffffffffff", "found schema ffffffffffff, newer than MLflow .*; install the MLflow that wrote it"),
-        ("451aebb31d03", "found schema 451aebb31d03, older than MLflow .*; copy it, then: mlflow db upgrade sqlite:"),
-    ],
-)
-def test_another_mlflows_schema_is_left_as_it_is(
-    tmp_path: Path, new_places: Callable[[Path], Any], revision: str, said: str
+@pytest.mark.usefixtures("elsewhere")
+def test_a_database_that_is_not_there_is_named_and_not_made(
+    refused: Callable[..., str], files: Callable[[Path], list[str]]
 ) -> None:
-    places = new_places(tmp_path)
-    database = places.root / "mlflow.db"
-    with sqlite3.connect(database) as connection:
-        connection.execute("UPDATE alembic_version SET version_num = ?", (revision,))
-    connection.close()
-    before = database.read_bytes()
-    with pytest.raises(LitsexpError, match=said) as caught:
-        cli.check_database(places.tracking_uri)
-    assert "\n" not in str(caught.value)
-    assert database.read_bytes() == before
+    assert "mlruns/mlflow.db: not there; run a study first" in refused("ui")
+    assert "other.db: not there; run a study first" in refused("ui", "--tracking-uri", "sqlite:///other.db")
+    assert files(Path.cwd()) == []
 
 
-def test_what_is_no_mlflow_database_is_neither_filled_nor_made(
-    tmp_path: Path, new_places: Callable[[Path], Any], files: Callable[[Path], list[str]]
-) -> None:
-    places = new_places(tmp_path)
+def test_what_is_no_database_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "text.db").write_text("no database, and long enough to be read as one: " * 50)
-    before = files(tmp_path)
-    for uri, said in {
-        places.storage_url: "found no MLflow experiments in it; expected a study's mlflow.db",
-        f"sqlite:///{tmp_path / 'none' / 'mlflow.db'}": "mlflow.db: not there",
-        f"sqlite:///{tmp_path / 'text.db'}": "no database answers there .*not a database.*; check the address",
-        "nonsense": "no database answers there .*; check the address",
-        "mysql+nodriver://x/y": "Can't load plugin",
-        "nodialect://x": "no database answers there .*; check the address",
-    }.items():
-        with pytest.raises(LitsexpError, match=said) as caught:
-            cli.check_database(uri)
-        assert "\n" not in str(caught.value)
-    assert files(tmp_path) == before
+    uri = f"sqlite:///{tmp_path / 'text.db'}"
+    with pytest.raises(LitsexpError, match=r"MLflow cannot open it .*not a database") as caught:
+        cli.make_server(uri, tmp_path / "artifacts")
+    assert "\n" not in str(caught.value)
