@@ -117,7 +117,11 @@ class Folder:
             statuses=[status for _, status, _ in runs],
             trials=[state for (state,) in self.rows("optuna.db", "select state from trials")],
             cases={name: (folder / "cases.parquet").read_bytes() for name, folder in kept.items()},
-            external={name: (folder / "external_cases.parquet").read_bytes() for name, folder in kept.items()},
+            external={
+                name: file.read_bytes()
+                for name, folder in kept.items()
+                for file in folder.glob("external/*/cases.parquet")
+            },
             weights={name: (folder / "weights.safetensors").read_bytes() for name, folder in kept.items()},
         )
 

@@ -13,7 +13,6 @@ import pytest
 from safetensors.numpy import save_file
 
 from litsexp.data.store.slices import Store
-from litsexp.spec.study import Fingerprints
 from litsexp.study.ledger import one_driver
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
@@ -107,7 +106,7 @@ def test_bad_ct_data_is_refused_in_one_line_and_leaves_nothing(
     ("text", "said"),
     [
         (STUDY.replace("epochs:", "epoch:"), ["tiny.yaml: run.epoch: unknown key", "did you mean 'epochs'?"]),
-        (STUDY.replace("[wide]", "[wild]"), ["tiny.yaml: factors.window", "'wild'", "'notebook'"]),
+        (STUDY.replace("[wide]", "[wild]"), ["tiny.yaml: factors.window", "'wild'", "notebook"]),
         (STUDY.replace("init: scratch", "init: imagnet"), ["tiny.yaml: run.init", "'imagnet'", "imagenet"]),
         (
             STUDY + f"claims: [{CLAIM.replace('factor: window', 'factor: init')}]",
@@ -176,7 +175,7 @@ def test_a_second_driver_is_refused(refused: Callable[..., str], places: list[ob
 
     study = study_file()
     asked = load_study(study)
-    name = f"tiny-ct-{design_digest(asked, Fingerprints(phantom_store.fingerprint))}"
+    name = f"tiny-ct-{design_digest(asked, phantom_store.fingerprint)}"
     with one_driver(f"sqlite:///{Path('mlruns').resolve()}/optuna.db", name, Path("mlruns")):
         error = refused("study", study, *places)
     assert f"study {name}: process {os.getpid()} on" in error
@@ -212,7 +211,7 @@ def no_downloads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No cached weights, no network; and a U-Net in place of resnet18's that trains in no time."""
     import torch
 
-    from litsexp.training import models
+    from litsexp.training import architectures
 
     def small_encoder(_: str) -> torch.nn.Sequential:
         return torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, 2, 1), torch.nn.ReLU(), torch.nn.Conv2d(8, 8, 3, 2, 1))
@@ -222,7 +221,7 @@ def no_downloads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
-    monkeypatch.setattr(models, "random_encoder", small_encoder)
+    monkeypatch.setattr(architectures, "random_encoder", small_encoder)
 
 
 @pytest.fixture
@@ -241,27 +240,34 @@ def cell_runs() -> list[Any]:
 def test_arms_that_fail_are_named_and_the_study_goes_on(
     litsexp: Callable[..., tuple[int, str, str]], places: list[object], no_downloads: None
 ) -> None:
-    """A weights file of another network, and weights that cannot be fetched."""
-    save_file({"weight": np.zeros(3, np.float32)}, "[closed].safetensors")
-    text = STUDY.replace("factors: {window: [wide]}", "factors: {init: ['[closed].safetensors', imagenet]}")
+    """A learning rate with which the loss is soon not finite."""
+    text = STUDY.replace("factors: {window: [wide]}", "factors: {lr: [1.0e+30], window: [wide]}\nclaims: [%s]" % CLAIM)
     study = study_file(text.replace("init: scratch", "init: scratch, encoder: resnet18"))
-    claim = "claims: [{id: init, says: It helps., factor: init, better: imagenet, than: scratch}]\n"
-    study.write_text(study.read_text() + claim)
     code, out, error = litsexp("study", study, "--workers", 1, *places)
     assert code == 1, error
     assert "Traceback" not in out + error
     assert "Is a wide window [better]?" in out
-    assert "2 failed: run.init = [closed].safetensors: the weights do not fit encoder resnet18" in out
-    assert "init=[closed].safetensors · fold 1 · seed 0" in out
-    assert "2 failed: run.init = imagenet: no ImageNet weights for resnet18" in out
-    assert "place torchvision's resnet18-" in out
-    assert "inconclusive" in out  # a verdict all the same
+    assert "2 failed: training loss is" in out or "2 failed: validation loss is" in out
+    assert "lr=1e+30 · fold 1 · seed 0" in out
+    assert "wide: " in out  # a verdict all the same
     assert "The same command runs the failed ones again." in out
     runs = cell_runs()
-    assert sorted(run.info.status for run in runs) == ["FAILED"] * 4 + ["FINISHED"] * 2
+    assert sorted(run.info.status for run in runs) == ["FAILED"] * 2 + ["FINISHED"] * 4
     failed = [run.data.tags["reason"] for run in runs if run.info.status == "FAILED"]
-    assert sum("do not fit" in reason for reason in failed) == 2
-    assert sum("no ImageNet weights" in reason for reason in failed) == 2
+    assert all("try a smaller run.lr" in reason for reason in failed)
+
+
+def test_weights_that_cannot_be_had_are_told_before_the_first_run(
+    refused: Callable[..., str], places: list[object], no_downloads: None
+) -> None:
+    """Whichever arm needs them: a file of another network, and weights that cannot be fetched."""
+    save_file({"weight": np.zeros(3, np.float32)}, "[closed].safetensors")
+    changes = {"imagenet": "no ImageNet weights for resnet18", "'[closed].safetensors'": "do not fit encoder resnet18"}
+    for level, said in changes.items():
+        text = STUDY.replace("factors: {window: [wide]}", f"factors: {{window: [wide], init: [{level}]}}")
+        study = study_file(text.replace("init: scratch", "init: scratch, encoder: resnet18"))
+        assert said in refused("study", study, *places)
+    assert cell_runs() == []
 
 
 def test_an_external_cohort_is_scored_by_every_run_and_told_apart(
@@ -305,20 +311,41 @@ def test_data_leave_out_the_files_phantom_external_cohort(
     assert "external: null" in report
 
 
-def test_a_study_in_which_every_run_fails_still_ends_with_a_report(
-    litsexp: Callable[..., tuple[int, str, str]], places: list[object]
+def test_a_claim_that_no_run_can_answer_ends_the_study_in_one_line(
+    refused: Callable[..., str], litsexp: Callable[..., tuple[int, str, str]], places: list[object], no_downloads: None
 ) -> None:
-    Path("bad.safetensors").write_bytes(b"nothing")
-    study = study_file(STUDY.replace("init: scratch", "init: bad.safetensors") + f"claims: [{CLAIM}]")
-    code, out, error = litsexp("study", study, "--workers", 1, *places)
-    assert code == 1, error
-    assert "4 failed: run.init = bad.safetensors: cannot be read" in out
+    """Every run fails; after those of one arm no other can change that."""
+    text = STUDY.replace("init: scratch", "init: scratch, encoder: resnet18, lr: 1.0e+30") + f"claims: [{CLAIM}]"
+    study = study_file(text)
+    error = refused("study", study, "--workers", 1, *places)
+    assert "claim wide can no longer be answered: no pair of its runs is left" in error
+    assert "try a smaller run.lr" in error
+    assert {run.info.status for run in cell_runs()} == {"FAILED"}
+    failed = len(cell_runs())
+    code, out, error = litsexp("report", study, *places)
+    assert code == 0, error
     assert "inconclusive" in out
     found = re.search(r"report: (.*report\.html)", out)
     assert found
-    report = Path(found[1])
-    assert "cannot be read" in report.read_text()
-    code, out, error = litsexp("report", study, *places)
+    assert "try a smaller run.lr" in Path(found[1]).read_text()
+    assert [run.info.status for run in cell_runs()] == ["FAILED"] * failed  # a report trains nothing
+
+
+def test_an_external_cohort_named_later_trains_nothing(
+    litsexp: Callable[..., tuple[int, str, str]], places: list[object], no_downloads: None, elsewhere_ct: Path
+) -> None:
+    study = study_file(STUDY.replace("init: scratch", "init: scratch, encoder: resnet18") + f"claims: [{CLAIM}]\n")
+    assert litsexp("study", study, "--workers", 1, *places)[0] == 0
+    before = {run.info.run_id: run.info.end_time for run in cell_runs()}
+    code, out, error = litsexp("study", study, "--workers", 1, *places, "--external", elsewhere_ct)
     assert code == 0, error
-    assert str(report) in out
-    assert [run.info.status for run in cell_runs()] == ["FAILED"] * 4  # a report trains nothing
+    assert "4 runs done before, 0 to train, 4 to score" in out
+    assert "On the external cohort (elsewhere, 3 phantom patients)" in out
+    assert {run.info.run_id: run.info.end_time for run in cell_runs()} == before
+    for run in cell_runs():
+        assert run.data.tags["external_cohort"] == "elsewhere, 3 phantom patients"
+        assert "external/dice_liver" in run.data.metrics
+    code, again, error = litsexp("study", study, "--workers", 1, *places, "--external", elsewhere_ct)
+    assert code == 0, error
+    assert "4 runs done before, 0 to train\n" in again
+    assert len(list(Path("mlruns/reports").glob("*/report.html"))) == 2  # the one without is as it was
