@@ -2,18 +2,77 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from litsexp.evaluation.lesions import score_lesions
-from litsexp.evaluation.metrics import confusion_by_case, counts, scores
+from litsexp.evaluation.metrics import confusion, counts, score
+from litsexp.spec.errors import LitsexpError
+
+if TYPE_CHECKING:
+    from litsexp.data.store.slices import Store
 
 TRIVIAL = {"all background": 0, "liver everywhere": 1}  # predictor -> the label it gives to every pixel
 
 
+@dataclass(frozen=True, eq=False)
+class CaseMasks:
+    """One case's truth and prediction: what a metric is given. What is derived is counted once, when asked for."""
+
+    case: int
+    truth: NDArray[np.uint8]  # (slices, height, width): 0 background, 1 liver, 2 tumor
+    prediction: NDArray[np.uint8]  # the same shape
+    spacing_mm: tuple[float, float, float]  # voxel size (z, y, x) of these arrays; NaN where unknown
+    z: NDArray[np.int64]  # (slices,), slice numbers, ascending
+
+    @cached_property
+    def confusion(self) -> NDArray[np.int64]:
+        """(3, 3) pixel counts, rows truth, columns prediction."""
+        return confusion(self.truth, self.prediction)
+
+    @cached_property
+    def counts(self) -> dict[str, int]:
+        """``tp_liver`` ... ``tn_tumor``, in pixels."""
+        return counts(self.confusion)
+
+    @cached_property
+    def lesions(self) -> dict[str, float | int]:
+        """``lesions_true`` ..., as ``lesions.score_lesions`` names them."""
+        return score_lesions(self.truth, self.prediction, self.spacing_mm, self.z)
+
+
+def masks_of(index: pd.DataFrame, truth: NDArray[np.uint8], prediction: NDArray[np.uint8]) -> Iterator[CaseMasks]:
+    """Case by case, ascending; a case's slices as they are in order, views where they stand in one run.
+
+    Args:
+        index: the store's rows of these slices (columns case, z, spacing_*_mm).
+        truth: labels, (slices, height, width).
+        prediction: the same shape.
+
+    Raises:
+        ValueError: shapes that differ.
+    """
+    if truth.shape != prediction.shape or len(truth) != len(index):
+        raise ValueError(
+            f"truth {truth.shape}, prediction {prediction.shape} and {len(index)} rows of the index differ"
+        )
+    numbers, z = index["case"].to_numpy(), index["z"].to_numpy()
+    spacing_mm = index[[f"spacing_{axis}_mm" for axis in "zyx"]].to_numpy(dtype=np.float64)
+    for number in np.unique(numbers):
+        rows = np.flatnonzero(numbers == number)
+        here = slice(rows[0], rows[-1] + 1) if rows[-1] - rows[0] + 1 == len(rows) else rows
+        depth, height, width = (float(mm) for mm in spacing_mm[rows[0]])
+        yield CaseMasks(int(number), truth[here], prediction[here], (depth, height, width), z[here])
+
+
 def score_cases(index: pd.DataFrame, truth: NDArray[np.uint8], prediction: NDArray[np.uint8]) -> pd.DataFrame:
-    """Counts, overlap scores and lesion scores of each case.
+    """Counts, every metric, and lesion scores of each case.
 
     Args:
         index: the store's rows of these slices (columns case, z, spacing_*_mm), slices of a case in order.
@@ -21,25 +80,35 @@ def score_cases(index: pd.DataFrame, truth: NDArray[np.uint8], prediction: NDArr
         prediction: the same shape.
 
     Returns:
-        A row a case, ascending: ``case``, ``slices``, ``tp_liver`` ..., the scores of ``metrics.scores``, and those of
-        ``lesions.score_lesions``. NaN where undefined.
+        A row a case, ascending: ``case``, ``slices``, ``tp_liver`` ..., the metrics in their table's order, and what
+        ``lesions.score_lesions`` gives. NaN where undefined.
+
+    Raises:
+        ValueError: shapes that differ, or a label above 2.
+        LitsexpError: a registered metric fails, gives no number, or has the name of another column.
     """
-    case = index["case"].to_numpy()
-    rows = []
-    for number, matrix in confusion_by_case(truth, prediction, case).items():
-        here = case == number
-        of_case = index[here]
-        spacing_mm = tuple(float(of_case[f"spacing_{axis}_mm"].iloc[0]) for axis in "zyx")
-        lesions = score_lesions(truth[here], prediction[here], spacing_mm, of_case["z"].to_numpy())
-        rows.append({"case": number, "slices": int(here.sum()), **counts(matrix), **scores(matrix), **lesions})
-    return pd.DataFrame(rows)
+    return pd.DataFrame([_row(case) for case in masks_of(index, truth, prediction)])
 
 
-def trivial_cases(index: pd.DataFrame, truth: NDArray[np.uint8]) -> pd.DataFrame:
-    """What no learning scores: the table of ``score_cases`` for each trivial predictor, named in ``predictor``."""
-    tables = []
-    for name, label in TRIVIAL.items():
-        table = score_cases(index, truth, np.full_like(truth, label))
-        table.insert(0, "predictor", name)
-        tables.append(table)
-    return pd.concat(tables, ignore_index=True)
+def _row(case: CaseMasks) -> dict[str, Any]:
+    """A case's row of the table."""
+    counted, scored = {"case": case.case, "slices": len(case.truth), **case.counts}, score(case)
+    if taken := scored.keys() & (counted.keys() | case.lesions.keys()):
+        raise LitsexpError(
+            f"metric {min(taken)!r}: the table of cases has that column; expected another name; rename it"
+        )
+    return {**counted, **scored, **case.lesions}
+
+
+def trivial_cases(store: Store) -> pd.DataFrame:
+    """What no learning scores: the table of ``score_cases`` for each trivial predictor, named in ``predictor``.
+
+    One case's labels are in memory at a time.
+    """
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in TRIVIAL}
+    for number in store.cases:
+        index, truth = store.index[store.index["case"] == number], store.masks(number)
+        for name, label in TRIVIAL.items():
+            for case in masks_of(index, truth, np.full_like(truth, label)):
+                rows[name].append({"predictor": name, **_row(case)})
+    return pd.DataFrame([row for of_predictor in rows.values() for row in of_predictor])

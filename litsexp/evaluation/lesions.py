@@ -14,7 +14,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
 TUMOR = 2
@@ -96,12 +96,25 @@ def _separate(
     truth: NDArray[np.bool_], prediction: NDArray[np.bool_], z: NDArray[np.integer] | None
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """Number the lesions of both masks from 1, inside the box that holds them all; an empty slice fills each gap."""
-    box = ndimage.find_objects(truth | prediction, max_label=1)[0] or (slice(0, 0),) * 3
+    box = _box(truth | prediction)
     numbers = np.arange(len(truth)) if z is None else z
     gaps = np.flatnonzero(np.diff(numbers[box[0]]) > 1) + 1
     labelled = (ndimage.label(np.insert(mask[box], gaps, False, axis=0), SIX_CONNECTED) for mask in (truth, prediction))
     (reference, _), (found, _) = labelled
     return reference, found
+
+
+def _box(mask: NDArray[np.bool_]) -> tuple[slice, slice, slice]:
+    """The smallest box around all that is set; an empty one where nothing is."""
+    slices = _reach(mask.any(axis=(1, 2)))
+    flat = np.asarray(mask[slices].any(axis=0))
+    return slices, _reach(flat.any(axis=1)), _reach(flat.any(axis=0))
+
+
+def _reach(line: ArrayLike) -> slice:
+    """From the first to the last that is set."""
+    where = np.flatnonzero(line)
+    return slice(int(where[0]), int(where[-1]) + 1) if len(where) else slice(0, 0)
 
 
 def _component_voxels(components: NDArray[np.int32]) -> NDArray[np.int64]:

@@ -2,20 +2,30 @@
 
 Labels are 0 background, 1 liver, 2 tumor. As LiTS scores it, *liver* means label >= 1 and *tumor* label 2.
 A score whose denominator is empty is NaN, and NaN is left out of means: a tumor-free case has no tumor Dice; what a
-model paints into it is counted apart as false positives.
+model paints into it is counted apart as false positives. The functions that the table of metrics names take a case.
 """
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Iterable
+import numbers
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from litsexp.spec.catalog import METRICS
+from litsexp.spec.errors import LitsexpError
+from litsexp.spec.tables import resolve
+
+if TYPE_CHECKING:
+    from litsexp.evaluation.cases import CaseMasks
+
 N_LABELS = 3
 STRUCTURES = {"liver": 1, "tumor": 2}  # name -> smallest label that belongs to it
-COUNTS = ("tp", "fp", "fn", "tn")
+CHUNK_PIXELS = 2**18  # counted at a time: np.bincount makes 8 bytes of each
 
 
 def dice(tp: int, fp: int, fn: int) -> float:
@@ -38,43 +48,62 @@ def precision(tp: int, fp: int) -> float:
     return _ratio(tp, tp + fp)
 
 
-def foreground_acc(matrix: NDArray[np.int64]) -> float:
+def _of(structure: str, formula: Callable[..., float]) -> Callable[[CaseMasks], float]:
+    """The formula on a case's counts of a structure: it takes those that its arguments name."""
+    kinds = tuple(inspect.signature(formula).parameters)
+
+    def value(case: CaseMasks) -> float:
+        return formula(**{kind: case.counts[f"{kind}_{structure}"] for kind in kinds})
+
+    return value
+
+
+dice_liver = _of("liver", dice)
+sensitivity_liver, sensitivity_tumor = _of("liver", sensitivity), _of("tumor", sensitivity)
+specificity_liver, specificity_tumor = _of("liver", specificity), _of("tumor", specificity)
+precision_liver, precision_tumor = _of("liver", precision), _of("tumor", precision)
+
+
+def dice_tumor(case: CaseMasks) -> float:
+    """Dice of the tumor; NaN where there is no tumor: false positives are a count then, not an overlap of zero."""
+    tp, fp, fn = (case.counts[f"{kind}_tumor"] for kind in ("tp", "fp", "fn"))
+    return dice(tp, fp, fn) if tp + fn else math.nan
+
+
+def foreground_acc(case: CaseMasks) -> float:
     """The paper's ``foreground_acc``: accuracy over the pixels whose truth is not background; NaN without any.
 
     A false positive outside the liver costs nothing, so "liver everywhere" scores well.
     """
+    matrix = case.confusion
     return _ratio(int(matrix[1, 1] + matrix[2, 2]), int(matrix[1:].sum()))
 
 
-def pixel_acc(matrix: NDArray[np.int64]) -> float:
+def pixel_acc(case: CaseMasks) -> float:
     """The paper's ``cust_foreground_acc``: accuracy over every pixel, background included; NaN without any."""
-    return _ratio(int(np.trace(matrix)), int(matrix.sum()))
+    return _ratio(int(np.trace(case.confusion)), int(case.confusion.sum()))
 
 
-def confusion_by_case(
-    truth: NDArray[np.uint8], prediction: NDArray[np.uint8], case: NDArray[np.int64]
-) -> dict[int, NDArray[np.int64]]:
-    """Confusion matrix of each case.
+def confusion(truth: NDArray[np.uint8], prediction: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """(3, 3) pixel counts, rows truth, columns prediction, counted some slices at a time.
 
     Args:
         truth: (slices, height, width), labels 0, 1, 2.
         prediction: the same shape.
-        case: (slices,), the case that each slice belongs to.
-
-    Returns:
-        case -> (3, 3) pixel counts, rows truth, columns prediction; cases ascending.
 
     Raises:
         ValueError: shapes that differ, or a label above 2.
     """
-    if truth.shape != prediction.shape or len(truth) != len(case):
-        raise ValueError(f"truth {truth.shape}, prediction {prediction.shape} and {len(case)} case numbers differ")
-    if truth.size and max(truth.max(), prediction.max()) >= N_LABELS:
-        raise ValueError(f"labels up to {max(truth.max(), prediction.max())}; expected 0, 1, 2")
-    cases, index = np.unique(case, return_inverse=True)
-    code = truth.astype(np.int64) * N_LABELS + prediction + index.reshape(-1, 1, 1) * N_LABELS**2
-    counts = np.bincount(code.ravel(), minlength=len(cases) * N_LABELS**2).reshape(-1, N_LABELS, N_LABELS)
-    return {int(number): matrix for number, matrix in zip(cases, counts, strict=True)}
+    if truth.shape != prediction.shape:
+        raise ValueError(f"truth {truth.shape} and prediction {prediction.shape} differ; expected one shape")
+    counted = np.zeros(N_LABELS**2, np.int64)
+    step = max(1, CHUNK_PIXELS * len(truth) // max(1, truth.size))
+    for start in range(0, len(truth) if truth.size else 0, step):
+        true, predicted = truth[start : start + step], prediction[start : start + step]
+        if (largest := max(true.max(), predicted.max())) >= N_LABELS:
+            raise ValueError(f"labels up to {largest}; expected 0, 1, 2")
+        counted += np.bincount((true * np.uint8(N_LABELS) + predicted).ravel(), minlength=N_LABELS**2)
+    return counted.reshape(N_LABELS, N_LABELS)
 
 
 def counts(matrix: NDArray[np.int64]) -> dict[str, int]:
@@ -87,18 +116,22 @@ def counts(matrix: NDArray[np.int64]) -> dict[str, int]:
     return result
 
 
-def scores(matrix: NDArray[np.int64]) -> dict[str, float]:
-    """Every overlap score of a (3, 3) confusion matrix, named as in ``METRICS``; NaN where undefined."""
-    count, result = counts(matrix), {}
-    for name in STRUCTURES:
-        tp, fp, fn, tn = (count[f"{kind}_{name}"] for kind in COUNTS)
-        result[f"dice_{name}"] = dice(tp, fp, fn)
-        result[f"sensitivity_{name}"] = sensitivity(tp, fn)
-        result[f"specificity_{name}"] = specificity(tn, fp)
-        result[f"precision_{name}"] = precision(tp, fp)
-    if count["tp_tumor"] + count["fn_tumor"] == 0:
-        result["dice_tumor"] = math.nan  # no tumor to find: false positives are a count, not an overlap of zero
-    return {**result, "foreground_acc": foreground_acc(matrix), "pixel_acc": pixel_acc(matrix)}
+def score(case: CaseMasks, names: Iterable[str] = METRICS) -> dict[str, float]:
+    """The named metrics of a case, NaN where undefined; LitsexpError where a metric's function gives no number."""
+    return {name: _value(name, case) for name in names}
+
+
+def _value(name: str, case: CaseMasks) -> float:
+    """What a metric's own function says of a case."""
+    metric, expected = METRICS[name], "expected a finite number, or nan where it is undefined"
+    try:
+        value = resolve(metric.value)(case)
+    except Exception as error:  # whatever somebody's function does
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        raise LitsexpError(f"metric {name!r}: case {case.case}: its function failed ({what}); {expected}") from error
+    if not isinstance(value, numbers.Real) or isinstance(value, bool) or math.isinf(value):
+        raise LitsexpError(f"metric {name!r}: case {case.case}: its function gave {value!r}; {expected}")
+    return float(value)
 
 
 def mean_defined(values: Iterable[float]) -> float:
@@ -107,16 +140,20 @@ def mean_defined(values: Iterable[float]) -> float:
     return math.fsum(defined) / len(defined) if defined else math.nan
 
 
-def mean_scores(by_case: dict[int, NDArray[np.int64]]) -> dict[str, float]:
-    """Mean over cases of every score, each case counting once, undefined ones left out."""
-    rows = [scores(matrix) for matrix in by_case.values()]
-    return {name: mean_defined(row[name] for row in rows) for name in (rows[0] if rows else ())}
+def mean_scores(cases: Iterable[CaseMasks], names: Iterable[str]) -> dict[str, float]:
+    """Mean over cases of each named metric, each case counting once, undefined ones left out; NaN without any.
+
+    ``cases`` may be made one at a time (``cases.masks_of``): no case is kept.
+    """
+    wanted = list(names)
+    rows = [score(case, wanted) for case in cases]
+    return {name: mean_defined(row[name] for row in rows) for name in wanted}
 
 
 def selection_score(mean: dict[str, float]) -> float:
     """What checkpoints are chosen by on validation: mean of liver and tumor Dice, of those defined; 0 if neither is."""
-    score = mean_defined([mean["dice_liver"], mean["dice_tumor"]])
-    return 0.0 if math.isnan(score) else score
+    value = mean_defined([mean["dice_liver"], mean["dice_tumor"]])
+    return 0.0 if math.isnan(value) else value
 
 
 def _ratio(part: int, whole: int) -> float:

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from litsexp.evaluation.metrics import confusion_by_case, scores
+from litsexp.evaluation.cases import CaseMasks
+from litsexp.evaluation.metrics import dice_liver, dice_tumor
 
 Color = tuple[int, int, int]
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
@@ -128,9 +129,8 @@ def _outline(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 def _slice_dice(truth: NDArray[np.uint8], prediction: NDArray[np.uint8]) -> str:
     """``slice Dice: liver 0.95, tumor 0.71``; ``undefined`` where the truth has none of it."""
-    score = scores(confusion_by_case(truth[None], prediction[None], np.zeros(1, np.int64))[0])
-    parts = (f"{name} {_two_digits(score[f'dice_{name}'])}" for name in ("liver", "tumor"))
-    return f"slice Dice: {', '.join(parts)}"
+    alone = CaseMasks(0, truth[None], prediction[None], (math.nan,) * 3, np.zeros(1, np.int64))
+    return f"slice Dice: liver {_two_digits(dice_liver(alone))}, tumor {_two_digits(dice_tumor(alone))}"
 
 
 def _two_digits(value: float) -> str:

@@ -11,23 +11,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from sklearn.metrics import confusion_matrix
 
 import litsexp
+from litsexp.evaluation import metrics
+from litsexp.evaluation.cases import CaseMasks
 from litsexp.evaluation.metrics import (
-    confusion_by_case,
+    confusion,
     counts,
     dice,
-    foreground_acc,
     mean_defined,
     mean_scores,
-    pixel_acc,
     precision,
-    scores,
+    score,
     selection_score,
     sensitivity,
     specificity,
 )
-from litsexp.spec.catalog import METRICS
+from litsexp.spec.catalog import METRICS, Metric
+from litsexp.spec.errors import LitsexpError
 
 TRUTH = np.array([[0, 0, 1, 1, 1], [0, 1, 2, 2, 1]], np.uint8)[None]
 PREDICTION = np.array([[0, 1, 1, 0, 1], [0, 1, 2, 1, 2]], np.uint8)[None]
@@ -39,13 +41,23 @@ label_stacks = st.tuples(st.integers(1, 5), st.integers(1, 4), st.integers(1, 4)
     lambda shape: st.tuples(
         hnp.arrays(np.uint8, shape, elements=st.integers(0, 2)),
         hnp.arrays(np.uint8, shape, elements=st.integers(0, 2)),
-        hnp.arrays(np.int64, shape[:1], elements=st.integers(0, 3)),
     )
 )
 
 
-def confusion(truth, prediction):
-    return confusion_by_case(truth, prediction, np.zeros(len(truth), np.int64))[0]
+def case_of(truth, prediction, case=0):
+    return CaseMasks(case, truth, prediction, (1.0, 1.0, 1.0), np.arange(len(truth)))
+
+
+def counted(matrix):
+    """A case that counts so many pixels, without its masks."""
+    case = case_of(TRUTH, PREDICTION)
+    case.__dict__["confusion"] = matrix
+    return case
+
+
+def scores(matrix):
+    return score(counted(matrix))
 
 
 def test_confusion_is_counted_with_truth_in_rows():
@@ -76,32 +88,24 @@ def test_every_score_by_hand():
     assert set(expected) == set(METRICS)
 
 
-def test_cases_are_kept_apart_whatever_the_order_of_slices():
-    truth = np.concatenate([TRUTH, 0 * TRUTH, TRUTH])
-    prediction = np.concatenate([PREDICTION, PREDICTION, TRUTH])
-    by_case = confusion_by_case(truth, prediction, np.array([7, 3, 7]))
-    assert list(by_case) == [3, 7]
-    np.testing.assert_array_equal(by_case[7], MATRIX + np.diag([3, 5, 2]))
-    np.testing.assert_array_equal(by_case[3], [[3, 5, 2], [0, 0, 0], [0, 0, 0]])
-
-
-def test_no_slices_are_no_cases():
-    nothing = np.zeros((0, 4, 4), np.uint8)
-    assert confusion_by_case(nothing, nothing, np.zeros(0, np.int64)) == {}
-    assert mean_scores({}) == {}
+def test_no_pixels_and_no_cases():
+    np.testing.assert_array_equal(
+        confusion(np.zeros((0, 4, 4), np.uint8), np.zeros((0, 4, 4), np.uint8)), np.zeros((3, 3))
+    )
+    assert math.isnan(mean_scores([], ["dice_liver"])["dice_liver"])
 
 
 @pytest.mark.parametrize(
-    ("prediction", "case", "says"),
+    ("prediction", "says"),
     [
-        (PREDICTION[:, :1], np.zeros(1, np.int64), "differ"),
-        (PREDICTION, np.zeros(2, np.int64), "differ"),
-        (PREDICTION + 1, np.zeros(1, np.int64), "labels up to 3; expected 0, 1, 2"),
+        (PREDICTION[:, :1], "differ"),
+        (PREDICTION + 1, "labels up to 3; expected 0, 1, 2"),
+        (PREDICTION * 0 + 255, "255"),
     ],
 )
-def test_bad_masks_are_refused(prediction, case, says):
+def test_bad_masks_are_refused(prediction, says):
     with pytest.raises(ValueError, match=says):
-        confusion_by_case(TRUTH, prediction, case)
+        confusion(TRUTH, prediction)
 
 
 def test_all_background_by_hand():
@@ -126,8 +130,8 @@ def test_empty_denominators_are_undefined():
     assert math.isnan(sensitivity(0, 0))
     assert math.isnan(specificity(0, 0))
     assert math.isnan(precision(0, 0))
-    assert math.isnan(pixel_acc(np.zeros((3, 3), np.int64)))
-    assert math.isnan(foreground_acc(np.diag([9, 0, 0])))
+    assert math.isnan(scores(np.zeros((3, 3), np.int64))["pixel_acc"])
+    assert math.isnan(scores(np.diag([9, 0, 0]))["foreground_acc"])
 
 
 def test_a_tumor_free_case_has_no_tumor_dice_but_counts_what_was_painted():
@@ -142,7 +146,8 @@ def test_a_tumor_free_case_has_no_tumor_dice_but_counts_what_was_painted():
 
 def test_means_leave_out_the_undefined_and_count_each_case_once():
     tumor_free = confusion(np.minimum(TRUTH, 1), np.minimum(TRUTH, 1))
-    mean = mean_scores({0: MATRIX, 1: tumor_free, 2: 100 * MATRIX})
+    mean = mean_scores(map(counted, (MATRIX, tumor_free, 100 * MATRIX)), iter(["dice_tumor", "dice_liver"]))
+    assert list(mean) == ["dice_tumor", "dice_liver"]
     assert mean["dice_tumor"] == pytest.approx(0.5)  # of two cases, however large
     assert mean["dice_liver"] == pytest.approx((12 / 14 + 1 + 12 / 14) / 3)
     assert math.isnan(mean_defined([])) and math.isnan(mean_defined([math.nan]))
@@ -162,22 +167,21 @@ def test_the_papers_accuracies_are_fastais(seed):
 
     logits = torch.randn(6, 3, 9, 7, generator=torch.Generator().manual_seed(seed))
     truth = np.random.default_rng(seed).integers(0, 3, (6, 9, 7))
-    matrix = confusion(truth.astype(np.uint8), logits.argmax(1).numpy().astype(np.uint8))
+    score_of = score(case_of(truth.astype(np.uint8), logits.argmax(1).numpy().astype(np.uint8)))
     target = torch.from_numpy(truth)[:, None]
-    assert foreground_acc(matrix) == pytest.approx(float(fastai_acc(logits, target, bkg_idx=0, axis=1)), abs=1e-6)
-    assert pixel_acc(matrix) == pytest.approx(float(fastai_acc(logits, target, bkg_idx=3, axis=1)), abs=1e-6)
+    assert score_of["foreground_acc"] == pytest.approx(float(fastai_acc(logits, target, bkg_idx=0, axis=1)), abs=1e-6)
+    assert score_of["pixel_acc"] == pytest.approx(float(fastai_acc(logits, target, bkg_idx=3, axis=1)), abs=1e-6)
 
 
-@given(label_stacks)
+@given(label_stacks, st.sampled_from([1, 7, 2**18]))
 @settings(deadline=None)
-def test_confusion_accounts_for_every_pixel_of_every_case(stack):
-    truth, prediction, case = stack
-    by_case = confusion_by_case(truth, prediction, case)
-    assert list(by_case) == sorted(set(case.tolist()))
-    for number, matrix in by_case.items():
-        assert matrix.sum() == truth[case == number].size
-        np.testing.assert_array_equal(matrix.sum(axis=1), np.bincount(truth[case == number].ravel(), minlength=3))
-        np.testing.assert_array_equal(matrix.sum(axis=0), np.bincount(prediction[case == number].ravel(), minlength=3))
+def test_confusion_is_scikit_learns_however_it_is_chunked(stack, chunk):
+    truth, prediction = stack
+    expected = confusion_matrix(truth.ravel(), prediction.ravel(), labels=[0, 1, 2])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metrics, "CHUNK_PIXELS", chunk)
+        np.testing.assert_array_equal(confusion(truth, prediction), expected)
+        np.testing.assert_array_equal(confusion(truth[:, ::-1, ::-1], prediction[:, ::-1, ::-1]), expected)
 
 
 @given(matrices)
@@ -196,13 +200,48 @@ def test_dice_is_the_harmonic_mean_of_precision_and_sensitivity(tp, fp, fn):
 
 @given(matrices, matrices)
 def test_renaming_cases_changes_no_mean(a, b):
-    assert mean_scores({0: a, 1: b}) == pytest.approx(mean_scores({5: b, 9: a}), nan_ok=True)
+    ours, theirs = (mean_scores(map(counted, order), METRICS) for order in ((a, b), (b, a)))
+    assert ours == pytest.approx(theirs, nan_ok=True)
+
+
+def register_metric(monkeypatch, **rows):
+    for name, value in rows.items():
+        monkeypatch.setitem(METRICS._rows, name, Metric("mine", value))
+
+
+def test_a_registered_metric_follows_the_built_in_ones(monkeypatch):
+    register_metric(monkeypatch, mine=lambda case: np.float32(case.lesions["lesions_true"]))
+    found = score(case_of(TRUTH, PREDICTION))
+    assert list(found)[-2:] == ["pixel_acc", "mine"]
+    assert found["mine"] == 1 and type(found["mine"]) is float
+
+
+def fails(case):
+    raise KeyError("x")
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        (fails, r"failed \(KeyError: 'x'\)"),
+        (lambda _: None, "gave None"),
+        (lambda _: "0.5", "gave '0.5'"),
+        (lambda _: True, "gave True"),
+        (lambda _: math.inf, "gave inf"),
+        (lambda _: np.ones(2), r"gave array"),
+    ],
+)
+def test_a_metric_that_gives_no_number_is_named(monkeypatch, value, says):
+    register_metric(monkeypatch, mine=value)
+    with pytest.raises(LitsexpError, match=f"^metric 'mine': case 7: its function {says}.*; expected a finite number"):
+        score(case_of(TRUTH, PREDICTION, case=7))
+    assert score(case_of(TRUTH, PREDICTION), ["dice_liver"])  # the others are not asked
 
 
 def test_metrics_import_nothing_heavy():
     code = (
         "import sys, litsexp.evaluation.metrics; "
-        "heavy = {'torch', 'pandas', 'fastai', 'mlflow', 'optuna', 'matplotlib'} & set(sys.modules); "
+        "heavy = {'torch', 'pandas', 'scipy', 'fastai', 'mlflow', 'optuna', 'matplotlib'} & set(sys.modules); "
         "assert not heavy, heavy"
     )
     root = str(Path(litsexp.__file__).parents[1])

@@ -93,6 +93,14 @@ class Store:
         rows: NDArray[np.int64] = np.flatnonzero(self.index["case"].isin(list(cases)).to_numpy())
         return rows
 
+    def masks(self, case: int) -> NDArray[np.uint8]:
+        """One case's labels, (slices, size, size), read from the file: pages of the map would stay in memory."""
+        rows = self.rows_of([case])  # in one run: cases are stored one after the other
+        labels, pixels = np.load(self.directory / "labels.npy", mmap_mode="r"), self.size**2
+        offset = labels.offset + int(rows[0]) * pixels
+        read = np.fromfile(self.directory / "labels.npy", np.uint8, len(rows) * pixels, offset=offset)
+        return read.reshape(-1, self.size, self.size)
+
 
 def prepare(
     root: Path,
