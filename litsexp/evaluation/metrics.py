@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 N_LABELS = 3
 STRUCTURES = {"liver": 1, "tumor": 2}  # name -> smallest label that belongs to it
+SELECTING = ("dice_liver", "dice_tumor")  # what checkpoints are chosen by
 CHUNK_PIXELS = 2**18  # counted at a time: np.bincount makes 8 bytes of each
 
 
@@ -152,7 +153,7 @@ def mean_scores(cases: Iterable[CaseMasks], names: Iterable[str]) -> dict[str, f
 
 def selection_score(mean: dict[str, float]) -> float:
     """What checkpoints are chosen by on validation: mean of liver and tumor Dice, of those defined; 0 if neither is."""
-    value = mean_defined([mean["dice_liver"], mean["dice_tumor"]])
+    value = mean_defined(mean[name] for name in SELECTING)
     return 0.0 if math.isnan(value) else value
 
 

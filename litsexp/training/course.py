@@ -18,8 +18,8 @@ from fastai.callback.core import Callback, CancelFitException
 from numpy.typing import NDArray
 from torch import Tensor
 
-from litsexp.evaluation.cases import masks_of, mean_scores
-from litsexp.evaluation.metrics import SELECTING, selection_score
+from litsexp.evaluation.cases import masks_of
+from litsexp.evaluation.metrics import SELECTING, mean_scores, selection_score
 from litsexp.spec.catalog import METRICS
 from litsexp.training.machine import MixedPrecision
 from litsexp.training.predict import labels_of

@@ -24,13 +24,15 @@ from rich.table import Table
 from litsexp.data.phantom.cohort import write_cohort
 from litsexp.data.phantom.patient import PhantomConfig
 from litsexp.data.splits import Split, make_splits
-from litsexp.data.store.slices import Store, prepare
+from litsexp.data.store import Store, prepare
 from litsexp.spec.cohort import DataConfig, SplitConfig
 from litsexp.spec.run import RunConfig
-from litsexp.training.batches import Slices, TrainLoader
-from litsexp.training.loop import Epoch, train
+from litsexp.training.architectures import build_network
+from litsexp.training.course import Epoch
+from litsexp.training.loaders import Slices, TrainLoader
+from litsexp.training.loop import train
 from litsexp.training.losses import CrossEntropyDice
-from litsexp.training.models import MixedPrecision, build_unet
+from litsexp.training.machine import MixedPrecision, default_device
 
 
 class FirstEpochs:
@@ -53,11 +55,11 @@ def litsexp_images_per_s(run: RunConfig, store: Store, split: Split) -> float:
 
 def bare_images_per_s(run: RunConfig, store: Store, split: Split) -> float:
     """Forward, loss, backward, step on batches that lie ready in memory; one warm-up epoch, one timed."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = default_device()
     steps = run.steps_per_epoch or 1
     loader = TrainLoader(Slices(store, device), store.rows_of(split.train), run, steps, seed=0)
     batches = [(image.contiguous(memory_format=torch.channels_last), labels) for image, labels in loader]
-    model = MixedPrecision(build_unet(run, store.size, seed=0), run, device).train()
+    model = MixedPrecision(build_network(run, store.size, seed=0)[0], run, device).train()
     loss_of = CrossEntropyDice(run.dice_weight)
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-3)
     for _ in range(2):

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from litsexp.data.splits import Split
 from litsexp.data.store import Store
-from litsexp.evaluation.cases import masks_of, mean_scores
-from litsexp.evaluation.metrics import selection_score
+from litsexp.evaluation.cases import masks_of
+from litsexp.evaluation.metrics import mean_scores, selection_score
 from litsexp.spec.catalog import METRICS
 from litsexp.spec.errors import LitsexpError
 from litsexp.training import loop
