@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from litsexp.data.splits import Split, make_splits
-from litsexp.data.store.slices import Store, prepare
+from litsexp.data.store import Store, prepare
 from litsexp.spec.reading import load_study
 from litsexp.spec.settings import DataConfig
 from litsexp.spec.study import Arm, StudyConfig, arms, cells, contexts, differing_fields

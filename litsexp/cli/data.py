@@ -4,27 +4,29 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from rich.console import Console
 from rich.table import Table
 
 from litsexp.display import console, progress_bar, say
 from litsexp.spec.reading import first_problem
-from litsexp.spec.settings import DataConfig, LitsexpError
-from litsexp.spec.study import StudyConfig
+from litsexp.spec.settings import DataConfig, LitsexpError, StoreConfig
 
 if TYPE_CHECKING:
-    from litsexp.data.store.slices import Store
+    from litsexp.data.store import Store
 
 commands = typer.Typer()
 bench = typer.Typer(no_args_is_help=True, help="Measure speed beside a baseline, in one run.")
 commands.add_typer(bench, name="bench")
 
+_Config = TypeVar("_Config", bound=BaseModel)
 PHANTOM_SIZE = 96  # pixels a side, unless the study wants more
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="CT volumes in LiTS layout, anywhere below it.")]
@@ -50,16 +52,9 @@ def prepare(
 
     Example: `litsexp prepare ~/LiTS --size 128 --slices liver`
     """
-    content = {"question": "prepare", "data": {"cohort": str(directory), "size": size, "slices": slices}}
-    try:
-        data = StudyConfig.model_validate(content).data
-    except ValidationError as error:
-        raise LitsexpError(first_problem(error, content).replace("data.", "--", 1)) from None
-    try:
-        store = store_of(data, stores, processes)
-    except KeyboardInterrupt:
-        print("interrupted; the cases that are done are kept, and the same command goes on", file=sys.stderr)
-        raise typer.Exit(130) from None
+    data = _checked(DataConfig, {"cohort": str(directory), "size": size, "slices": slices})
+    with _goes_on():
+        store = _prepared(directory, stores, data, processes)
     kind = "phantom cases" if store.phantom else "cases"
     say(f"{len(store.cases)} {kind}, {len(store.index)} slices of {store.size} px: {store.directory}")
 
@@ -82,29 +77,31 @@ def export(
     ] = "4:4:4",
     seed: Annotated[int, typer.Option(help="Of the split: 70 % train, 15 % valid, 15 % test, by patient.")] = 0,
     no_split: Annotated[bool, typer.Option("--no-split", help="Leave split.csv out.")] = False,
+    stores: Stores = Path("data"),
     processes: Processes = None,
 ) -> None:
     """Write images, masks and a split by patient for training code of your own, as the paper describes them.
 
     images/volume-N_slice_K.jpg and masks/volume-N_slice_K_mask.png, split.csv (a row a patient), slices.csv (a row
-    an image), README.txt. All of it or nothing; the same input gives the same bytes.
+    an image), README.txt. All of it or nothing; the same input gives the same bytes. The pixels are those that studies
+    train on: they come from the slice store of this size, which is built first, and kept, where it is missing.
 
     Example: `litsexp export ~/LiTS --out lits-jpeg --format jpeg --quality 100 --window notebook`
 
     The notebook's own: `litsexp export ~/LiTS --out lits-notebook --quality 90 --subsampling 4:2:0`
     """
-    from litsexp.data.export import PAPER_SPLIT, ExportConfig
-    from litsexp.data.export import export as export_cohort
+    from litsexp.export import PAPER_SPLIT, ExportConfig, refuse_early
+    from litsexp.export import export as export_store
 
+    stored = _checked(StoreConfig, {"size": size, "slices": slices})
     split = None if no_split else {**PAPER_SPLIT.model_dump(), "seed": seed}
-    image = {"format": form, "quality": quality, "subsampling": subsampling, "window": window, "size": size}
-    content = {**image, "slices": slices, "split": split}
-    try:
-        config = ExportConfig.model_validate(content)
-    except ValidationError as error:
-        raise LitsexpError("--" + first_problem(error, content).replace("split.", "", 1)) from None
-    with progress_bar(console, "exported cases") as advance:
-        done = export_cohort(directory, out, config, processes, advance)
+    image = {"format": form, "quality": quality, "subsampling": subsampling, "window": window}
+    config = _checked(ExportConfig, {**image, "split": split})
+    refuse_early(directory, out, config)
+    with _goes_on():
+        store = _prepared(directory, stores, stored, processes)
+        with progress_bar(console, "exported cases") as advance:
+            done = export_store(store, out, config, processes, advance)
     sides = f" (train {len(s.train)}, valid {len(s.valid)}, test {len(s.test)} patients)" if (s := done.split) else ""
     say(f"{done.patients} patients, {done.images} images{sides}: {out}")
 
@@ -237,11 +234,8 @@ def bench_prepare(
 
 def store_of(data: DataConfig, stores: Path, processes: int | None = None) -> Store:
     """The slice store of a cohort, built where it is missing; a phantom is written first."""
-    from litsexp.data.store.slices import prepare as prepare_store
-
     root = phantom_of(data, stores) if data.cohort == "phantom" else Path(data.cohort)
-    with progress_bar(console, "slice store") as advance:
-        return prepare_store(root, stores / "stores", data, processes, progress=advance)
+    return _prepared(root, stores, data, processes)
 
 
 def phantom_of(data: DataConfig, stores: Path) -> Path:
@@ -256,3 +250,28 @@ def phantom_of(data: DataConfig, stores: Path) -> Path:
     directory = stores / f"phantom-{data.patients}-seed{data.seed}-{size}px{site}{lesions}"
     with progress_bar(console, "phantom patients") as advance:
         return write_cohort(directory, config, progress=advance)
+
+
+def _prepared(root: Path, stores: Path, data: StoreConfig, processes: int | None) -> Store:
+    from litsexp.data.store import prepare as prepare_store
+
+    with progress_bar(console, "slice store") as advance:
+        return prepare_store(root, stores / "stores", data, processes, progress=advance)
+
+
+@contextmanager
+def _goes_on() -> Iterator[None]:
+    """Ctrl-C inside is one line, and exit code 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("interrupted; the cases that are stored are kept, and the same command goes on", file=sys.stderr)
+        raise typer.Exit(130) from None
+
+
+def _checked(config: type[_Config], content: dict[str, Any]) -> _Config:
+    """The settings that these options make; LitsexpError that names the option that is wrong."""
+    try:
+        return config.model_validate(content)
+    except ValidationError as error:
+        raise LitsexpError("--" + first_problem(error, content).replace("split.", "", 1)) from None

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from litsexp.data.ct.windows import windowed
 from litsexp.evaluation.metrics import confusion_by_case, scores
 
 Color = tuple[int, int, int]
@@ -54,7 +55,7 @@ def overlay(
             f"hu {hu.shape}, truth {truth.shape} and prediction {prediction.shape}; expected one (height, width)"
         )
     dice = _slice_dice(truth, prediction)
-    gray = _resized(windowed(hu, window), Image.Resampling.BICUBIC)
+    gray = _resized(grays(hu, window), Image.Resampling.BICUBIC)
     truth, prediction = (_resized(mask, Image.Resampling.NEAREST) for mask in (truth, prediction))
     base = np.repeat(gray[..., None], 3, axis=-1)
     panels = (base, labelled(base, truth), labelled(base, prediction), errors(base, truth, prediction))
@@ -95,12 +96,9 @@ def errors(base: NDArray[np.uint8], truth: NDArray[np.uint8], prediction: NDArra
     return _painted(image, tumor & tumor_found, TUMOR, STRONG)
 
 
-def windowed(hu: NDArray[np.int16], window: tuple[float, float]) -> NDArray[np.uint8]:
-    """Gray values 0 .. 255 over the window's HU, the rest clipped."""
-    width_hu, level_hu = window
-    share = (hu.astype(np.float32) - (level_hu - width_hu / 2)) / width_hu
-    gray: NDArray[np.uint8] = np.rint(255 * share.clip(0, 1)).astype(np.uint8)
-    return gray
+def grays(hu: NDArray[np.int16], window: tuple[float, float]) -> NDArray[np.uint8]:
+    """Gray values 0 .. 255 over the (width, level) window's HU, the rest clipped."""
+    return np.rint(255 * windowed(hu.astype(np.float32), *window)).astype(np.uint8)
 
 
 def _resized(image: NDArray[np.uint8], resample: Image.Resampling) -> NDArray[np.uint8]:

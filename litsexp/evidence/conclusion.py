@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from litsexp.data.splits import Split
-from litsexp.data.store.slices import Store
+from litsexp.data.store import Store
 from litsexp.evaluation.cases import trivial_cases
 from litsexp.evidence.claims import Verdict, judge
 from litsexp.evidence.material import Evidence, External, Picture

@@ -11,7 +11,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidatorFunctionWrapHandler, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticKnownError
 
 Encoder = Literal["tf_efficientnet_lite0", "resnet18", "resnet34", "resnet50"]
@@ -22,7 +30,7 @@ Level = bool | int | float | str
 WEIGHTS = "scratch, imagenet, shuffled, or a file ending in .safetensors"
 Init = Annotated[str, Field(pattern=r"^(scratch|imagenet|shuffled|.+\.safetensors)$", description=WEIGHTS)]
 SLICES = "liver, all, or for example liver+20% background"
-Slices = Annotated[str, Field(pattern=r"^(liver|all|liver\+(100|[1-9]?\d)% background)$", description=SLICES)]
+Slices = Annotated[str, Field(pattern=r"^(liver|all|liver\+(100|[1-9]?\d)% background)$")]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -61,11 +69,25 @@ class CohortConfig(Strict):
         return ours.is_relative_to(theirs) or theirs.is_relative_to(ours)
 
 
-class DataConfig(CohortConfig):
-    """Which CT volumes, and how their slices are stored."""
+class StoreConfig(Strict):
+    """How the slices of CT volumes are stored."""
 
-    size: int = Field(64, ge=32, le=512, multiple_of=32)  # pixels a side, after antialiased resize
+    size: int = Field(128, ge=16, le=1024)  # pixels a side, after antialiased resize
     slices: Slices = "liver"  # those that show liver; or every one; or with a share of the others
+
+    @field_validator("slices", mode="wrap")
+    @classmethod
+    def _slices_in_words(cls, value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return handler(value)
+        except ValidationError:
+            raise ValueError(f"found {value!r}; expected {SLICES}") from None  # a pattern explains nothing
+
+
+class DataConfig(StoreConfig, CohortConfig):
+    """Which CT volumes, and how a study's slices are stored: at a size that a U-Net can halve five times."""
+
+    size: int = Field(64, ge=32, le=512, multiple_of=32)
 
 
 class ExternalConfig(CohortConfig):

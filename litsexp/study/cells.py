@@ -26,9 +26,9 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 from safetensors.torch import save_file
 
-from litsexp.data.ct.volume import WINDOWS
+from litsexp.data.ct.windows import WINDOWS
 from litsexp.data.splits import Split
-from litsexp.data.store.slices import Store
+from litsexp.data.store import Store
 from litsexp.evaluation.cases import score_cases
 from litsexp.evaluation.metrics import mean_defined
 from litsexp.evaluation.overlays import overlay

@@ -18,7 +18,7 @@ import pandas as pd
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from litsexp.data.splits import Split
-from litsexp.data.store.slices import Store
+from litsexp.data.store import Store
 from litsexp.spec.settings import Level, digest
 from litsexp.spec.study import RUN_KEY_FORMAT, Cell, Fingerprints, StudyConfig, arm_of, cells
 from litsexp.study.cohorts import check_external, cohort_tags, fingerprints

@@ -13,9 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Generator, Tensor
 
-from litsexp.data.ct.volume import WINDOWS
-from litsexp.data.gray import EQUALISE_BINS, NOTEBOOK_WINDOWS
-from litsexp.data.store.slices import Store
+from litsexp.data.ct.windows import EQUALISE_BINS, NOTEBOOK_WINDOWS, WINDOWS
+from litsexp.data.store import Store
 from litsexp.spec.settings import RunConfig
 from litsexp.training import augment
 

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from litsexp.data.splits import Split, limit_training
-from litsexp.data.store.slices import Store
+from litsexp.data.store import Store
 from litsexp.evaluation.metrics import confusion_by_case, mean_scores, selection_score
 from litsexp.spec.settings import LitsexpError, RunConfig
 from litsexp.training.batches import EvalLoader, Slices, TrainLoader

@@ -24,7 +24,7 @@ from rich.table import Table
 from litsexp.data.phantom.cohort import write_cohort
 from litsexp.data.phantom.patient import PhantomConfig
 from litsexp.data.splits import Split, make_splits
-from litsexp.data.store.slices import Store, prepare
+from litsexp.data.store import Store, prepare
 from litsexp.spec.settings import DataConfig, RunConfig, SplitConfig
 from litsexp.training.batches import Slices, TrainLoader
 from litsexp.training.loop import Epoch, train

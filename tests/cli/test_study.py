@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from litsexp.data.store.slices import Store
+from litsexp.data.store import Store
 from litsexp.spec.study import Fingerprints
 from litsexp.study.ledger import one_driver
 

@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric
 
 from litsexp.data.splits import make_splits
-from litsexp.data.store.slices import Store
+from litsexp.data.store import Store
 from litsexp.spec.study import StudyConfig
 from litsexp.study import session as runner
 from litsexp.study.cells import Job, Outcome

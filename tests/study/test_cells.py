@@ -19,7 +19,7 @@ from PIL import Image
 from safetensors.torch import load
 
 from litsexp.data.splits import Split
-from litsexp.data.store.slices import Store
+from litsexp.data.store import Store
 from litsexp.spec.settings import LitsexpError, RunConfig
 from litsexp.spec.study import StudyConfig, cells
 from litsexp.study import cells as cell_room

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from litsexp.data.splits import Split
-from litsexp.data.store.slices import Store
+from litsexp.data.store import Store
 from litsexp.spec.settings import RunConfig
 from litsexp.training import loop, models
 from litsexp.training.loop import Epoch, RunResult, train

@@ -6,8 +6,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from litsexp.data.ct.volume import WINDOWS, apply_window
-from litsexp.data.store.slices import Store
+from litsexp.data.ct import windows
+from litsexp.data.store import Store
 from litsexp.spec.settings import RunConfig
 from litsexp.training.batches import (
     EQUALISE_BINS,
@@ -50,12 +50,13 @@ def equalised_in_numpy(slice_: NDArray[np.integer]) -> NDArray[np.float64]:
     return np.interp(slice_, centers, share)
 
 
-@pytest.mark.parametrize("window", WINDOWS)
+@pytest.mark.parametrize("window", windows.WINDOWS)
 def test_one_window_thrice_as_in_the_data_room(hu: Tensor, window: str) -> None:
     image = channels(hu, window)
     assert image.shape == (len(hu), 3, 64, 64)
     for channel in range(3):
-        np.testing.assert_array_equal(image[:, channel].numpy(), apply_window(hu[:, 0].numpy(), *WINDOWS[window]))
+        expected = windows.windowed(hu[:, 0].numpy(), *windows.WINDOWS[window])
+        np.testing.assert_array_equal(image[:, channel].numpy(), expected)
     assert image.min() == 0 and image.max() == 1
 
 

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from litsexp.data.splits import Split
-from litsexp.data.store.slices import Store
+from litsexp.data.store import Store
 from litsexp.spec.settings import RunConfig
 from litsexp.training import loop
 from litsexp.training.batches import EvalLoader, Slices

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from litsexp.data.splits import Split
-from litsexp.data.store.slices import Store
+from litsexp.data.store import Store
 from litsexp.evaluation.metrics import confusion_by_case, mean_scores, selection_score
 from litsexp.spec.settings import LitsexpError
 from litsexp.training import loop

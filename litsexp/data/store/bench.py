@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from litsexp.data.ct.volume import WINDOWS, apply_window
-from litsexp.data.store.slices import prepare
-from litsexp.spec.settings import DataConfig
+from litsexp.data.ct.windows import NOTEBOOK_WINDOWS, WINDOWS, windowed
+from litsexp.data.store import prepare
+from litsexp.spec.settings import StoreConfig
 
 SIDE, SLICES, SIZE = 512, 120, 128
 ENDINGS = (".nii", ".nii.gz")
@@ -96,8 +96,8 @@ def notebook_way(volume: Path, segmentation: Path, folder: Path) -> None:
     folder.mkdir()
     images, masks = (np.rot90(nib.load(path).get_fdata()) for path in (volume, segmentation))
     for z in range(images.shape[2]):
-        image = images[..., z]
-        views = [apply_window(image, *WINDOWS["liver"]), apply_window(image, *WINDOWS["custom"]), _equalised(image)]
+        image, hu = images[..., z], images[..., z].astype(np.float32)
+        views = [*(windowed(hu, *WINDOWS[name]) for name in NOTEBOOK_WINDOWS), _equalised(image)]
         picture = np.rint(255 * np.stack(views, axis=-1)).astype(np.uint8)
         Image.fromarray(picture).save(folder / f"slice_{z}.jpg", quality=NOTEBOOK_QUALITY)
         Image.fromarray(masks[..., z].astype(np.uint8)).save(folder / f"slice_{z}_mask.png")
@@ -153,7 +153,7 @@ def _speed(
     few, many = folder / "few", folder / "many"
     pair = _write_case(folder / "one", hu, labels, ending)
     _link_cases(few, pair, FEW)
-    data = DataConfig(size=SIZE, slices="all")
+    data = StoreConfig(size=SIZE, slices="all")
 
     def litsexp(root: Path, processes: int) -> float:
         seconds = _timed(lambda: prepare(root, folder / "stores", data, processes))

@@ -1,4 +1,4 @@
-"""Resizing slices: area averages when shrinking, linear when enlarging, the same bytes on every processor.
+"""Slices made square and resized, to the same bytes on every processor: area averages to shrink, linear to enlarge.
 
 All sums are sums of whole numbers that are exact in the type they are made in, so no result depends on the processor,
 its libraries or their order of summation.
@@ -6,12 +6,26 @@ its libraries or their order of summation.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+_T = TypeVar("_T", bound=np.generic)
 _MOST_FACTOR = 8  # of a shrink by a whole number whose sums of int16 HU stay in int16
+
+
+def squared(plane: NDArray[_T], fill: int, flips: tuple[bool, bool] = (False, False)) -> NDArray[_T]:
+    """A plane (row, column) with a margin of ``fill`` that makes it square; itself where it is.
+
+    Half of the margin lies on each side, the odd pixel last; first along an axis that will be flipped (``flips``).
+    """
+    side = max(plane.shape)
+    if plane.shape == (side, side):
+        return plane
+    halves = [((side - n) // 2, side - n - (side - n) // 2) for n in plane.shape]
+    widths = [half[::-1] if flipped else half for half, flipped in zip(halves, flips, strict=True)]
+    return np.pad(plane, widths, constant_values=fill)
 
 
 def resize_weights(size_in: int, size_out: int) -> NDArray[np.float64]:

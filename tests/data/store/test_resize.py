@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from litsexp.data.store.resize import resize_hu, resize_labels, resize_weights
+from litsexp.data.store.resize import resize_hu, resize_labels, resize_weights, squared
 
 
 def test_shrinking_averages_areas() -> None:
@@ -58,3 +58,12 @@ def test_labels_at_any_ratio_follow_the_area(side: int) -> None:
     found = resize_labels(labels, 96)
     np.testing.assert_array_equal(found[1], expected)
     assert not found[0].any() and set(np.unique(found)) == {0, 1, 2}
+
+
+def test_a_margin_makes_a_plane_square_with_the_odd_pixel_last() -> None:
+    plane = np.array([[1, 2, 3, 4]], np.int16)
+    assert squared(plane, 9).tolist() == [[9] * 4, [1, 2, 3, 4], [9] * 4, [9] * 4]
+    assert squared(plane, 9, (True, False)).tolist() == [[9] * 4, [9] * 4, [1, 2, 3, 4], [9] * 4]
+    assert squared(plane.T, 9).tolist() == [[9, n, 9, 9] for n in (1, 2, 3, 4)]
+    square = np.zeros((3, 3), np.uint8)
+    assert squared(square, 9, (True, True)) is square
