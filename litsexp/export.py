@@ -12,7 +12,6 @@ import io
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -28,6 +27,7 @@ from litsexp.data.ct.layout import find_cases
 from litsexp.data.parallel import Progress, map_parallel
 from litsexp.data.splits import Split, make_splits
 from litsexp.data.store import Store
+from litsexp.evaluation.overlays import to_png
 from litsexp.files import whole_folder
 from litsexp.spec.settings import LitsexpError, SplitConfig, Strict, Window
 from litsexp.training.batches import channels
@@ -85,16 +85,6 @@ class ExportConfig(Strict):
         return 3 if self.window == "notebook" else 1
 
 
-@dataclass(frozen=True)
-class Export:
-    """What was written."""
-
-    directory: Path
-    patients: int
-    images: int
-    split: Split | None
-
-
 def refuse_early(root: Path, out: Path, config: ExportConfig) -> None:
     """LitsexpError where an export of the cases under ``root`` is bound to be refused: before their store is built."""
     _check_unused(out)
@@ -109,11 +99,11 @@ def export(
     config: ExportConfig,
     processes: int | None = None,
     progress: Progress | None = None,
-) -> Export:
+) -> Split | None:
     """Write every slice of the store to ``out``: images, masks, split.csv, slices.csv, export.json and README.txt.
 
     All of it or nothing, and the same bytes from the same store, whatever ``processes`` is. A patient has tumor where
-    an exported mask shows any. ``progress(done, total)`` is called after each case.
+    an exported mask shows any. ``progress(done, total)`` is called after each case. The result is the split, if any.
 
     Raises:
         LitsexpError: ``out`` holds something; too few patients for the split; a full disk. ``out`` is as before then.
@@ -134,7 +124,7 @@ def export(
             f"{out}: cannot write the export ({error.strerror or error}); "
             "expected a folder to write to with enough room; free space, or name another one"
         ) from None
-    return Export(out, len(store.cases), len(store.index), split)
+    return split
 
 
 def pictures(hu: NDArray[np.int16], config: ExportConfig) -> NDArray[np.uint8]:
@@ -148,19 +138,10 @@ def encode(picture: NDArray[np.uint8], config: ExportConfig) -> bytes:
     """A picture (row, column, 1 or 3 channels) as a JPEG or PNG file, gray for one channel."""
     image = Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
     if config.format == "png":
-        return _file(image, "PNG")
-    color = {"subsampling": config.subsampling} if image.mode == "RGB" else {}
-    return _file(image, "JPEG", quality=config.quality, **color)
-
-
-def encode_mask(labels: NDArray[np.uint8]) -> bytes:
-    """Labels (row, column) as a PNG file whose gray values are the labels themselves."""
-    return _file(Image.fromarray(labels), "PNG")
-
-
-def _file(image: Image.Image, form: str, **options: Any) -> bytes:
+        return to_png(image)
     buffer = io.BytesIO()  # written by the caller: a full disk is then an ordinary OSError
-    image.save(buffer, form, **options)
+    color = {"subsampling": config.subsampling} if image.mode == "RGB" else {}
+    image.save(buffer, "JPEG", quality=config.quality, **color)
     return buffer.getvalue()
 
 
@@ -180,7 +161,7 @@ def _write_case(case: int, store: Store, folder: Path, config: ExportConfig) -> 
         for z, picture, mask in zip(slices[batch], shown, masks[batch], strict=True):
             image_name, mask_name = _names(case, z, config)
             (folder / image_name).write_bytes(encode(picture, config))
-            (folder / mask_name).write_bytes(encode_mask(mask))
+            (folder / mask_name).write_bytes(to_png(Image.fromarray(mask)))
 
 
 def _write_tables(store: Store, folder: Path, config: ExportConfig, split: Split | None) -> None:

@@ -30,6 +30,8 @@ _Config = TypeVar("_Config", bound=BaseModel)
 PHANTOM_SIZE = 96  # pixels a side, unless the study wants more
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="CT volumes in LiTS layout, anywhere below it.")]
+Size = Annotated[int, typer.Option(help="Pixels a side.")]
+Slices = Annotated[str, typer.Option(help="liver: slices that show liver; all; or e.g. 'liver+20% background'.")]
 Stores = Annotated[Path, typer.Option("--stores", metavar="DIR", help="Folder for phantom and slice stores.")]
 Processes = Annotated[
     int | None, typer.Option("--processes", min=1, help="Cases at a time; default: one a core, at most 8.")
@@ -39,10 +41,8 @@ Processes = Annotated[
 @commands.command()
 def prepare(
     directory: Folder,
-    size: Annotated[int, typer.Option(help="Pixels a side.")] = 128,
-    slices: Annotated[
-        str, typer.Option(help="liver: slices that show liver; all; or for example 'liver+20% background'.")
-    ] = "liver",
+    size: Size = 128,
+    slices: Slices = "liver",
     stores: Stores = Path("data"),
     processes: Processes = None,
 ) -> None:
@@ -68,10 +68,8 @@ def export(
     window: Annotated[
         str, typer.Option(help="liver, custom, wide: gray images; notebook: liver, custom, equalised HU as RGB.")
     ] = "notebook",
-    size: Annotated[int, typer.Option(help="Pixels a side.")] = 128,
-    slices: Annotated[
-        str, typer.Option(help="liver: slices that show liver; all; or for example 'liver+20% background'.")
-    ] = "liver",
+    size: Size = 128,
+    slices: Slices = "liver",
     subsampling: Annotated[
         str, typer.Option(help="JPEG's color: 4:4:4, 4:2:2, or 4:2:0, which mixes the notebook's channels.")
     ] = "4:4:4",
@@ -101,9 +99,9 @@ def export(
     with _goes_on():
         store = _prepared(directory, stores, stored, processes)
         with progress_bar(console, "exported cases") as advance:
-            done = export_store(store, out, config, processes, advance)
-    sides = f" (train {len(s.train)}, valid {len(s.valid)}, test {len(s.test)} patients)" if (s := done.split) else ""
-    say(f"{done.patients} patients, {done.images} images{sides}: {out}")
+            s = export_store(store, out, config, processes, advance)
+    sides = f" (train {len(s.train)}, valid {len(s.valid)}, test {len(s.test)} patients)" if s else ""
+    say(f"{len(store.cases)} patients, {len(store.index)} images{sides}: {out}")
 
 
 @commands.command()

@@ -20,7 +20,7 @@ from litsexp.data.check.oddities import Anatomy, notes, warnings
 from litsexp.data.ct.layout import Case, is_phantom, scan
 from litsexp.data.ct.volume import HU_MIN, CtVolume, no_liver, read_case
 from litsexp.data.parallel import Progress, map_parallel
-from litsexp.data.store.resize import resize_hu, resize_labels, squared
+from litsexp.data.store.resize import Resize, squared
 from litsexp.spec.settings import LitsexpError
 
 THUMBNAIL_PX = 160
@@ -161,8 +161,9 @@ def _median(hu: NDArray[np.int16]) -> float:
 def _thumbnail(volume: CtVolume) -> Thumbnail:
     area = np.count_nonzero(volume.labels, axis=(0, 1))
     z = int(area.argmax()) if area.any() else len(area) // 2
-    hu = resize_hu(squared(volume.hu[::-1, ::-1, z].T, HU_MIN)[None], THUMBNAIL_PX)[0]
-    return Thumbnail(hu, resize_labels(squared(volume.labels[::-1, ::-1, z].T, 0)[None], THUMBNAIL_PX)[0])
+    hu, labels = squared(volume.hu[::-1, ::-1, z].T, HU_MIN), squared(volume.labels[::-1, ::-1, z].T, 0)
+    resize = Resize(len(hu), THUMBNAIL_PX)
+    return Thumbnail(resize.hu(hu), resize.labels(labels))
 
 
 def _sha256(hu: NDArray[np.int16]) -> str:

@@ -87,7 +87,11 @@ class OpenCase:
         for z, raw in self._planes(self.label):
             values = values_of(self.label, raw)
             kind = values.dtype.kind
-            if values.max() > 2 or (kind != "u" and values.min() < 0) or (kind == "f" and not _all_labels(values)):
+            if (
+                values.max() > 2
+                or (kind != "u" and values.min() < 0)
+                or (kind == "f" and not np.isin(values, LABELS).all())
+            ):
                 found, counts = np.unique(values[~np.isin(values, LABELS)], return_counts=True)
                 unknown.update(dict(zip(found.tolist(), counts.tolist(), strict=True)))
             elif not unknown:
@@ -254,10 +258,6 @@ def count_slices(case: Case) -> int:
         return header.shape[int(np.argmax(geometry(header)[0][:, 0]))]
     except LitsexpError:
         return 0
-
-
-def _all_labels(values: NDArray[Any]) -> bool:
-    return bool(np.isin(values, LABELS).all())  # false for NaN
 
 
 def _unknown_labels(path: Path, unknown: Counter[float]) -> str:
