@@ -89,6 +89,19 @@ def test_a_folder_in_use_is_refused(litsexp: Callable[..., tuple[int, str, str]]
     assert not Path("data").exists()  # refused before the store is built
 
 
+def test_an_interruption_is_one_line_and_leaves_the_store_alone(
+    litsexp: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("litsexp.export._write_case", interrupted)
+    code, _, error = litsexp("export", "ct", "--out", "out", "--size", "32", "--processes", "1")
+    assert code == 130 and error == "interrupted; the cases that are stored are kept, and the same command goes on\n"
+    assert sorted(path.name for path in Path().iterdir()) == ["ct", "data"]
+    assert len(list(Path("data/stores").glob("*/store.json"))) == 1
+
+
 def test_help_shows_an_example(litsexp: Callable[..., tuple[int, str, str]]) -> None:
     code, out, _ = litsexp("export", "--help")
     assert code == 0

@@ -87,11 +87,8 @@ class OpenCase:
         for z, raw in self._planes(self.label):
             values = values_of(self.label, raw)
             kind = values.dtype.kind
-            if (
-                values.max() > 2
-                or (kind != "u" and values.min() < 0)
-                or (kind == "f" and not np.isin(values, LABELS).all())
-            ):
+            fractions = kind == "f" and not np.isin(values, LABELS).all()  # NaN, too
+            if fractions or values.max() > 2 or (kind != "u" and values.min() < 0):
                 found, counts = np.unique(values[~np.isin(values, LABELS)], return_counts=True)
                 unknown.update(dict(zip(found.tolist(), counts.tolist(), strict=True)))
             elif not unknown:
