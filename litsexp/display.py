@@ -14,7 +14,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from litsexp.spec.study import Cell, StudyConfig, arms
+from litsexp.spec.design import Cell, arms
+from litsexp.spec.study import StudyConfig
 
 if TYPE_CHECKING:
     from litsexp.study.cells import Outcome

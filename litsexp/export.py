@@ -29,8 +29,11 @@ from litsexp.data.splits import Split, make_splits
 from litsexp.data.store import Store
 from litsexp.evaluation.overlays import to_png
 from litsexp.files import whole_folder
-from litsexp.spec.settings import LitsexpError, SplitConfig, Strict, Window
-from litsexp.training.batches import channels
+from litsexp.spec.base import Strict
+from litsexp.spec.cohort import SplitConfig
+from litsexp.spec.errors import LitsexpError
+from litsexp.spec.settings import Window
+from litsexp.training.inputs import channels
 
 EXPORT_FORMAT = 2  # raise it when the same input would be exported differently
 PAPER_SPLIT = SplitConfig(train=0.7, valid=0.15, test=0.15)

@@ -10,12 +10,12 @@ from typing import Any
 os.environ["OMP_NUM_THREADS"] = "1"  # torch reads it when it is imported, here and in processes that tests start
 
 import pytest
+from litsexp.spec.cohort import DataConfig
 
 from litsexp.data.phantom.cohort import write_cohort
 from litsexp.data.phantom.patient import PhantomConfig
 from litsexp.data.splits import Split
 from litsexp.data.store import Store, prepare
-from litsexp.spec.settings import DataConfig
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's background job starts with Ctrl-C ignored
 

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from litsexp.spec.cohort import DataConfig
+from litsexp.spec.design import Arm, arms, cells, contexts, differing_fields
 from torch import Tensor
 
 from litsexp.data.splits import Split, make_splits
 from litsexp.data.store import Store, prepare
 from litsexp.spec.reading import load_study
-from litsexp.spec.settings import DataConfig
-from litsexp.spec.study import Arm, StudyConfig, arms, cells, contexts, differing_fields
+from litsexp.spec.study import StudyConfig
 from litsexp.study.session import Places, open_study, trials_table
 from litsexp.training import models
 from litsexp.training.loop import Epoch, train

@@ -12,6 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from litsexp.spec.cohort import SplitConfig, StoreConfig
+from litsexp.spec.errors import LitsexpError
 from PIL import Image
 from PIL.JpegImagePlugin import get_sampling
 from pydantic import ValidationError
@@ -21,7 +23,6 @@ from litsexp.data.ct.layout import PHANTOM_FILE
 from litsexp.data.splits import Split, make_splits
 from litsexp.data.store import Store, prepare
 from litsexp.export import ExportConfig, channels, encode, export, pictures, refuse_early
-from litsexp.spec.settings import LitsexpError, SplitConfig, StoreConfig
 
 SHAPE = (64, 48, 6)  # x, y, z in RAS: wider than deep
 ALL = StoreConfig(size=32, slices="all")

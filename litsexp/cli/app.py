@@ -19,8 +19,8 @@ from rich.table import Table
 from litsexp import __version__
 from litsexp.cli.data import Stores, commands, store_of
 from litsexp.display import LiveDisplay, console, say
+from litsexp.spec.errors import LitsexpError
 from litsexp.spec.reading import load_study
-from litsexp.spec.settings import LitsexpError
 from litsexp.spec.study import StudyConfig
 
 if TYPE_CHECKING:

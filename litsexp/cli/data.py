@@ -16,8 +16,9 @@ from rich.console import Console
 from rich.table import Table
 
 from litsexp.display import console, progress_bar, say
+from litsexp.spec.cohort import DataConfig, StoreConfig
+from litsexp.spec.errors import LitsexpError
 from litsexp.spec.reading import first_problem
-from litsexp.spec.settings import DataConfig, LitsexpError, StoreConfig
 
 if TYPE_CHECKING:
     from litsexp.data.store import Store

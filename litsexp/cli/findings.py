@@ -18,7 +18,7 @@ from rich.table import Table
 
 from litsexp.data.check.folder import CaseReport, FolderReport
 from litsexp.files import whole_file
-from litsexp.spec.settings import LitsexpError
+from litsexp.spec.errors import LitsexpError
 
 UNKNOWN = "?"
 _MOST_VARIED = 4  # cases with one kind of warning in several variants that are told one by one

@@ -14,7 +14,7 @@ from multiprocessing import connection
 from typing import TypeVar
 
 from litsexp.interrupts import hear_interrupts, held_while_starting
-from litsexp.spec.settings import LitsexpError
+from litsexp.spec.errors import LitsexpError
 
 Progress = Callable[[int, int], None]  # items done, items in all
 _MOST_PROCESSES = 8  # each may hold a volume: up to 0.8 GB in LiTS

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from litsexp.spec.settings import LitsexpError, SplitConfig
+from litsexp.spec.cohort import SplitConfig
+from litsexp.spec.errors import LitsexpError
 
 
 @dataclass(frozen=True)

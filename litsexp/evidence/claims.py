@@ -16,7 +16,9 @@ import numpy as np
 import pandas as pd
 
 from litsexp.evidence import stats
-from litsexp.spec.study import Claim, StudyConfig, contexts, format_level
+from litsexp.spec.claim import Claim
+from litsexp.spec.design import contexts, format_level
+from litsexp.spec.study import StudyConfig
 
 Ruling = Literal["supported", "contradicted", "equivalent", "inconclusive"]
 ALPHA = 0.05  # of the adjusted p; the intervals are at 1 - ALPHA

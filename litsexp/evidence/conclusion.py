@@ -19,7 +19,7 @@ from litsexp.evidence.claims import Verdict, judge
 from litsexp.evidence.material import Evidence, External, Picture
 from litsexp.evidence.report import write_report
 from litsexp.evidence.tables import write_tables
-from litsexp.spec.settings import digest
+from litsexp.spec.keys import digest
 from litsexp.study.cohorts import cohort_name
 from litsexp.study.tracking import Results, versions
 

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from litsexp.evidence.claims import Verdict, digits_for, metric_words, plain
-from litsexp.spec.study import format_level
+from litsexp.spec.design import format_level
 
 P = ParamSpec("P")
 

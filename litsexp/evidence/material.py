@@ -9,7 +9,8 @@ import pandas as pd
 
 from litsexp.evidence.claims import Verdict
 from litsexp.evidence.external import Replication, replications
-from litsexp.spec.study import StudyConfig, arms
+from litsexp.spec.design import arms
+from litsexp.spec.study import StudyConfig
 
 MAIN_METRICS = ("dice_tumor", "dice_liver", "sensitivity_tumor", "precision_tumor", "foreground_acc", "pixel_acc")
 

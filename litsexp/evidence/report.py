@@ -22,7 +22,8 @@ from litsexp.evidence.claims import Verdict, digits_for, metric_words, patients,
 from litsexp.evidence.material import Evidence, Picture
 from litsexp.evidence.tables import arm_scores, gap_table
 from litsexp.files import whole_file
-from litsexp.spec.study import StudyConfig, arms, cells
+from litsexp.spec.design import arms, cells
+from litsexp.spec.study import StudyConfig
 
 PICTURE_BYTES = 2_000_000  # of PNG in a report; what is over stays in MLflow
 RUN_COLUMNS = ("arm", "fold", "seed", "status", "reason", "minutes", "best_epoch", "epochs", "lr")

@@ -15,8 +15,10 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from litsexp.spec.settings import LitsexpError, RunConfig
-from litsexp.spec.study import Claim, StudyConfig
+from litsexp.spec.claim import Claim
+from litsexp.spec.errors import LitsexpError
+from litsexp.spec.run import RunConfig
+from litsexp.spec.study import StudyConfig
 
 EXPECTED = {  # by pydantic's error type, the context filled in; any other type keeps pydantic's words
     **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "a whole number"),

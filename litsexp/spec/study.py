@@ -14,7 +14,10 @@ from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from litsexp.spec.settings import DataConfig, ExternalConfig, Level, RunConfig, SplitConfig, Strict, digest, file_sha256
+from litsexp.spec.base import Level, Strict
+from litsexp.spec.cohort import DataConfig, ExternalConfig, SplitConfig
+from litsexp.spec.keys import digest, file_sha256
+from litsexp.spec.run import RunConfig
 
 Metric = Literal[
     "dice_liver",

@@ -33,8 +33,9 @@ from litsexp.evaluation.cases import score_cases
 from litsexp.evaluation.metrics import mean_defined
 from litsexp.evaluation.overlays import overlay
 from litsexp.interrupts import unbroken
-from litsexp.spec.settings import LitsexpError
-from litsexp.spec.study import METRICS, Cell
+from litsexp.spec.catalog import METRICS
+from litsexp.spec.design import Cell
+from litsexp.spec.errors import LitsexpError
 from litsexp.training.loop import Epoch, RunResult, train
 
 WATCHED_SLICES = 2  # validation slices drawn at the first, a middle and the last epoch

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from litsexp.data.store import Store
-from litsexp.spec.settings import CohortConfig, LitsexpError
+from litsexp.spec.cohort import CohortConfig
+from litsexp.spec.errors import LitsexpError
 from litsexp.spec.study import Fingerprints, StudyConfig
 
 

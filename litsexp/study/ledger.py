@@ -23,7 +23,8 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from litsexp.interrupts import unbroken_methods
-from litsexp.spec.settings import Level, LitsexpError
+from litsexp.spec.base import Level
+from litsexp.spec.errors import LitsexpError
 from litsexp.spec.study import StudyConfig
 
 PRUNE_AFTER_TRIALS = 4

@@ -19,8 +19,10 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from litsexp.data.splits import Split
 from litsexp.data.store import Store
-from litsexp.spec.settings import Level, digest
-from litsexp.spec.study import RUN_KEY_FORMAT, Cell, Fingerprints, StudyConfig, arm_of, cells
+from litsexp.spec.base import Level
+from litsexp.spec.design import RUN_KEY_FORMAT, Cell, arm_of, cells
+from litsexp.spec.keys import digest
+from litsexp.spec.study import Fingerprints, StudyConfig
 from litsexp.study.cohorts import check_external, cohort_tags, fingerprints
 from litsexp.study.executors import make_executor
 from litsexp.study.ledger import Ledger, Ticket, one_driver

@@ -31,8 +31,9 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME, MLFL
 from sqlalchemy.exc import SQLAlchemyError
 
 from litsexp.interrupts import unbroken_methods
-from litsexp.spec.settings import LitsexpError
-from litsexp.spec.study import Cell, StudyConfig
+from litsexp.spec.design import Cell
+from litsexp.spec.errors import LitsexpError
+from litsexp.spec.study import StudyConfig
 
 PACKAGES = ("torch", "fastai", "timm", "optuna", "mlflow", "numpy", "nibabel", "litsexp")
 CURVES = (

@@ -15,7 +15,7 @@ from torch import Generator, Tensor
 
 from litsexp.data.ct.windows import EQUALISE_BINS, NOTEBOOK_WINDOWS, WINDOWS
 from litsexp.data.store import Store
-from litsexp.spec.settings import RunConfig
+from litsexp.spec.run import RunConfig
 from litsexp.training import augment
 
 MEAN = SD = 0.5  # of channels in [0, 1]: the normalisation that tf_efficientnet_lite0 was trained with

@@ -26,7 +26,8 @@ from torch import Tensor, nn
 from litsexp.data.splits import Split, limit_training
 from litsexp.data.store import Store
 from litsexp.evaluation.metrics import confusion_by_case, mean_scores, selection_score
-from litsexp.spec.settings import LitsexpError, RunConfig
+from litsexp.spec.errors import LitsexpError
+from litsexp.spec.run import RunConfig
 from litsexp.training.batches import EvalLoader, Slices, TrainLoader
 from litsexp.training.losses import CrossEntropyDice
 from litsexp.training.models import MixedPrecision, build_unet, weights_sha256

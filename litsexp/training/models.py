@@ -20,7 +20,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from litsexp.evaluation.metrics import N_LABELS
-from litsexp.spec.settings import LitsexpError, RunConfig, file_sha256
+from litsexp.spec.errors import LitsexpError
+from litsexp.spec.keys import file_sha256
+from litsexp.spec.run import RunConfig
 
 LITE0 = "tf_efficientnet_lite0"
 LITE0_SHA256_START = "57934424"  # as the weights' publisher names the file

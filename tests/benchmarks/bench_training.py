@@ -18,6 +18,9 @@ import time
 from pathlib import Path
 
 import torch
+from litsexp.spec.cohort import DataConfig, SplitConfig
+from litsexp.spec.run import RunConfig
+from litsexp.training.inputs import Slices, TrainLoader
 from rich.console import Console
 from rich.table import Table
 
@@ -25,8 +28,6 @@ from litsexp.data.phantom.cohort import write_cohort
 from litsexp.data.phantom.patient import PhantomConfig
 from litsexp.data.splits import Split, make_splits
 from litsexp.data.store import Store, prepare
-from litsexp.spec.settings import DataConfig, RunConfig, SplitConfig
-from litsexp.training.batches import Slices, TrainLoader
 from litsexp.training.loop import Epoch, train
 from litsexp.training.losses import CrossEntropyDice
 from litsexp.training.models import MixedPrecision, build_unet

@@ -10,6 +10,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from litsexp.spec.errors import LitsexpError
 from PIL import Image
 from rich.console import Console
 
@@ -20,7 +21,6 @@ from litsexp.data.check.oddities import Anatomy
 from litsexp.data.ct.layout import PHANTOM_FILE
 from litsexp.data.phantom.cohort import write_cohort
 from litsexp.data.phantom.patient import PhantomConfig
-from litsexp.spec.settings import LitsexpError
 
 Run = Callable[..., tuple[int, str, str]]
 SHEET = "ct-contact-sheet.png"

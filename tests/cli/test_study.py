@@ -171,8 +171,9 @@ def test_an_external_cohort_that_is_the_data_is_refused(refused: Callable[..., s
 
 
 def test_a_second_driver_is_refused(refused: Callable[..., str], places: list[object], phantom_store: Store) -> None:
+    from litsexp.spec.design import design_digest
+
     from litsexp.spec.reading import load_study
-    from litsexp.study.session import design_digest
 
     study = study_file()
     asked = load_study(study)

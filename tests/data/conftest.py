@@ -6,8 +6,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-
-from litsexp.spec.settings import DataConfig
+from litsexp.spec.cohort import DataConfig
 
 SHAPE = (64, 64, 3)
 

@@ -6,9 +6,10 @@ from itertools import chain, pairwise
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from litsexp.spec.cohort import SplitConfig
+from litsexp.spec.errors import LitsexpError
 
 from litsexp.data.splits import Split, limit_training, make_splits
-from litsexp.spec.settings import LitsexpError, SplitConfig
 
 LITS_TUMOR_FREE = {32, 34, 38, 41, 47, 87, 89, 91, 105, 106, 114, 115, 119}
 LITS = {case: case not in LITS_TUMOR_FREE for case in range(131)}

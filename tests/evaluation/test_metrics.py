@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from litsexp.spec.catalog import METRICS
 
 import litsexp
 from litsexp.evaluation.metrics import (
@@ -27,7 +28,6 @@ from litsexp.evaluation.metrics import (
     sensitivity,
     specificity,
 )
-from litsexp.spec.study import METRICS
 
 TRUTH = np.array([[0, 0, 1, 1, 1], [0, 1, 2, 2, 1]], np.uint8)[None]
 PREDICTION = np.array([[0, 1, 1, 0, 1], [0, 1, 2, 1, 2]], np.uint8)[None]

@@ -7,10 +7,11 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from litsexp.spec.design import cells
 
 from litsexp.evidence.claims import judge
 from litsexp.evidence.material import Evidence, External, Picture
-from litsexp.spec.study import StudyConfig, cells
+from litsexp.spec.study import StudyConfig
 
 PIXEL = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNk+A8AAQUBAScY42YAAAAASUVORK5CYII=")
 CURVES = {"train/loss": 0.4, "valid/loss": 0.5, "valid/dice_liver": 0.9, "valid/dice_tumor": 0.4}

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import pytest
+from litsexp.spec.errors import LitsexpError
+from litsexp.spec.run import RunConfig
 
 from litsexp.spec.reading import load_study
-from litsexp.spec.settings import LitsexpError, RunConfig
 
 CLAIM = {"id": "window", "says": "It helps.", "factor": "window", "better": "liver", "than": "notebook"}
 

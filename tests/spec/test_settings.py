@@ -1,8 +1,7 @@
 """Data settings: which cohorts may share patients."""
 
 import pytest
-
-from litsexp.spec.settings import CohortConfig
+from litsexp.spec.cohort import CohortConfig
 
 
 @pytest.mark.parametrize(

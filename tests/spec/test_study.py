@@ -3,9 +3,13 @@
 import itertools
 
 import pytest
+from litsexp.spec.claim import Claim
+from litsexp.spec.cohort import DataConfig, SplitConfig
+from litsexp.spec.design import Arm, Cell, arms, cells, contexts, differing_fields
+from litsexp.spec.errors import LitsexpError
+from litsexp.spec.run import RunConfig
 
-from litsexp.spec.settings import DataConfig, LitsexpError, RunConfig, SplitConfig
-from litsexp.spec.study import Arm, Cell, Claim, Fingerprints, StudyConfig, arms, cells, contexts, differing_fields
+from litsexp.spec.study import Fingerprints, StudyConfig
 
 # another valid value of every setting; a setting that is added to RunConfig has to be added here
 OTHER = {

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from litsexp.spec.design import design_digest
 from mlflow import MlflowClient
 from mlflow.entities import Metric
 
@@ -20,7 +21,7 @@ from litsexp.study.cells import Job, Outcome
 from litsexp.study.cohorts import fingerprints
 from litsexp.study.executors import OnJobEpoch
 from litsexp.study.ledger import Ledger
-from litsexp.study.session import Places, Session, design_digest, open_study
+from litsexp.study.session import Places, Session, open_study
 from litsexp.study.tracking import Tracking
 
 CLAIM = {"id": "wider", "says": "Wider is better.", "factor": "window", "better": "wide", "than": "liver"}

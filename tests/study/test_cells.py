@@ -13,6 +13,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from litsexp.spec.design import cells
+from litsexp.spec.errors import LitsexpError
+from litsexp.spec.run import RunConfig
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from PIL import Image
@@ -20,8 +23,7 @@ from safetensors.torch import load
 
 from litsexp.data.splits import Split
 from litsexp.data.store import Store
-from litsexp.spec.settings import LitsexpError, RunConfig
-from litsexp.spec.study import StudyConfig, cells
+from litsexp.spec.study import StudyConfig
 from litsexp.study import cells as cell_room
 from litsexp.study.cells import Job, describe, fixed_slices, points, run_cell, tallest
 from litsexp.study.tracking import Tracking

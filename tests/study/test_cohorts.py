@@ -4,9 +4,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from litsexp.spec.cohort import CohortConfig
+from litsexp.spec.errors import LitsexpError
 
 from litsexp.data.store import Store
-from litsexp.spec.settings import CohortConfig, LitsexpError
 from litsexp.study.cohorts import check_external, cohort_name, fingerprints
 
 

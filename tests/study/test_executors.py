@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from litsexp.spec.design import cells
 
 from litsexp.data.splits import Split
-from litsexp.spec.study import StudyConfig, cells
+from litsexp.spec.study import StudyConfig
 from litsexp.study.cells import Job, Outcome
 from litsexp.study.executors import Inline, Processes, default_workers, make_executor
 

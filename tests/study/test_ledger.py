@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from litsexp.spec.errors import LitsexpError
 from optuna.trial import TrialState
 
-from litsexp.spec.settings import LitsexpError
 from litsexp.study.ledger import Ledger, distributions, one_driver
 
 SEARCH = {

@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from litsexp.spec.design import Cell, arm_of, cells, design_digest
+from litsexp.spec.errors import LitsexpError
 
-from litsexp.spec.settings import LitsexpError
-from litsexp.spec.study import Cell, Fingerprints, arm_of, cells
+from litsexp.spec.study import Fingerprints
 from litsexp.study.cells import Job, Outcome
-from litsexp.study.session import Places, design_digest, params_of, trials_table
+from litsexp.study.session import Places, params_of, trials_table
 
 ALL = ["baseline · fold 0", "window=wide · fold 0", "baseline · fold 1", "window=wide · fold 1"]
 ALL = [f"{name} · seed 0" for name in ALL]

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 import yaml
+from litsexp.spec.design import cells, design_digest
+from litsexp.spec.errors import LitsexpError
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-from litsexp.spec.settings import LitsexpError
-from litsexp.spec.study import Fingerprints, StudyConfig, cells
+from litsexp.spec.study import Fingerprints, StudyConfig
 from litsexp.study.cells import Job
-from litsexp.study.session import design_digest
 from litsexp.study.tracking import Tracking, git_commit, to_yaml
 
 FINGERPRINT = Fingerprints("0123456789abcdef")

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 import torch
+from litsexp.spec.run import RunConfig
 from torch import nn
 
 from litsexp.data.splits import Split
 from litsexp.data.store import Store
-from litsexp.spec.settings import RunConfig
 from litsexp.training import loop, models
 from litsexp.training.loop import Epoch, RunResult, train
 

@@ -3,13 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
-
-from litsexp.data.ct import windows
-from litsexp.data.store import Store
-from litsexp.spec.settings import RunConfig
-from litsexp.training.batches import (
+from litsexp.spec.run import RunConfig
+from litsexp.training.inputs import (
     EQUALISE_BINS,
     EvalLoader,
     Slices,
@@ -19,6 +14,11 @@ from litsexp.training.batches import (
     normalise,
     windowed,
 )
+from numpy.typing import NDArray
+from torch import Tensor
+
+from litsexp.data.ct import windows
+from litsexp.data.store import Store
 
 RUN = RunConfig(batch_size=8)
 ARMS = [

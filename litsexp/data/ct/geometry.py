@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from litsexp.data.ct.layout import Case
 from litsexp.data.ct.nifti import Header
-from litsexp.spec.settings import LitsexpError
+from litsexp.spec.errors import LitsexpError
 
 MM_UNKNOWN = "the header says 1 x 1 x 1 mm as if nobody had filled it in; millimetres are unknown"
 LITS_UNIT_CASES = range(28, 48)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from litsexp.data.ct.nifti import one_line_errors
-from litsexp.spec.settings import LitsexpError
+from litsexp.spec.errors import LitsexpError
 
 logger = logging.getLogger(__name__)
 

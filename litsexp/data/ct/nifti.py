@@ -17,7 +17,7 @@ from nibabel.nifti2 import Nifti2Header
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
-from litsexp.spec.settings import LitsexpError
+from litsexp.spec.errors import LitsexpError
 
 _MAX_AXIS, _MAX_VOXELS = 4096, 2**31
 _SLAB_BYTES = 2**21  # read at once: what a core's cache holds

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from litsexp.data.ct.geometry import MM_UNKNOWN, geometry, remarks_on
 from litsexp.data.ct.layout import Case
 from litsexp.data.ct.nifti import Header, read_header, slabs, values_of
-from litsexp.spec.settings import LitsexpError
+from litsexp.spec.errors import LitsexpError
 
 _T = TypeVar("_T", bound=np.generic)
 

@@ -18,7 +18,7 @@ from litsexp.data.ct.layout import PHANTOM_FILE
 from litsexp.data.parallel import Progress, map_parallel, usable_cpus
 from litsexp.data.phantom.patient import GENERATOR_VERSION, PhantomConfig, make_case
 from litsexp.files import whole_folder
-from litsexp.spec.settings import LitsexpError
+from litsexp.spec.errors import LitsexpError
 
 
 def write_cohort(

@@ -39,7 +39,7 @@ from litsexp.data.phantom.anatomy import (
 )
 from litsexp.data.phantom.scanner import SCANNERS, Field, Point, Scanner, blur, noise
 from litsexp.data.phantom.tumors import SIZES, Lesion, Liver, draw_diameters, grow_lesions
-from litsexp.spec.settings import LitsexpError
+from litsexp.spec.errors import LitsexpError
 
 GENERATOR_VERSION = 2  # raise it when the same config would no longer give the same bytes
 OUTSIDE_HU, AIR_HU = -1024, -1000

@@ -25,7 +25,7 @@ from scipy import ndimage
 from litsexp.data.ct.windows import NOTEBOOK_WINDOWS, WINDOWS, windowed
 from litsexp.data.store import prepare
 from litsexp.data.store.resize import Resize
-from litsexp.spec.settings import StoreConfig
+from litsexp.spec.cohort import StoreConfig
 
 SIDE, SLICES, SIZE = 512, 120, 128
 ENDINGS = (".nii", ".nii.gz")

@@ -24,7 +24,9 @@ from litsexp.data.parallel import Progress
 from litsexp.data.store.convert import Part, Source, convert_all, new_array, part_path
 from litsexp.data.store.slices import COLUMNS, PIXELS, STORE_FORMAT, Store
 from litsexp.files import whole_folder
-from litsexp.spec.settings import LitsexpError, StoreConfig, digest
+from litsexp.spec.cohort import StoreConfig
+from litsexp.spec.errors import LitsexpError
+from litsexp.spec.keys import digest
 
 SAMPLE_BLOCKS, SAMPLE_BYTES = 16, 512  # of an input file, looked at to know it again
 

@@ -21,7 +21,7 @@ from litsexp.data.parallel import Progress, map_parallel
 from litsexp.data.store.resize import Resize, squared
 from litsexp.data.store.slices import COLUMNS, PIXELS
 from litsexp.files import whole_file
-from litsexp.spec.settings import LitsexpError
+from litsexp.spec.errors import LitsexpError
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from litsexp.spec.settings import LitsexpError
+from litsexp.spec.errors import LitsexpError
 
 STORE_FORMAT = 2  # raise it when the same input would be stored differently
 COLUMNS: Mapping[str, str] = {  # of the index; liver_pixels counts label >= 1, tumor_pixels label 2, as stored

@@ -8,13 +8,13 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from litsexp.spec.errors import LitsexpError
 
 from litsexp.data.check import folder as check
 from litsexp.data.check.folder import CaseReport, check_folder
 from litsexp.data.ct.geometry import MM_UNKNOWN
 from litsexp.data.ct.layout import Case
 from litsexp.data.ct.volume import CtVolume
-from litsexp.spec.settings import LitsexpError
 
 LIVER = slice(34, 58), slice(20, 46), slice(6, 20)  # 24 x 26 x 14 voxels on the patient's right
 TUMOR = slice(40, 46), slice(30, 36), slice(10, 13)  # 6 x 6 x 3

@@ -4,9 +4,9 @@ import logging
 from pathlib import Path
 
 import pytest
+from litsexp.spec.errors import LitsexpError
 
 from litsexp.data.ct import layout
-from litsexp.spec.settings import LitsexpError
 
 
 def test_find_cases_over_several_folders_and_layouts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from litsexp.spec.errors import LitsexpError
 
 from litsexp.data.ct import nifti
 from litsexp.data.ct.geometry import geometry
-from litsexp.spec.settings import LitsexpError
 
 SHAPE = (5, 4, 3)
 RAS = np.diag([0.7, 0.8, 2.5, 1])

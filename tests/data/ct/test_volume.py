@@ -7,11 +7,11 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from litsexp.spec.errors import LitsexpError
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 
 from litsexp.data.ct import volume as ct
 from litsexp.data.ct.geometry import MM_UNKNOWN
-from litsexp.spec.settings import LitsexpError
 
 SHAPE = (5, 4, 3)
 RAS = np.array([[0.7, 0, 0, -10], [0, 0.8, 0, 20], [0, 0, 2.5, -300], [0, 0, 0, 1]])

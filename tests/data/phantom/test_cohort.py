@@ -7,10 +7,10 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from litsexp.spec.errors import LitsexpError
 
 from litsexp.data.phantom.cohort import write_cohort
 from litsexp.data.phantom.patient import GENERATOR_VERSION, PhantomConfig, make_case
-from litsexp.spec.settings import LitsexpError
 
 SMALL = {"size": 48, "slices": 12}
 

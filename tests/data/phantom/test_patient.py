@@ -7,6 +7,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from litsexp.spec.errors import LitsexpError
 from scipy import ndimage
 
 from litsexp.data.phantom import patient as phantom
@@ -14,7 +15,6 @@ from litsexp.data.phantom import tumors
 from litsexp.data.phantom.anatomy import SOLID, Canvas
 from litsexp.data.phantom.patient import PhantomCase, PhantomConfig, make_case
 from litsexp.data.phantom.scanner import SCANNERS, noise
-from litsexp.spec.settings import LitsexpError
 
 COHORT = PhantomConfig(patients=20, seed=0)
 AT_B = PhantomConfig(patients=10, seed=0, site="B")

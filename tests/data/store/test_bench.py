@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from litsexp.spec.cohort import DataConfig
 from PIL import Image
 
 from litsexp.cli.app import main
 from litsexp.data.store import bench, prepare
-from litsexp.spec.settings import DataConfig
 
 
 @pytest.fixture(autouse=True)

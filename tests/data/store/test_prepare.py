@@ -13,11 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from litsexp.spec.cohort import DataConfig
+from litsexp.spec.errors import LitsexpError
 
 from litsexp.data.ct.volume import open_case
 from litsexp.data.store import Store, convert, prepare
 from litsexp.data.store import build as store_module
-from litsexp.spec.settings import DataConfig, LitsexpError
 
 WriteCase = Callable[..., None]
 LeftOver = Callable[[Path], list[str]]

@@ -13,10 +13,11 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+from litsexp.spec.cohort import DataConfig
+from litsexp.spec.errors import LitsexpError
 
 from litsexp.data.store import Store, prepare
 from litsexp.data.store.slices import COLUMNS
-from litsexp.spec.settings import DataConfig, LitsexpError
 
 
 def test_orientation_spacing_and_index(
