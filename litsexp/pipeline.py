@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,9 +88,10 @@ def run_study(
     splits = make_splits(store.has_tumor, study.split)
     with open_study(name or "study", study, store, splits, places, external) as session:
         if train:
-            display = LiveDisplay(console, study, cohort_tags(study, store)["cohort"]) if observer is None else None
-            with display or nullcontext():
-                session.run(executor_of(executor, workers, threads), display or observer)
+            live = LiveDisplay(console, study, cohort_name(study.data, store))
+            watch: AbstractContextManager[Observer] = live if observer is None else nullcontext(observer)
+            with watch as watching:
+                session.run(executor_of(executor, workers, threads), watching)
         with console.status("writing the report") if observer is None else nullcontext():
             return conclude(session, command)
 

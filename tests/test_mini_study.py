@@ -20,7 +20,7 @@ import pandas as pd
 import pytest
 
 from litsexp.cli.app import main
-from litsexp.data.store.slices import Store
+from litsexp.data.store import Store
 
 STUDY = """\
 # Question: does the mini-study repeat bit for bit?

@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import numpy as np
-
 from litsexp.evidence.conclusion import note, scalars, split_table, verdict_tags
 
 

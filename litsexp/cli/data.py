@@ -4,31 +4,35 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from rich.console import Console
 from rich.table import Table
 
+from litsexp.cli.options import Stores
 from litsexp.display import console, progress_bar, say
+from litsexp.spec.cohort import DataConfig, StoreConfig
 from litsexp.spec.errors import LitsexpError
 from litsexp.spec.reading import first_problem
-from litsexp.spec.study import StudyConfig
 
 if TYPE_CHECKING:
-    pass
+    from litsexp.data.store import Store
 
 commands = typer.Typer()
 bench = typer.Typer(no_args_is_help=True, help="Measure speed beside a baseline, in one run.")
 commands.add_typer(bench, name="bench")
 
-PHANTOM_SIZE = 96  # pixels a side, unless the study wants more
+_Config = TypeVar("_Config", bound=BaseModel)
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="CT volumes in LiTS layout, anywhere below it.")]
-Stores = Annotated[Path, typer.Option("--stores", metavar="DIR", help="Folder for phantom and slice stores.")]
+Size = Annotated[int, typer.Option(help="Pixels a side.")]
+Slices = Annotated[str, typer.Option(help="liver: slices that show liver; all; or e.g. 'liver+20% background'.")]
 Processes = Annotated[
     int | None, typer.Option("--processes", min=1, help="Cases at a time; default: one a core, at most 8.")
 ]
@@ -37,10 +41,8 @@ Processes = Annotated[
 @commands.command()
 def prepare(
     directory: Folder,
-    size: Annotated[int, typer.Option(help="Pixels a side.")] = 128,
-    slices: Annotated[
-        str, typer.Option(help="liver: slices that show liver; all; or for example 'liver+20% background'.")
-    ] = "liver",
+    size: Size = 128,
+    slices: Slices = "liver",
     stores: Stores = Path("data"),
     processes: Processes = None,
 ) -> None:
@@ -50,16 +52,9 @@ def prepare(
 
     Example: `litsexp prepare ~/LiTS --size 128 --slices liver`
     """
-    content = {"question": "prepare", "data": {"cohort": str(directory), "size": size, "slices": slices}}
-    try:
-        data = StudyConfig.model_validate(content).data
-    except ValidationError as error:
-        raise LitsexpError(first_problem(error, content).replace("data.", "--", 1)) from None
-    try:
-        store = store_of(data, stores, processes)
-    except KeyboardInterrupt:
-        print("interrupted; the cases that are done are kept, and the same command goes on", file=sys.stderr)
-        raise typer.Exit(130) from None
+    data = _checked(DataConfig, {"cohort": str(directory), "size": size, "slices": slices})
+    with _goes_on():
+        store = _prepared(directory, stores, data, processes)
     kind = "phantom cases" if store.phantom else "cases"
     say(f"{len(store.cases)} {kind}, {len(store.index)} slices of {store.size} px: {store.directory}")
 
@@ -73,40 +68,40 @@ def export(
     window: Annotated[
         str, typer.Option(help="liver, custom, wide: gray images; notebook: liver, custom, equalised HU as RGB.")
     ] = "notebook",
-    size: Annotated[int, typer.Option(help="Pixels a side.")] = 128,
-    slices: Annotated[
-        str, typer.Option(help="liver: slices that show liver; all; or for example 'liver+20% background'.")
-    ] = "liver",
+    size: Size = 128,
+    slices: Slices = "liver",
     subsampling: Annotated[
         str, typer.Option(help="JPEG's color: 4:4:4, 4:2:2, or 4:2:0, which mixes the notebook's channels.")
     ] = "4:4:4",
     seed: Annotated[int, typer.Option(help="Of the split: 70 % train, 15 % valid, 15 % test, by patient.")] = 0,
     no_split: Annotated[bool, typer.Option("--no-split", help="Leave split.csv out.")] = False,
+    stores: Stores = Path("data"),
     processes: Processes = None,
 ) -> None:
     """Write images, masks and a split by patient for training code of your own, as the paper describes them.
 
     images/volume-N_slice_K.jpg and masks/volume-N_slice_K_mask.png, split.csv (a row a patient), slices.csv (a row
-    an image), README.txt. All of it or nothing; the same input gives the same bytes.
+    an image), README.txt. All of it or nothing; the same input gives the same bytes. The pixels are those that studies
+    train on: they come from the slice store of this size, which is built first, and kept, where it is missing.
 
     Example: `litsexp export ~/LiTS --out lits-jpeg --format jpeg --quality 100 --window notebook`
 
     The notebook's own: `litsexp export ~/LiTS --out lits-notebook --quality 90 --subsampling 4:2:0`
     """
-    from litsexp.data.export import PAPER_SPLIT, ExportConfig
-    from litsexp.data.export import export as export_cohort
+    from litsexp.export import PAPER_SPLIT, ExportConfig, refuse_early
+    from litsexp.export import export as export_store
 
+    stored = _checked(StoreConfig, {"size": size, "slices": slices})
     split = None if no_split else {**PAPER_SPLIT.model_dump(), "seed": seed}
-    image = {"format": form, "quality": quality, "subsampling": subsampling, "window": window, "size": size}
-    content = {**image, "slices": slices, "split": split}
-    try:
-        config = ExportConfig.model_validate(content)
-    except ValidationError as error:
-        raise LitsexpError("--" + first_problem(error, content).replace("split.", "", 1)) from None
-    with progress_bar("exported cases") as advance:
-        done = export_cohort(directory, out, config, processes, advance)
-    sides = f" (train {len(s.train)}, valid {len(s.valid)}, test {len(s.test)} patients)" if (s := done.split) else ""
-    say(f"{done.patients} patients, {done.images} images{sides}: {out}")
+    image = {"format": form, "quality": quality, "subsampling": subsampling, "window": window}
+    config = _checked(ExportConfig, {**image, "split": split})
+    refuse_early(directory, out, config)
+    with _goes_on():
+        store = _prepared(directory, stores, stored, processes)
+        with progress_bar("exported cases") as advance:
+            s = export_store(store, out, config, processes, advance)
+    sides = f" (train {len(s.train)}, valid {len(s.valid)}, test {len(s.test)} patients)" if s else ""
+    say(f"{len(store.cases)} patients, {len(store.index)} images{sides}: {out}")
 
 
 @commands.command()
@@ -158,7 +153,7 @@ def phantom(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write; must not exist.")],
     patients: Annotated[int, typer.Option(min=1)] = 30,
     seed: Annotated[int, typer.Option(min=0)] = 0,
-    size: Annotated[int, typer.Option(min=32, help="Pixels a side.")] = PHANTOM_SIZE,
+    size: Annotated[int, typer.Option(min=32, help="Pixels a side.")] = 96,
     site: Annotated[
         str,
         typer.Option(
@@ -233,3 +228,28 @@ def bench_prepare(
         table.add_row(words, *(form.format(getattr(speed, name)) for speed in speeds))
     console.print(table)
     say("floor: decompress both files, then numpy's mean of blocks; tuned: with litsexp's own sums of blocks")
+
+
+def _prepared(root: Path, stores: Path, data: StoreConfig, processes: int | None) -> Store:
+    from litsexp.data.store import prepare as prepare_store
+
+    with progress_bar("slice store") as advance:
+        return prepare_store(root, stores / "stores", data, processes, progress=advance)
+
+
+@contextmanager
+def _goes_on() -> Iterator[None]:
+    """Ctrl-C inside is one line, and exit code 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("interrupted; the cases that are stored are kept, and the same command goes on", file=sys.stderr)
+        raise typer.Exit(130) from None
+
+
+def _checked(config: type[_Config], content: dict[str, Any]) -> _Config:
+    """The settings that these options make; LitsexpError that names the option that is wrong."""
+    try:
+        return config.model_validate(content)
+    except ValidationError as error:
+        raise LitsexpError("--" + first_problem(error, content).replace("split.", "", 1)) from None

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
 import math
 import os
 import re
-import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
@@ -19,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from litsexp.data.check.folder import CaseReport, FolderReport
+from litsexp.files import whole_file
 from litsexp.spec.errors import LitsexpError
 
 UNKNOWN = "?"
@@ -131,16 +130,8 @@ def write_new(path: Path, content: bytes) -> None:
     """Write a file whole or not at all; LitsexpError where that fails, or it is there already."""
     refuse_to_overwrite(path)
     try:
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        temporary = Path(name)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-            temporary.chmod(0o644)  # mkstemp's own is private
-            temporary.replace(path)
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                temporary.unlink()
+        with whole_file(path) as temporary:
+            temporary.write_bytes(content)
     except OSError as error:
         reason = error.strerror or error
         raise LitsexpError(f"{path}: cannot be written ({reason}); expected a folder to write in; name one") from None

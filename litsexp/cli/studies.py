@@ -87,9 +87,16 @@ def study(
     load_plugins(request.plugins)
     asked = load_study(file, request.overrides, data, external)
     places = Places.below(mlruns, tracking_uri, storage, stores)
-    how = {"executor": executor, "workers": workers, "threads": threads}
     with _resumable():
-        conclusion = run_study(asked, places, name=request.name, **how, command=request.command())
+        conclusion = run_study(
+            asked,
+            places,
+            name=request.name,
+            executor=executor,
+            workers=workers,
+            threads=threads,
+            command=request.command(),
+        )
     _show(conclusion.evidence)
     say(f"report: {conclusion.report}")
     say(f"runs:   {_where(places, mlruns)}  (MLflow experiment {conclusion.experiment!r})")

@@ -9,7 +9,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from litsexp.data.check.folder import THUMBNAIL_PX, CaseReport, FolderReport
-from litsexp.evaluation.overlays import INK, PAPER, Color, Font, labelled, windowed
+from litsexp.data.ct.windows import windowed
+from litsexp.evaluation.overlays import INK, PAPER, Color, Font, grays, labelled
 
 WINDOW = (400, 40)  # (width, level) in HU: the whole abdomen
 FRAME_PX, GAP_PX, LINE_PX, FONT_PX = 4, 10, 15, 12
@@ -53,7 +54,7 @@ def _tile(case: CaseReport, folder: str, font: Font) -> Image.Image:
     frame = REFUSED if case.error else WARNED if case.warnings else PAPER
     draw.rectangle((0, 0, TILE_WIDTH_PX - 1, TILE_WIDTH_PX - 1), outline=frame, width=FRAME_PX)
     if case.thumbnail is not None:
-        gray = windowed(case.thumbnail.hu, WINDOW)
+        gray = grays(windowed(case.thumbnail.hu.astype(np.float32), *WINDOW))
         picture = labelled(np.repeat(gray[..., None], 3, axis=-1), case.thumbnail.labels)
         tile.paste(Image.fromarray(picture), (FRAME_PX, FRAME_PX))
     else:

@@ -29,20 +29,15 @@ STRONG, PALE = 0.65, 0.4  # opacity of tumor, and of liver errors
 
 
 def overlay(
-    hu: NDArray[np.int16],
-    truth: NDArray[np.uint8],
-    prediction: NDArray[np.uint8],
-    title: str,
-    window: tuple[float, float] = (150, 30),
+    image: NDArray[np.float32], truth: NDArray[np.uint8], prediction: NDArray[np.uint8], title: str
 ) -> Image.Image:
     """Image, truth, prediction and error of one slice side by side, with title, slice Dice and legend.
 
     Args:
-        hu: (height, width) in Hounsfield units.
+        image: (height, width), one channel in [0, 1].
         truth: (height, width), labels 0 background, 1 liver, 2 tumor.
         prediction: the same shape.
         title: what slice this is, for example ``case 17 · z 240``.
-        window: (width, level) in HU of the gray scale.
 
     Returns:
         RGB; each panel's longer side is ``PANEL_PX``, whatever the slice's size. Masks keep their pixels' edges.
@@ -50,12 +45,12 @@ def overlay(
     Raises:
         ValueError: shapes that differ, or a label above 2.
     """
-    if hu.ndim != 2 or not hu.shape == truth.shape == prediction.shape:
+    if image.ndim != 2 or not image.shape == truth.shape == prediction.shape:
         raise ValueError(
-            f"hu {hu.shape}, truth {truth.shape} and prediction {prediction.shape}; expected one (height, width)"
+            f"image {image.shape}, truth {truth.shape} and prediction {prediction.shape}; expected one (height, width)"
         )
     dice = _slice_dice(truth, prediction)
-    gray = _resized(windowed(hu, window), Image.Resampling.BICUBIC)
+    gray = _resized(grays(image), Image.Resampling.BICUBIC)
     truth, prediction = (_resized(mask, Image.Resampling.NEAREST) for mask in (truth, prediction))
     base = np.repeat(gray[..., None], 3, axis=-1)
     panels = (base, labelled(base, truth), labelled(base, prediction), errors(base, truth, prediction))
@@ -96,12 +91,9 @@ def errors(base: NDArray[np.uint8], truth: NDArray[np.uint8], prediction: NDArra
     return _painted(image, tumor & tumor_found, TUMOR, STRONG)
 
 
-def windowed(hu: NDArray[np.int16], window: tuple[float, float]) -> NDArray[np.uint8]:
-    """Gray values 0 .. 255 over the window's HU, the rest clipped."""
-    width_hu, level_hu = window
-    share = (hu.astype(np.float32) - (level_hu - width_hu / 2)) / width_hu
-    gray: NDArray[np.uint8] = np.rint(255 * share.clip(0, 1)).astype(np.uint8)
-    return gray
+def grays(image: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """A channel in [0, 1] as gray values 0 .. 255."""
+    return np.rint(255 * image).astype(np.uint8)
 
 
 def _resized(image: NDArray[np.uint8], resample: Image.Resampling) -> NDArray[np.uint8]:

@@ -6,11 +6,8 @@ No scripts, no external resources, no dates: the same evidence gives the same by
 from __future__ import annotations
 
 import base64
-import contextlib
 import math
-import os
 import re
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +21,7 @@ from litsexp.evidence import figures
 from litsexp.evidence.claims import Verdict, digits_for, metric_words, patients, plain
 from litsexp.evidence.material import Evidence, Picture
 from litsexp.evidence.tables import arm_scores, gap_table
+from litsexp.files import whole_file
 from litsexp.spec.design import arms, cells
 from litsexp.spec.study import StudyConfig
 
@@ -36,17 +34,8 @@ FAILING = 0.1  # overlap below which an arm does not segment
 
 def write_report(evidence: Evidence, path: Path) -> Path:
     """Write the HTML file, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
-            file.write(render(evidence))
-        Path(temporary).chmod(0o644)  # mkstemp's own is private
-        Path(temporary).replace(path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            Path(temporary).unlink()
-        raise
+    with whole_file(path, replace=True) as temporary:
+        temporary.write_text(render(evidence), encoding="utf-8", newline="\n")
     return path
 
 

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from litsexp.spec.base import Strict
 
-# a description stands in for pydantic's own words where a value is refused
 SLICES = "liver, all, or for example liver+20% background"
-Slices = Annotated[str, Field(pattern=r"^(liver|all|liver\+(100|[1-9]?\d)% background)$", description=SLICES)]
+
+
+def _known_slices(slices: str) -> str:
+    if not re.fullmatch(r"liver|all|liver\+(100|[1-9]?\d)% background", slices):
+        raise ValueError(f"found {slices!r}; expected {SLICES}")
+    return slices
+
+
+Slices = Annotated[str, Field(description=SLICES), AfterValidator(_known_slices)]
 
 
 class CohortConfig(Strict):
@@ -31,11 +39,17 @@ class CohortConfig(Strict):
         return ours.is_relative_to(theirs) or theirs.is_relative_to(ours)
 
 
-class DataConfig(CohortConfig):
-    """Which CT volumes, and how their slices are stored."""
+class StoreConfig(Strict):
+    """How the slices of CT volumes are stored."""
 
-    size: int = Field(64, ge=32, le=512, multiple_of=32)  # pixels a side, after antialiased resize
+    size: int = Field(128, ge=16, le=1024)  # pixels a side, after antialiased resize
     slices: Slices = "liver"  # those that show liver; or every one; or with a share of the others
+
+
+class DataConfig(StoreConfig, CohortConfig):
+    """Which CT volumes, and how a study's slices are stored: at a size that a U-Net can halve five times."""
+
+    size: int = Field(64, ge=32, le=512, multiple_of=32)
 
 
 class ExternalConfig(CohortConfig):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -19,9 +19,9 @@ from litsexp.spec.catalog import (
     WINDOWS,
 )
 from litsexp.spec.keys import added
-from litsexp.spec.tables import Row, Table
+from litsexp.spec.tables import Table
 
-IN_TABLES: Mapping[str, Table[Row]] = {  # settings that name a row
+IN_TABLES: Mapping[str, Table[Any]] = {  # settings that name a row
     "encoder": ENCODERS,
     "architecture": ARCHITECTURES,
     "init": INITIALISATIONS,
@@ -32,7 +32,7 @@ IN_TABLES: Mapping[str, Table[Row]] = {  # settings that name a row
 }
 
 
-def known(table: Table[Row]) -> AfterValidator:
+def known(table: Table[Any]) -> AfterValidator:
     """A setting's value has to be a name in this table, as it is when the study file is read."""
 
     def check(name: str) -> str:
@@ -43,7 +43,7 @@ def known(table: Table[Row]) -> AfterValidator:
     return AfterValidator(check)
 
 
-def row_name(table: Table[Row], name: str) -> str:
+def row_name(table: Table[Any], name: str) -> str:
     """The row that a value stands for: its own name, or for the path of a weights file the row of all of them."""
     if table is not INITIALISATIONS or not name.endswith(".safetensors"):
         return name

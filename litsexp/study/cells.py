@@ -63,8 +63,8 @@ def run_cell(job: Job, on_epoch: OnCellEpoch) -> Outcome:
             outcome = replace(outcome, seconds=outcome.seconds + seconds)
         return outcome
     except Exception as error:  # whatever breaks a run must not break the study
-        status = "unscored" if finished else "failed"
-        return replace(outcome, status=status, reason=describe(error), detail=traceback.format_exc())
+        told = {"reason": describe(error), "detail": traceback.format_exc()}
+        return replace(outcome, status="unscored" if finished else "failed", **told)
 
 
 def score(client: MlflowClient, job: Job, scoring: Scoring) -> float:

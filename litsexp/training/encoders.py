@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -85,6 +86,6 @@ def resnet_imagenet(name: str) -> dict[str, Tensor]:
     return dict(nn.Sequential(*list(model.children())[:-2]).state_dict())
 
 
-def _blocks(model: nn.Module) -> nn.Sequential:
+def _blocks(model: Any) -> nn.Sequential:
     """Stem and stages of one of timm's EfficientNets."""
     return nn.Sequential(nn.Sequential(model.conv_stem, model.bn1), *model.blocks)

@@ -36,6 +36,17 @@ def test_the_papers_files_by_default(litsexp: Callable[..., tuple[int, str, str]
     assert sorted(pd.read_csv("jpegs/split.csv")["split"]) == ["test", "train", "valid"]
 
 
+def test_the_store_is_that_of_prepare_and_is_built_once(litsexp: Callable[..., tuple[int, str, str]]) -> None:
+    assert litsexp("export", "ct", "--out", "a", "--size", "48", "--stores", "kept", "--processes", "1")[0] == 0
+    (built,) = (path.parent for path in Path("kept/stores").glob("*/store.json"))
+    before = (built / "hu.npy").stat().st_mtime_ns
+    assert litsexp("export", "ct", "--out", "b", "--size", "48", "--stores", "kept", "--processes", "1")[0] == 0
+    assert (built / "hu.npy").stat().st_mtime_ns == before
+    assert sorted(path.name for path in Path().iterdir()) == ["a", "b", "ct", "kept"]
+    code, out, _ = litsexp("prepare", "ct", "--size", "32", "--stores", "kept", "--processes", "1")
+    assert code == 0 and "3 cases, 6 slices of 32 px: kept/stores/" in out
+
+
 def test_every_option_reaches_the_files(litsexp: Callable[..., tuple[int, str, str]]) -> None:
     words = "--format jpeg --quality 90 --window notebook --size 32 --slices all --subsampling 4:2:0 --seed 3"
     assert litsexp("export", "ct", "--out", "a", "--processes", "1", *words.split())[0] == 0
@@ -75,6 +86,20 @@ def test_bad_words_are_refused_in_one_line_and_leave_nothing(
 def test_a_folder_in_use_is_refused(litsexp: Callable[..., tuple[int, str, str]]) -> None:
     code, _, error = litsexp("export", "ct", "--out", "ct")
     assert code == 2 and "expected a new or empty folder" in error
+    assert not Path("data").exists()  # refused before the store is built
+
+
+def test_an_interruption_is_one_line_and_leaves_the_store_alone(
+    litsexp: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("litsexp.export._write_case", interrupted)
+    code, _, error = litsexp("export", "ct", "--out", "out", "--size", "32", "--processes", "1")
+    assert code == 130 and error == "interrupted; the cases that are stored are kept, and the same command goes on\n"
+    assert sorted(path.name for path in Path().iterdir()) == ["ct", "data"]
+    assert len(list(Path("data/stores").glob("*/store.json"))) == 1
 
 
 def test_help_shows_an_example(litsexp: Callable[..., tuple[int, str, str]]) -> None:

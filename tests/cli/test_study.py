@@ -241,7 +241,7 @@ def test_arms_that_fail_are_named_and_the_study_goes_on(
     litsexp: Callable[..., tuple[int, str, str]], places: list[object], no_downloads: None
 ) -> None:
     """A learning rate with which the loss is soon not finite."""
-    text = STUDY.replace("factors: {window: [wide]}", "factors: {lr: [1.0e+30], window: [wide]}\nclaims: [%s]" % CLAIM)
+    text = STUDY.replace("factors: {window: [wide]}", f"factors: {{lr: [1.0e+30], window: [wide]}}\nclaims: [{CLAIM}]")
     study = study_file(text.replace("init: scratch", "init: scratch, encoder: resnet18"))
     code, out, error = litsexp("study", study, "--workers", 1, *places)
     assert code == 1, error

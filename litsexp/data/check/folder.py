@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,12 +20,11 @@ from litsexp.data.check.oddities import Anatomy, notes, warnings
 from litsexp.data.ct.layout import Case, is_phantom, scan
 from litsexp.data.ct.volume import HU_MIN, CtVolume, no_liver, read_case
 from litsexp.data.parallel import Progress, map_parallel
-from litsexp.data.store.resize import resize_hu, resize_labels
+from litsexp.data.store.resize import Resize, squared
 from litsexp.spec.errors import LitsexpError
 
 THUMBNAIL_PX = 160
 _PLANES = 16  # hashed at once
-_T = TypeVar("_T", bound=np.generic)
 
 
 class Thumbnail(NamedTuple):
@@ -162,17 +161,9 @@ def _median(hu: NDArray[np.int16]) -> float:
 def _thumbnail(volume: CtVolume) -> Thumbnail:
     area = np.count_nonzero(volume.labels, axis=(0, 1))
     z = int(area.argmax()) if area.any() else len(area) // 2
-    hu = resize_hu(_picture(volume.hu, z, HU_MIN)[None], THUMBNAIL_PX)[0]
-    return Thumbnail(hu, resize_labels(_picture(volume.labels, z, 0)[None], THUMBNAIL_PX)[0])
-
-
-def _picture(voxels: NDArray[_T], z: int, fill: int) -> NDArray[_T]:
-    """One slice of RAS voxels as a square picture."""
-    picture = voxels[::-1, ::-1, z].T
-    side = max(picture.shape)
-    before = [(side - n) // 2 for n in picture.shape]
-    padding = [(b, side - n - b) for b, n in zip(before, picture.shape, strict=True)]
-    return np.pad(picture, padding, constant_values=fill)
+    hu, labels = squared(volume.hu[::-1, ::-1, z].T, HU_MIN), squared(volume.labels[::-1, ::-1, z].T, 0)
+    resize = Resize(len(hu), THUMBNAIL_PX)
+    return Thumbnail(resize.hu(hu), resize.labels(labels))
 
 
 def _sha256(hu: NDArray[np.int16]) -> str:

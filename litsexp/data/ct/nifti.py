@@ -1,9 +1,8 @@
-"""NIfTI files, read with suspicion: header, geometry, and voxels a few planes at a time."""
+"""NIfTI files, read with suspicion: the header, and voxels a few planes at a time."""
 
 from __future__ import annotations
 
 import gzip
-import math
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,17 +12,14 @@ from typing import Any, BinaryIO, cast
 
 import numpy as np
 from isal import igzip, igzip_lib
-from nibabel.affines import voxel_sizes
 from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti2 import Nifti2Header
-from nibabel.orientations import io_orientation
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from litsexp.spec.errors import LitsexpError
 
 _MAX_AXIS, _MAX_VOXELS = 4096, 2**31
-_SPACINGS_MM = (0.01, 100.0)  # a header beyond that is damaged, or not in millimetres
 _SLAB_BYTES = 2**21  # read at once: what a core's cache holds
 _DEFLATE_RATIO = 1032  # the most that zlib's format can expand
 _CORRUPT = (EOFError, zlib.error, gzip.BadGzipFile, cast(type[Exception], igzip_lib.IsalError))
@@ -84,34 +80,6 @@ def read_header(path: Path) -> Header:
         _check_fields(header, raw)
         _check_size(header, path.stat().st_size, zipped)
     return header
-
-
-def geometry(header: Header) -> tuple[NDArray[np.float64], tuple[float, float, float]]:
-    """For each voxel axis its RAS axis and its direction, nibabel's (3, 2) array; and the spacing in mm along RAS."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        sizes_mm = voxel_sizes(header.affine)
-    if sizes_mm.min() > _SPACINGS_MM[0] and sizes_mm.max() < _SPACINGS_MM[1]:  # false for NaN
-        orientation: NDArray[np.float64] = io_orientation(header.affine)
-        if np.isfinite(orientation).all():
-            x, y, z = (round(float(sizes_mm[axis]), 6) for axis in np.argsort(orientation[:, 0]))
-            return orientation, (x, y, z)
-    raise LitsexpError(
-        f"{header.path}: the affine's voxel sizes are {sizes_mm.tolist()} mm; expected three directions of "
-        f"{_SPACINGS_MM[0]:g} to {_SPACINGS_MM[1]:g} mm; repair the header's sform, or leave the case out"
-    )
-
-
-def is_unit(header: Header) -> bool:
-    """Whether the affine says 1 x 1 x 1 mm along the axes, as headers do that nobody has filled in."""
-    return bool(np.allclose(np.sort(np.abs(header.affine[:3, :3]), axis=None), [0] * 6 + [1] * 3, atol=1e-6))
-
-
-def tilt_degrees(header: Header) -> tuple[float, float]:
-    """The largest angle between a voxel axis and the nearest body axis, and how far voxel axes are from orthogonal."""
-    axes = header.affine[:3, :3] / voxel_sizes(header.affine)
-    oblique = math.degrees(math.acos(min(1.0, float(np.abs(axes).max(axis=0).min()))))
-    products = np.abs(np.triu(axes.T @ axes, 1)).max()
-    return oblique, math.degrees(math.asin(min(1.0, float(products))))
 
 
 def slabs(header: Header) -> Iterator[tuple[slice, NDArray[Any]]]:

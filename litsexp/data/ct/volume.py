@@ -1,22 +1,22 @@
-"""CT cases: read in one orientation, refused where something is wrong, and windowed. HU are Hounsfield units."""
+"""CT cases: read in one orientation, and refused where something is wrong. HU are Hounsfield units."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from nibabel.affines import voxel_sizes
 from nibabel.orientations import ornt2axcodes
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
+from litsexp.data.ct.geometry import MM_UNKNOWN, geometry, remarks_on
 from litsexp.data.ct.layout import Case
-from litsexp.data.ct.nifti import Header, geometry, is_unit, read_header, slabs, tilt_degrees, values_of
+from litsexp.data.ct.nifti import Header, read_header, slabs, values_of
 from litsexp.spec.errors import LitsexpError
 
 _T = TypeVar("_T", bound=np.generic)
@@ -25,14 +25,6 @@ HU_MIN, HU_MAX = -1024, 3071  # 12-bit CT; LiTS itself holds -10522 to 27572
 MOST_ABOVE = 0.02  # share of the voxels above HU_MAX; metal is far less
 LIVER_HU = (-100, 350)  # a liver's median: fatty and unenhanced to contrast at its height
 LABELS = (0, 1, 2)
-LITS_UNIT_CASES = range(28, 48)
-TILT_DEGREES = 2
-MM_UNKNOWN = "the header says 1 x 1 x 1 mm as if nobody had filled it in; millimetres are unknown"
-WINDOWS: Mapping[str, tuple[float, float]] = {  # (width_hu, level_hu)
-    "liver": (150.0, 30.0),
-    "custom": (200.0, 60.0),
-    "wide": (400.0, 40.0),
-}
 
 
 @dataclass(frozen=True)
@@ -95,7 +87,8 @@ class OpenCase:
         for z, raw in self._planes(self.label):
             values = values_of(self.label, raw)
             kind = values.dtype.kind
-            if values.max() > 2 or (kind != "u" and values.min() < 0) or (kind == "f" and not _all_labels(values)):
+            fractions = kind == "f" and not np.isin(values, LABELS).all()  # NaN, too
+            if fractions or values.max() > 2 or (kind != "u" and values.min() < 0):
                 found, counts = np.unique(values[~np.isin(values, LABELS)], return_counts=True)
                 unknown.update(dict(zip(found.tolist(), counts.tolist(), strict=True)))
             elif not unknown:
@@ -210,7 +203,7 @@ def open_case(case: Case) -> OpenCase:
             "expected one label a voxel; download both files of this case again, or leave the case out"
         )
     orientation, spacing_mm = geometry(image)
-    remarks = _remarks(case, image, label)
+    remarks = remarks_on(case, image, label)
     unknown = (math.nan, math.nan, math.nan)
     return OpenCase(case, image, label, orientation, unknown if MM_UNKNOWN in remarks else spacing_mm, remarks)
 
@@ -237,11 +230,11 @@ def _ras(pictures: NDArray[_T]) -> NDArray[_T]:
     return pictures.transpose(2, 1, 0)[::-1, ::-1]
 
 
-def no_liver(case: Case, instead: str = "set data.slices to all") -> LitsexpError:
-    """What is said of a case that gives no slice; ``instead`` is what else one can do than leave it out."""
+def no_liver(case: Case) -> LitsexpError:
+    """What is said of a case that gives no slice."""
     return LitsexpError(
         f"{case.segmentation}: case {case.number} has no liver; expected label 1 or 2 in some slice; "
-        f"leave the case out, or {instead}"
+        "leave the case out, or take all slices (data.slices or --slices: all)"
     )
 
 
@@ -262,45 +255,6 @@ def count_slices(case: Case) -> int:
         return header.shape[int(np.argmax(geometry(header)[0][:, 0]))]
     except LitsexpError:
         return 0
-
-
-def apply_window(hu: ArrayLike, width_hu: float, level_hu: float) -> NDArray[np.float32]:
-    """Map level - width/2 .. level + width/2 HU to 0..1 and clip; same shape as ``hu``."""
-    if not width_hu > 0:
-        raise ValueError(f"width_hu = {width_hu}; expected more than 0")
-    lowest_hu = level_hu - width_hu / 2
-    scaled: NDArray[np.float32] = (np.asarray(hu, np.float32) - np.float32(lowest_hu)) / np.float32(width_hu)
-    return scaled.clip(0, 1)
-
-
-def _remarks(case: Case, image: Header, label: Header) -> tuple[str, ...]:
-    """Known quirks of headers with which a case can be used all the same."""
-    found = []
-    if is_unit(image) and (
-        not image.affine[:3, 3].any() or not image.placed or case.number in LITS_UNIT_CASES
-    ):  # LiTS cases 28 to 47 say 1 mm, and are not
-        found.append(MM_UNKNOWN)
-    elif not np.allclose(voxel_sizes(image.affine), image.pixdim_mm, rtol=0.01):
-        written, used = (
-            " x ".join(f"{mm:.3g}" for mm in sizes) for sizes in (image.pixdim_mm, voxel_sizes(image.affine))
-        )
-        found.append(f"pixdim says {written} mm, the affine {used}; the affine is used")
-    if image.slope != 1:
-        found.append(f"values are scaled by {image.slope:g}, which CT rarely is; see that its HU are right")
-    if not image.placed:
-        found.append("neither sform nor qform is set; the orientation is NIfTI's default, and may be wrong")
-    oblique, sheared = tilt_degrees(image)
-    if oblique > TILT_DEGREES:
-        found.append(f"oblique by {oblique:.0f} degrees; the voxel axes are taken for the nearest body axes")
-    if sheared > TILT_DEGREES:
-        found.append(f"axes {sheared:.0f} degrees from orthogonal (gantry tilt); planes are taken as they are")
-    if not np.allclose(image.affine, label.affine, rtol=0.001, atol=0.01):
-        found.append("the segmentation's affine differs from the volume's, which is used for both")
-    return tuple(found)
-
-
-def _all_labels(values: NDArray[Any]) -> bool:
-    return bool(np.isin(values, LABELS).all())  # false for NaN
 
 
 def _unknown_labels(path: Path, unknown: Counter[float]) -> str:

@@ -2,18 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, TypeVar
 
 _Values = TypeVar("_Values")
-
-WINDOWS: Mapping[str, tuple[float, float]] = {  # (width_hu, level_hu)
-    "liver": (150.0, 30.0),
-    "custom": (200.0, 60.0),
-    "wide": (400.0, 40.0),
-}
-NOTEBOOK_WINDOWS = ("liver", "custom")  # its first two channels; the third is the slice, histogram-equalised
-EQUALISE_BINS = 100
 
 
 def windowed(values: _Values, width_hu: float, level_hu: float) -> _Values:

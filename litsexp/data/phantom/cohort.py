@@ -6,8 +6,6 @@ import gzip
 import io
 import json
 import math
-import shutil
-import tempfile
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -19,6 +17,7 @@ import numpy as np
 from litsexp.data.ct.layout import PHANTOM_FILE
 from litsexp.data.parallel import Progress, map_parallel, usable_cpus
 from litsexp.data.phantom.patient import GENERATOR_VERSION, PhantomConfig, make_case
+from litsexp.files import whole_folder
 from litsexp.spec.errors import LitsexpError
 
 
@@ -38,32 +37,17 @@ def write_cohort(
     if _is_there(directory, config):
         return directory
     try:
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
+        with whole_folder(directory) as temporary:
+            cases = _write_cases(temporary, config, processes, progress)
+            content = {"generator": GENERATOR_VERSION, "config": asdict(config), "cases": cases}
+            (temporary / PHANTOM_FILE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     except OSError as error:
-        raise _not_written(directory, error) from error
-    try:
-        partial.chmod(0o755)
-        cases = _write_cases(partial, config, processes, progress)
-        content = {"generator": GENERATOR_VERSION, "config": asdict(config), "cases": cases}
-        (partial / PHANTOM_FILE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        if directory.is_dir():
-            directory.rmdir()  # it is empty
-        partial.rename(directory)
-    except OSError as error:
-        if _is_there(directory, config):  # somebody else wrote the same meanwhile
-            return directory
-        raise _not_written(directory, error) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        if not _is_there(directory, config):  # else somebody wrote the same meanwhile
+            reason = error.strerror or error
+            raise LitsexpError(
+                f"{directory}: the phantom cannot be written ({reason}); expected a folder to write in; name one"
+            ) from None
     return directory
-
-
-def _not_written(directory: Path, error: OSError) -> LitsexpError:
-    reason = error.strerror or error
-    return LitsexpError(
-        f"{directory}: the phantom cannot be written ({reason}); expected a folder to write in; name one"
-    )
 
 
 def _is_there(directory: Path, config: PhantomConfig) -> bool:

@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from litsexp.data.ct.volume import WINDOWS, apply_window
-from litsexp.data.store.slices import prepare
-from litsexp.spec.cohort import DataConfig
+from litsexp.data.ct.windows import windowed
+from litsexp.data.store import prepare
+from litsexp.data.store.resize import Resize
+from litsexp.spec.cohort import StoreConfig
 
 SIDE, SLICES, SIZE = 512, 120, 128
 ENDINGS = (".nii", ".nii.gz")
@@ -96,8 +97,8 @@ def notebook_way(volume: Path, segmentation: Path, folder: Path) -> None:
     folder.mkdir()
     images, masks = (np.rot90(nib.load(path).get_fdata()) for path in (volume, segmentation))
     for z in range(images.shape[2]):
-        image = images[..., z]
-        views = [apply_window(image, *WINDOWS["liver"]), apply_window(image, *WINDOWS["custom"]), _equalised(image)]
+        image, hu = images[..., z], images[..., z].astype(np.float32)
+        views = [windowed(hu, 150, 30), windowed(hu, 200, 60), _equalised(image)]
         picture = np.rint(255 * np.stack(views, axis=-1)).astype(np.uint8)
         Image.fromarray(picture).save(folder / f"slice_{z}.jpg", quality=NOTEBOOK_QUALITY)
         Image.fromarray(masks[..., z].astype(np.uint8)).save(folder / f"slice_{z}_mask.png")
@@ -122,16 +123,8 @@ def block_means(plane: NDArray[Any]) -> NDArray[np.float32]:
 
 def tuned_means(plane: NDArray[Any]) -> NDArray[np.float32]:
     """The same, several times as fast: strips are added up in the pixels' own type."""
-    k = SIDE // SIZE
-    strips = plane.reshape(SIZE, k, SIDE)
-    sums = strips[:, 0] + strips[:, 1]
-    for i in range(2, k):
-        sums += strips[:, i]
-    blocks = sums.reshape(SIZE, SIZE, k)
-    total = blocks[..., 0].astype(np.int32)
-    for i in range(1, k):
-        total += blocks[..., i]
-    return np.asarray(total / np.float32(k**2), np.float32)
+    resize = Resize(SIDE, SIZE)
+    return np.asarray(resize.sums(plane) / np.float32(resize.area), np.float32)
 
 
 def _equalised(image: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -149,46 +142,33 @@ def _speed(
     seconds: float,
     step: Callable[[], None],
 ) -> Speed:
-    """Time every way on one kind of file; the first round of each only warms up."""
-    few, many = folder / "few", folder / "many"
+    """Time every way on one kind of file."""
+    few, many, stores, jpeg = (folder / name for name in ("few", "many", "stores", "jpeg"))
     pair = _write_case(folder / "one", hu, labels, ending)
     _link_cases(few, pair, FEW)
-    data = DataConfig(size=SIZE, slices="all")
 
-    def litsexp(root: Path, processes: int) -> float:
-        seconds = _timed(lambda: prepare(root, folder / "stores", data, processes))
-        shutil.rmtree(folder / "stores")
-        return seconds
-
-    def notebook() -> float:
-        seconds = _timed(lambda: notebook_way(*pair, folder / "jpeg"))
-        shutil.rmtree(folder / "jpeg")
-        return seconds
-
-    def fastest(ways: Sequence[Callable[[], float]]) -> list[float]:
-        table = []
-        for _ in range(rounds + 1):
-            table.append([way() for way in ways])
-            step()
-        return [min(times) for times in zip(*table[1:], strict=True)]
+    def litsexp(root: Path, processes: int) -> Callable[[], float]:
+        data = StoreConfig(size=SIZE, slices="all")
+        return partial(_timed, partial(prepare, root, stores, data, processes), stores)
 
     floors = [partial(_timed, partial(floor_way, *pair, means)) for means in (block_means, tuned_means)]
-    floor_s, tuned_s, few_s, notebook_s = fastest([*floors, lambda: litsexp(few, 1), notebook])
+    notebook = partial(_timed, partial(notebook_way, *pair, jpeg), jpeg)
+    floor_s, tuned_s, few_s, notebook_s = _fastest([*floors, litsexp(few, 1), notebook], rounds, step)
     ours_s = few_s / FEW
     cases = _link_cases(many, pair, max(2, round(seconds / ours_s)))
-    one_s, two_s = fastest([lambda: litsexp(many, 1), lambda: litsexp(many, 2)])
-    return Speed(
-        ending=ending,
-        litsexp_s=ours_s,
-        notebook_s=notebook_s,
-        floor_s=floor_s,
-        tuned_floor_s=tuned_s,
-        over_notebook=notebook_s / ours_s,
-        over_floor=floor_s / ours_s,
-        over_tuned_floor=tuned_s / ours_s,
-        two_processes=one_s / two_s,
-        cases=cases,
-    )
+    one_s, two_s = _fastest([litsexp(many, 1), litsexp(many, 2)], rounds, step)
+    ratios = {"over_notebook": notebook_s, "over_floor": floor_s, "over_tuned_floor": tuned_s}
+    over = {name: other_s / ours_s for name, other_s in ratios.items()}
+    return Speed(ending, ours_s, notebook_s, floor_s, tuned_s, **over, two_processes=one_s / two_s, cases=cases)
+
+
+def _fastest(ways: Sequence[Callable[[], float]], rounds: int, step: Callable[[], None]) -> list[float]:
+    """Of each way the seconds of its fastest round; a first round only warms up."""
+    table = []
+    for _ in range(rounds + 1):
+        table.append([way() for way in ways])
+        step()
+    return [min(times) for times in zip(*table[1:], strict=True)]
 
 
 def _write_case(folder: Path, hu: NDArray[np.int16], labels: NDArray[np.uint8], ending: str) -> tuple[Path, Path]:
@@ -210,7 +190,11 @@ def _link_cases(folder: Path, pair: tuple[Path, Path], cases: int) -> int:
     return cases
 
 
-def _timed(work: Callable[[], object]) -> float:
+def _timed(work: Callable[[], object], leaves: Path | None = None) -> float:
+    """Seconds that the work takes; the folder that it leaves is removed."""
     start_s = time.perf_counter()
     work()
-    return time.perf_counter() - start_s
+    seconds = time.perf_counter() - start_s
+    if leaves is not None:
+        shutil.rmtree(leaves)
+    return seconds

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.lib.format import write_array_header_1_0
@@ -18,21 +18,10 @@ from numpy.typing import NDArray
 from litsexp.data.ct.layout import Case
 from litsexp.data.ct.volume import HU_MIN, OpenCase, Tally, check_liver, no_liver, open_case
 from litsexp.data.parallel import Progress, map_parallel
-from litsexp.data.store.resize import Resize
-from litsexp.spec.cohort import DataConfig
+from litsexp.data.store.resize import Resize, squared
+from litsexp.data.store.slices import COLUMNS, PIXELS
+from litsexp.files import whole_file
 from litsexp.spec.errors import LitsexpError
-
-COLUMNS: Mapping[str, str] = {  # of the store's index; liver_pixels counts label >= 1, tumor_pixels label 2, as stored
-    "case": "<i8",
-    "z": "<i8",  # slice number in RAS orientation, 0 the most inferior one of the volume
-    "liver_pixels": "<i8",
-    "tumor_pixels": "<i8",
-    "spacing_x_mm": "<f8",  # between columns, after the resize; NaN where unknown, as are the next two
-    "spacing_y_mm": "<f8",  # between rows, after the resize
-    "spacing_z_mm": "<f8",
-}
-PIXELS: Mapping[str, str] = {"hu": "<i2", "labels": "|u1"}
-_T = TypeVar("_T", bound=np.generic)
 
 
 @dataclass(frozen=True)
@@ -56,13 +45,14 @@ class Part:
 
 def convert_all(
     sources: Sequence[Source],
-    data: DataConfig,
+    size: int,
+    slices: str,
     folder: Path,
     processes: int | None,
     progress: Progress | None,
 ) -> list[Part]:
     """Convert the cases that have no part in ``folder`` yet; all parts in case order, or the first refusal."""
-    convert = partial(_try_convert, size=data.size, slices=data.slices, folder=folder)
+    convert = partial(_try_convert, size=size, slices=slices, folder=folder)
     done = {source.key: part for source in sources if (part := _read_part(folder, source.key))}
     left = [source for source in sources if source.key not in done]
     if progress is not None and done:
@@ -124,8 +114,8 @@ def _try_convert(source: Source, size: int, slices: str, folder: Path) -> Part |
 def _convert(source: Source, size: int, slices: str, folder: Path) -> Part:
     """Read a case plane by plane, resize the slices that are wanted, and write its part."""
     opened = open_case(source.case)
-    resize, padding = Resize(max(opened.shape[1:]), size), _Padding(opened)
-    labels, has_liver = _labels(opened, resize, padding)
+    resize = Resize(max(opened.shape[1:]), size)
+    labels, has_liver = _labels(opened, resize)
     stored = chosen_slices(has_liver, slices)
     if not stored.size:
         raise no_liver(source.case)
@@ -134,7 +124,7 @@ def _convert(source: Source, size: int, slices: str, folder: Path) -> Part:
     tally = Tally()
     for z, plane in opened.hu_planes(tally):
         if z in place:
-            pixels["hu"][place[z]] = opened.upright(resize.hu(padding.square(plane, HU_MIN)))
+            pixels["hu"][place[z]] = opened.upright(resize.hu(squared(plane, HU_MIN, opened.flips)))
     check_liver(source.case, pixels["hu"][pixels["labels"] > 0])
     rows = _rows(opened, stored, pixels["labels"], size)
     content = hashlib.sha256()
@@ -148,20 +138,19 @@ def _convert(source: Source, size: int, slices: str, folder: Path) -> Part:
     facts = opened.facts(tally)
     shown = {"clipped_voxels": facts.clipped, "padding_voxels": facts.padding, "remarks": facts.remarks}
     part = Part(source.case.number, source.key, content.hexdigest(), rows, shown)
-    temporary = folder / f"{source.key}.json.tmp"
-    temporary.write_text(json.dumps(vars(part)), encoding="utf-8")
-    temporary.rename(folder / f"{source.key}.json")
+    with whole_file(folder / f"{source.key}.json", replace=True) as temporary:
+        temporary.write_text(json.dumps(vars(part)), encoding="utf-8")
     return part
 
 
-def _labels(opened: OpenCase, resize: Resize, padding: _Padding) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+def _labels(opened: OpenCase, resize: Resize) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """Every slice's labels (z, size, size), upright, and which slices show liver before the resize."""
     labels = np.zeros((opened.shape[0], resize.size, resize.size), np.uint8)
     has_liver = np.zeros(len(labels), bool)
     for z, plane in opened.label_planes():
         if plane.any():
             has_liver[z] = True
-            labels[z] = opened.upright(resize.labels(padding.square(plane, 0)))
+            labels[z] = opened.upright(resize.labels(squared(plane, 0, opened.flips)))
     return labels, has_liver
 
 
@@ -177,19 +166,3 @@ def _rows(opened: OpenCase, stored: NDArray[np.int64], labels: NDArray[np.uint8]
         *([mm] * len(stored) for mm in spacing_mm),
     ]
     return dict(zip(COLUMNS, columns, strict=True))
-
-
-class _Padding:
-    """Planes that are not square get a margin, half on each side of the upright picture, the odd pixel last."""
-
-    def __init__(self, opened: OpenCase):
-        side = max(opened.shape[1:])
-        self.widths = []
-        for n, flipped in zip(opened.shape[1:], opened.flips, strict=True):
-            before, after = (side - n) // 2, side - n - (side - n) // 2
-            self.widths.append((after, before) if flipped else (before, after))
-        self.square_already = not np.any(self.widths)
-
-    def square(self, plane: NDArray[_T], fill: int) -> NDArray[_T]:
-        """The plane with its margin; itself where it is square."""
-        return plane if self.square_already else np.pad(plane, self.widths, constant_values=fill)

@@ -1,4 +1,4 @@
-"""Resizing slices: area averages when shrinking, linear when enlarging, the same bytes on every processor.
+"""Slices made square and resized, to the same bytes on every processor: area averages to shrink, linear to enlarge.
 
 All sums are sums of whole numbers that are exact in the type they are made in, so no result depends on the processor,
 its libraries or their order of summation.
@@ -6,12 +6,26 @@ its libraries or their order of summation.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+_T = TypeVar("_T", bound=np.generic)
 _MOST_FACTOR = 8  # of a shrink by a whole number whose sums of int16 HU stay in int16
+
+
+def squared(plane: NDArray[_T], fill: int, flips: tuple[bool, bool] = (False, False)) -> NDArray[_T]:
+    """A plane (row, column) with a margin of ``fill`` that makes it square; itself where it is.
+
+    Half of the margin lies on each side, the odd pixel last; first along an axis that will be flipped (``flips``).
+    """
+    side = max(plane.shape)
+    if plane.shape == (side, side):
+        return plane
+    halves = [((side - n) // 2, side - n - (side - n) // 2) for n in plane.shape]
+    widths = [half[::-1] if flipped else half for half, flipped in zip(halves, flips, strict=True)]
+    return np.pad(plane, widths, constant_values=fill)
 
 
 def resize_weights(size_in: int, size_out: int) -> NDArray[np.float64]:
@@ -44,7 +58,7 @@ class Resize:
 
     def hu(self, images: NDArray[np.int16]) -> NDArray[np.int16]:
         """Weighted means of HU, rounded half to even."""
-        return np.rint(self._sums(images) / self.area).astype(np.int16)
+        return np.rint(self.sums(images) / self.area).astype(np.int16)
 
     def labels(self, labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Of labels 0, 1, 2 the one with the largest area.
@@ -56,8 +70,8 @@ class Resize:
         part = labels
         if k := self.factor:
             part = labels[..., k * rows.start : k * rows.stop, k * columns.start : k * columns.stop]
-        tumor = self._sums((part == 2).view(np.uint8))
-        foreground = self._sums((part != 0).view(np.uint8))
+        tumor = self.sums((part == 2).view(np.uint8))
+        foreground = self.sums((part != 0).view(np.uint8))
         background, liver = self.area - foreground, foreground - tumor
         chosen = (liver >= background).view(np.uint8)
         chosen[tumor >= np.maximum(liver, background)] = 2
@@ -74,7 +88,7 @@ class Resize:
             boxes.append(slice(int(hit[0]), int(hit[-1]) + 1) if hit.size else slice(0, 0))
         return boxes[0], boxes[1]
 
-    def _sums(self, images: NDArray[Any]) -> NDArray[Any]:
+    def sums(self, images: NDArray[Any]) -> NDArray[Any]:
         """Weighted sums: whole numbers, ``area`` times the mean."""
         if not self.factor:
             return (self._rows @ images.astype(np.float32)).astype(np.float64) @ self._weights.T
@@ -88,13 +102,3 @@ class Resize:
         for i in range(1, k):
             total += blocks[..., i]
         return total
-
-
-def resize_hu(images: NDArray[np.int16], size: int) -> NDArray[np.int16]:
-    """Square slices (n, side, side) in HU to (n, size, size): weighted means, rounded half to even."""
-    return Resize(images.shape[-1], size).hu(images)
-
-
-def resize_labels(labels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """Square slices (n, side, side) of labels 0, 1, 2 to (n, size, size): the label with the largest area wins."""
-    return Resize(labels.shape[-1], size).labels(labels)

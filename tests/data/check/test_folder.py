@@ -11,8 +11,9 @@ import pytest
 
 from litsexp.data.check import folder as check
 from litsexp.data.check.folder import CaseReport, check_folder
+from litsexp.data.ct.geometry import MM_UNKNOWN
 from litsexp.data.ct.layout import Case
-from litsexp.data.ct.volume import MM_UNKNOWN, CtVolume
+from litsexp.data.ct.volume import CtVolume
 from litsexp.spec.errors import LitsexpError
 
 LIVER = slice(34, 58), slice(20, 46), slice(6, 20)  # 24 x 26 x 14 voxels on the patient's right

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from litsexp.data.ct import nifti
+from litsexp.data.ct.geometry import geometry
 from litsexp.spec.errors import LitsexpError
 
 SHAPE = (5, 4, 3)
@@ -41,7 +42,7 @@ def replace(path: Path, data: bytes) -> None:
 
 def read(path: Path) -> np.ndarray:
     header = nifti.read_header(path)
-    nifti.geometry(header)
+    geometry(header)
     return np.concatenate([np.copy(nifti.values_of(header, raw)) for _, raw in nifti.slabs(header)], axis=2)
 
 
@@ -59,7 +60,7 @@ def test_header_and_geometry(path: Path) -> None:
     header = nifti.read_header(save(path, ramp()))
     assert (header.shape, header.dtype, header.nbytes) == (SHAPE, np.int16, 2 * 5 * 4 * 3)
     assert (header.slope, header.intercept) == (1, 0)
-    orientation, spacing_mm = nifti.geometry(header)
+    orientation, spacing_mm = geometry(header)
     assert orientation.tolist() == [[0, 1], [1, 1], [2, 1]]
     assert spacing_mm == (0.7, 0.8, 2.5)
 

@@ -10,6 +10,7 @@ import pytest
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 
 from litsexp.data.ct import volume as ct
+from litsexp.data.ct.geometry import MM_UNKNOWN
 from litsexp.spec.errors import LitsexpError
 
 SHAPE = (5, 4, 3)
@@ -153,7 +154,7 @@ def remarks_of(tmp_path: Path, affine: np.ndarray, number: int = 7, label_affine
 
 def test_an_affine_that_nobody_filled_in_gives_no_millimetres(tmp_path: Path) -> None:
     facts = remarks_of(tmp_path, np.eye(4))
-    assert np.isnan(facts.spacing_mm).all() and facts.remarks == (ct.MM_UNKNOWN,)
+    assert np.isnan(facts.spacing_mm).all() and facts.remarks == (MM_UNKNOWN,)
 
 
 @pytest.mark.parametrize(("number", "known"), [(27, True), (28, False), (47, False), (48, True)])
@@ -162,7 +163,7 @@ def test_one_millimetre_is_not_believed_of_lits_cases_28_to_47(tmp_path: Path, n
     affine[:3, 3] = (170, 160, -300)
     facts = remarks_of(tmp_path, affine, number)
     assert facts.spacing_mm == (1, 1, 1) if known else np.isnan(facts.spacing_mm).all()
-    assert facts.remarks == (() if known else (ct.MM_UNKNOWN,))
+    assert facts.remarks == (() if known else (MM_UNKNOWN,))
 
 
 def test_a_real_spacing_is_believed_of_lits_cases_28_to_47(tmp_path: Path) -> None:
@@ -229,13 +230,3 @@ def test_what_cannot_be_hounsfield_units_is_refused(tmp_path: Path) -> None:
     assert "median of 1010" in refusal(write_case(tmp_path / "a", hu_ramp() + np.int16(1000)))
     assert "every voxel is 7" in refusal(write_case(tmp_path / "b", np.full(SHAPE, 7, np.int16)))
     assert "are above 3071" in refusal(write_case(tmp_path / "c", hu_ramp().astype(np.uint16)))  # -200 becomes 65336
-
-
-def test_windows_by_hand() -> None:
-    hu = np.array([-46, -45, 30, 105, 106], np.int16)
-    shown = ct.apply_window(hu, *ct.WINDOWS["liver"])  # W150 L30: -45 .. 105 HU
-    assert shown.dtype == np.float32
-    assert shown.tolist() == [0, 0, 0.5, 1, 1]
-    assert dict(ct.WINDOWS) == {"liver": (150, 30), "custom": (200, 60), "wide": (400, 40)}
-    with pytest.raises(ValueError, match="width_hu"):
-        ct.apply_window(hu, 0, 40)

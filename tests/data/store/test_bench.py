@@ -8,8 +8,7 @@ import pytest
 from PIL import Image
 
 from litsexp.cli.app import main
-from litsexp.data.store import bench
-from litsexp.data.store.slices import prepare
+from litsexp.data.store import bench, prepare
 from litsexp.spec.cohort import DataConfig
 
 

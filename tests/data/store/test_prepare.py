@@ -15,9 +15,8 @@ import numpy as np
 import pytest
 
 from litsexp.data.ct.volume import open_case
-from litsexp.data.store import convert
-from litsexp.data.store import slices as store_module
-from litsexp.data.store.slices import Store, prepare
+from litsexp.data.store import Store, convert, prepare
+from litsexp.data.store import build as store_module
 from litsexp.spec.cohort import DataConfig
 from litsexp.spec.errors import LitsexpError
 
@@ -161,8 +160,8 @@ def test_what_a_killed_process_left_is_replaced(
     root: Path, tmp_path: Path, data: DataConfig, left_over: LeftOver
 ) -> None:
     key = prepare(root, tmp_path / "one", data, 1).directory.name
-    (tmp_path / "two" / f"{key}.tmp").mkdir(parents=True)
-    (tmp_path / "two" / f"{key}.tmp" / "hu.npy").write_bytes(b"half")
+    (tmp_path / "two" / f".{key}-old").mkdir(parents=True)
+    (tmp_path / "two" / f".{key}-old" / "hu.npy").write_bytes(b"half")
     with pytest.raises(KeyboardInterrupt):
         prepare(root, tmp_path / "two", data, 1, lambda *_: signal.raise_signal(signal.SIGINT))
     (parts,) = (tmp_path / "two").glob("*.parts")
@@ -228,7 +227,7 @@ def building(write_case: WriteCase) -> Building:
         script = folder / "build.py"
         script.write_text(
             "from pathlib import Path\n"
-            "from litsexp.data.store.slices import prepare\n"
+            "from litsexp.data.store import prepare\n"
             "from litsexp.spec.settings import DataConfig\n"
             "if __name__ == '__main__':\n"
             "    prepare(Path('ct'), Path('stores'), DataConfig(size=512), 2, lambda *call: print(*call, flush=True))\n"

@@ -3,19 +3,19 @@
 import numpy as np
 import pytest
 
-from litsexp.data.store.resize import resize_hu, resize_labels, resize_weights
+from litsexp.data.store.resize import Resize, resize_weights, squared
 
 
 def test_shrinking_averages_areas() -> None:
     images = np.array([[[0, 2, 10, 10], [4, 6, 10, 13], [-1024, 0, 1, 1], [0, 0, 1, 2]]], np.int16)
-    assert resize_hu(images, 2).tolist() == [[[3, 11], [-256, 1]]]  # 10.75 and 1.25 are rounded
+    assert Resize(images.shape[-1], 2).hu(images).tolist() == [[[3, 11], [-256, 1]]]  # 10.75 and 1.25 are rounded
     thirds = np.array([[[0, 30, 60]] * 3], np.int16)
-    assert resize_hu(thirds, 2).tolist() == [[[10, 50]] * 2]  # (0 + 30 / 2) / 1.5, (30 / 2 + 60) / 1.5
+    assert Resize(thirds.shape[-1], 2).hu(thirds).tolist() == [[[10, 50]] * 2]  # (0 + 30/2) / 1.5, (30/2 + 60) / 1.5
 
 
 def test_enlarging_is_linear_between_centres() -> None:
     images = np.array([[[0, 100], [0, 100]]], np.int16)
-    assert resize_hu(images, 4).tolist() == [[[0, 25, 75, 100]] * 4]
+    assert Resize(images.shape[-1], 4).hu(images).tolist() == [[[0, 25, 75, 100]] * 4]
 
 
 def test_the_same_size_changes_nothing() -> None:
@@ -24,8 +24,8 @@ def test_the_same_size_changes_nothing() -> None:
         rng.integers(-1024, 3072, (2, 7, 7)).astype(np.int16),
         rng.integers(0, 3, (2, 7, 7)).astype(np.uint8),
     )
-    np.testing.assert_array_equal(resize_hu(images, 7), images)
-    np.testing.assert_array_equal(resize_labels(labels, 7), labels)
+    np.testing.assert_array_equal(Resize(images.shape[-1], 7).hu(images), images)
+    np.testing.assert_array_equal(Resize(labels.shape[-1], 7).labels(labels), labels)
 
 
 @pytest.mark.parametrize(("size_in", "size_out"), [(512, 96), (500, 64), (37, 64), (64, 64), (4096, 512)])
@@ -44,7 +44,7 @@ def test_labels_go_by_area_and_ties_to_the_higher() -> None:
     blocks = {(0, 0, 0, 1): 0, (0, 0, 1, 1): 1, (0, 1, 1, 2): 1, (0, 0, 2, 2): 2, (1, 1, 2, 2): 2, (0, 0, 1, 2): 0}
     for block, expected in blocks.items():
         labels = np.array(block, np.uint8).reshape(1, 2, 2)
-        assert resize_labels(labels, 1).item() == expected, block
+        assert Resize(labels.shape[-1], 1).labels(labels).item() == expected, block
 
 
 @pytest.mark.parametrize("side", [512, 500, 97])
@@ -55,6 +55,15 @@ def test_labels_at_any_ratio_follow_the_area(side: int) -> None:
     weights = resize_weights(side, 96)
     shares = [weights @ (labels[1] == label) @ weights.T for label in (0, 1, 2)]
     expected = 2 - np.argmax(shares[::-1], axis=0)
-    found = resize_labels(labels, 96)
+    found = Resize(labels.shape[-1], 96).labels(labels)
     np.testing.assert_array_equal(found[1], expected)
     assert not found[0].any() and set(np.unique(found)) == {0, 1, 2}
+
+
+def test_a_margin_makes_a_plane_square_with_the_odd_pixel_last() -> None:
+    plane = np.array([[1, 2, 3, 4]], np.int16)
+    assert squared(plane, 9).tolist() == [[9] * 4, [1, 2, 3, 4], [9] * 4, [9] * 4]
+    assert squared(plane, 9, (True, False)).tolist() == [[9] * 4, [9] * 4, [1, 2, 3, 4], [9] * 4]
+    assert squared(plane.T, 9).tolist() == [[9, n, 9, 9] for n in (1, 2, 3, 4)]
+    square = np.zeros((3, 3), np.uint8)
+    assert squared(square, 9, (True, True)) is square

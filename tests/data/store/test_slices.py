@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from litsexp.data.store import convert
-from litsexp.data.store.slices import Store, prepare
+from litsexp.data.store import Store, prepare
+from litsexp.data.store.slices import COLUMNS
 from litsexp.spec.cohort import DataConfig
 from litsexp.spec.errors import LitsexpError
 
@@ -43,7 +43,7 @@ def test_liver_slices_and_properties(root: Path, tmp_path: Path, data: DataConfi
     calls: list[tuple[int, int]] = []
     store = prepare(root, tmp_path / "stores", data, 1, lambda *call: calls.append(call))
     assert calls == [(1, 2), (2, 2)]
-    assert list(store.index.columns) == list(convert.COLUMNS)
+    assert list(store.index.columns) == list(COLUMNS)
     assert store.index["case"].tolist() == [2, 2, 11, 11] and store.index["z"].tolist() == [1, 2, 1, 2]
     assert store.index["liver_pixels"].tolist() == [256] * 4 and store.index["tumor_pixels"].tolist() == [0, 16] * 2
     assert (store.cases, store.size, store.has_tumor) == ([2, 11], 32, {2: True, 11: True})
@@ -53,6 +53,25 @@ def test_liver_slices_and_properties(root: Path, tmp_path: Path, data: DataConfi
     assert isinstance(store.hu, np.memmap) and not store.hu.flags.writeable
     with pytest.raises(LitsexpError, match="case 7 is not stored"):
         store.rows_of([2, 7])
+
+
+def test_the_masks_of_a_case_are_its_own_array(root: Path, tmp_path: Path, data: DataConfig) -> None:
+    store = prepare(root, tmp_path / "stores", data, 1)
+    for case in store.cases:
+        masks = store.masks(case)
+        np.testing.assert_array_equal(masks, store.labels[store.rows_of([case])])
+        assert masks.dtype == np.uint8 and masks.flags.writeable
+        assert not isinstance(masks.base, np.memmap)
+    with pytest.raises(LitsexpError, match=r"case 7 is not stored; expected cases of \[2, 11\]"):
+        store.masks(7)
+
+
+def test_what_the_store_says_of_itself(root: Path, tmp_path: Path, data: DataConfig) -> None:
+    store = prepare(root, tmp_path / "stores", data, 1)
+    about = store.about()
+    assert (about["settings"], about["fingerprint"]) == ({"size": 32, "slices": "liver"}, store.fingerprint)
+    assert [(case["case"], case["slices"], case["remarks"]) for case in about["cases"]] == [(2, 2, []), (11, 2, [])]
+    assert about["inputs"][0]["files"]["volume-2.nii.gz"][0] == (root / "volume-2.nii.gz").stat().st_size
 
 
 def test_one_header_is_parsed_at_a_time(
@@ -68,7 +87,7 @@ def test_one_header_is_parsed_at_a_time(
         inside.pop()
         return load(*args, **kwargs)
 
-    monkeypatch.setattr("litsexp.data.store.slices.np.load", slow_load)
+    monkeypatch.setattr("litsexp.data.store.build.np.load", slow_load)
     prepare(root, tmp_path / "stores", data, 1)
     assert len(most) >= 4  # two cases, HU and labels
     assert max(most) == 1
@@ -172,6 +191,11 @@ def damage_index(directory: Path) -> None:
     index.iloc[1:].to_parquet(directory / "slices.parquet", index=False)
 
 
+def damage_order(directory: Path) -> None:
+    index = pd.read_parquet(directory / "slices.parquet")
+    index.iloc[[0, 2, 1, 3]].to_parquet(directory / "slices.parquet", index=False)
+
+
 def damage_columns(directory: Path) -> None:
     pd.DataFrame({"case": [1]}).to_parquet(directory / "slices.parquet", index=False)
 
@@ -195,8 +219,8 @@ def damage_format(directory: Path) -> None:
 
 @pytest.mark.parametrize(
     "damage",
-    [damage_half, damage_missing, damage_size, damage_index, damage_columns, damage_parquet, damage_json, damage_keys,
-     damage_format],
+    [damage_half, damage_missing, damage_size, damage_index, damage_order, damage_columns, damage_parquet, damage_json,
+     damage_keys, damage_format],
 )  # fmt: skip
 def test_a_damaged_store_is_refused(root: Path, tmp_path: Path, damage, data: DataConfig) -> None:
     store = prepare(root, tmp_path / "stores", data, 1)

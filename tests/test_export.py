@@ -4,6 +4,7 @@ import io
 import json
 import shutil
 from collections import namedtuple
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
@@ -15,19 +16,18 @@ from PIL import Image
 from PIL.JpegImagePlugin import get_sampling
 from pydantic import ValidationError
 
-from litsexp.data import export as export_module
-from litsexp.data import gray
+from litsexp import export as export_module
 from litsexp.data.ct.layout import PHANTOM_FILE
-from litsexp.data.export import Export, ExportConfig, export
-from litsexp.data.splits import make_splits
-from litsexp.data.store.slices import prepare
-from litsexp.spec.cohort import DataConfig, SplitConfig
+from litsexp.data.splits import Split, make_splits
+from litsexp.data.store import Store, prepare
+from litsexp.export import ExportConfig, channels, encode, export, pictures, refuse_early
+from litsexp.spec.cohort import SplitConfig, StoreConfig
 from litsexp.spec.errors import LitsexpError
-from litsexp.training import batches
 
 SHAPE = (64, 48, 6)  # x, y, z in RAS: wider than deep
-WHOLE = ExportConfig(size=32, slices="all", format="png")
-SMALL = ExportConfig(size=32)
+ALL = StoreConfig(size=32, slices="all")
+LIVER = StoreConfig(size=32)
+JPEG, PNG = ExportConfig(), ExportConfig(format="png")
 SPLIT = SplitConfig(train=0.7, valid=0.15, test=0.15, seed=0)
 
 
@@ -76,19 +76,31 @@ def pixels(path: Path) -> np.ndarray:
     return np.asarray(Image.open(path))
 
 
-def refusal(root: Path, out: Path, config: ExportConfig = SMALL) -> str:
-    """The one line with which an export is refused; nothing new lies in the folder of ``out``."""
-    before = sorted(out.parent.rglob("*")) if out.parent.exists() else None
+def run(
+    root: Path, out: Path, config: ExportConfig = JPEG, data: StoreConfig = LIVER, processes: int = 1
+) -> Split | None:
+    """What the command does: refuse early, build the store or open it, export."""
+    refuse_early(root, out, config)
+    return export(stored(root, data), out, config, processes)
+
+
+def stored(root: Path, data: StoreConfig = LIVER) -> Store:
+    return prepare(root, root.with_name(f"{root.name}-stores"), data, processes=1)
+
+
+def refusal(attempt: Callable[[], object], out: Path) -> str:
+    """The one line with which an export to ``out`` is refused; nothing new lies in its folder."""
+    before = [sorted(folder.glob("*")) for folder in (out.parent.parent, out.parent, out)]
     with pytest.raises(LitsexpError) as error:
-        export(root, out, config, processes=1)
+        attempt()
     assert "\n" not in str(error.value)
-    assert (sorted(out.parent.rglob("*")) if out.parent.exists() else None) == before
+    assert [sorted(folder.glob("*")) for folder in (out.parent.parent, out.parent, out)] == before
     return str(error.value)
 
 
 def test_names_sizes_and_modes_are_the_papers(few: Path, tmp_path: Path) -> None:
-    done = export(few, tmp_path / "out", ExportConfig(), processes=1)
-    assert done == Export(tmp_path / "out", 3, 9, make_splits({0: True, 1: False, 2: True}, SPLIT)[0])
+    done = run(few, tmp_path / "out", data=StoreConfig(size=128))
+    assert done == make_splits({0: True, 1: False, 2: True}, SPLIT)[0]
     stems = [f"volume-{case}_slice_{z}" for case in (0, 1, 2) for z in (1, 2, 3)]
     assert set(files(tmp_path / "out")) == {
         *(f"images/{stem}.jpg" for stem in stems),
@@ -103,17 +115,18 @@ def test_names_sizes_and_modes_are_the_papers(few: Path, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("window", ["liver", "custom", "wide", "notebook"])
 def test_images_and_masks_are_what_a_study_trains_on(cohort: Path, tmp_path: Path, window: str) -> None:
-    export(cohort, tmp_path / "out", WHOLE.model_copy(update={"window": window}), processes=1)
-    store = prepare(cohort, tmp_path / "stores", DataConfig(size=32, slices="all"), processes=1)
+    store = stored(cohort, ALL)
+    export(store, tmp_path / "out", ExportConfig(format="png", window=window), processes=1)
     slices = pd.read_csv(tmp_path / "out" / "slices.csv")
     shared = ["case", "z", "liver_pixels", "tumor_pixels", "spacing_x_mm", "spacing_y_mm", "spacing_z_mm"]
     pd.testing.assert_frame_equal(slices[shared], store.index[shared])
     hu = torch.from_numpy(np.array(store.hu)).float()[:, None]
-    expected = (batches.channels(hu, window) * 255).permute(0, 2, 3, 1).numpy()
+    expected = np.rint(255 * channels(hu, window).numpy())
     for row, (file, mask) in enumerate(zip(slices["file"], slices["mask"], strict=True)):
         found = pixels(tmp_path / "out" / file)
         assert found.ndim == (3 if window == "notebook" else 2)
-        assert np.abs(found.reshape(32, 32, -1) - expected[row]).max() <= 0.501
+        for channel in range(3):  # a gray image has what training shows thrice
+            np.testing.assert_array_equal(found[..., channel] if found.ndim == 3 else found, expected[row, channel])
         np.testing.assert_array_equal(pixels(tmp_path / "out" / mask), store.labels[row])
 
 
@@ -132,53 +145,34 @@ def test_gray_values_by_hand(few: Path, tmp_path: Path, window: str, hu: list[in
     labels[10:20, 10:20, 2] = 1
     labels[31, 31, 2] = 2  # the patient's right and front
     write_case(few, 2, volume, labels)
-    export(few, tmp_path / "out", ExportConfig(size=32, format="png", window=window), processes=1)
+    run(few, tmp_path / "out", ExportConfig(format="png", window=window))
     assert pixels(tmp_path / "out" / "images" / "volume-2_slice_2.png")[0, ::-1][:7].tolist() == gray_values
     mask = pixels(tmp_path / "out" / "masks" / "volume-2_slice_2_mask.png")
     assert np.unique(mask).tolist() == [0, 1, 2]
     assert np.argwhere(mask == 2).tolist() == [[0, 0]]
 
 
-def test_the_equalised_channel_is_the_training_one() -> None:
-    rng = np.random.default_rng(0)
-    hu = np.concatenate(
-        [
-            rng.integers(-1024, 3072, (3, 24, 24)),
-            rng.normal(60, 40, (3, 24, 24)),
-            np.full((1, 24, 24), 7),
-            rng.choice([-1000, 50], (1, 24, 24)),
-        ]
-    ).astype(np.int16)
-    expected = batches.equalised(torch.from_numpy(hu).float()[:, None])[:, 0].numpy()
-    found = np.stack([gray.equalised(picture) for picture in hu])
-    assert np.abs(found - expected).max() < 1e-4
-
-
-def test_equalisation_by_hand() -> None:
-    hu = np.array([[0, 0], [0, 100]], np.int16)  # the first of 100 bins holds 3 of 4 pixels, the last one the fourth
-    np.testing.assert_allclose(gray.equalised(hu), [[0.75, 0.75], [0.75, 1]])
-
-
 def test_quality_100_keeps_the_channels_and_subsampling_mixes_them() -> None:
     y, x = np.mgrid[:64, :64]
     hu = (40 + 60 * np.sin(x / 4) * np.cos(y / 6) + np.random.default_rng(0).normal(0, 10, (64, 64))).astype(np.int16)
-    picture = gray.image_channels(hu[None], "notebook")[0]
+    picture = pictures(hu[None], ExportConfig())[0]
 
     def worst(**settings: object) -> float:
-        decoded = np.asarray(Image.open(io.BytesIO(gray.encode(picture, **settings))), np.float32)
-        return float(np.abs(decoded - np.rint(picture * 255)).max())
+        decoded = np.asarray(Image.open(io.BytesIO(encode(picture, ExportConfig(**settings)))), np.float32)
+        return float(np.abs(decoded - picture).max())
 
     assert worst() <= 4
-    assert worst(form="png") == 0
+    assert worst(format="png") == 0
     assert worst(quality=90) > worst()
     assert worst(subsampling="4:2:0") > 5 * worst()
-    liver = gray.image_channels(hu[None], "liver")[0]
-    assert gray.encode(liver, subsampling="4:2:0") == gray.encode(liver)  # gray has no color to subsample
+    gray = ExportConfig(window="liver", subsampling="4:2:0")
+    liver = pictures(hu[None], gray)[0]
+    assert encode(liver, gray) == encode(liver, ExportConfig(window="liver"))  # gray has no color to subsample
 
 
 def test_quality_and_subsampling_reach_the_files(few: Path, tmp_path: Path) -> None:
-    export(few, tmp_path / "paper", SMALL, processes=1)
-    export(few, tmp_path / "notebook", ExportConfig(size=32, quality=90, subsampling="4:2:0"), processes=1)
+    run(few, tmp_path / "paper")
+    run(few, tmp_path / "notebook", ExportConfig(quality=90, subsampling="4:2:0"))
     paper, notebook = (Image.open(tmp_path / name / "images/volume-1_slice_2.jpg") for name in ("paper", "notebook"))
     assert (get_sampling(paper), get_sampling(notebook)) == (0, 2)  # Pillow's numbers for 4:4:4 and 4:2:0
     assert set(paper.quantization[0]) == {1}  # nothing is quantised away but the rounding
@@ -186,14 +180,14 @@ def test_quality_and_subsampling_reach_the_files(few: Path, tmp_path: Path) -> N
 
 
 def test_the_split_has_every_patient_once(cohort: Path, tmp_path: Path) -> None:
-    done = export(cohort, tmp_path / "out", SMALL, processes=1)
+    done = run(cohort, tmp_path / "out")
     patients = pd.read_csv(tmp_path / "out" / "split.csv")
     assert list(patients.columns) == ["case", "split", "slices", "liver_slices", "tumor_slices", "has_tumor"]
     assert patients["case"].tolist() == [0, 1, 2, 3, 4, 11, 12]
     assert patients["slices"].tolist() == patients["liver_slices"].tolist() == [3] * 7
     assert patients["tumor_slices"].tolist() == [1, 0, 1, 0, 1, 0, 1]
     (expected,) = make_splits(dict(zip(patients["case"], patients["has_tumor"], strict=True)), SPLIT)
-    assert done.split == expected
+    assert done == expected
     for name in ("train", "valid", "test"):
         assert tuple(patients["case"][patients["split"] == name]) == getattr(expected, name)
     slices = pd.read_csv(tmp_path / "out" / "slices.csv")
@@ -202,14 +196,14 @@ def test_the_split_has_every_patient_once(cohort: Path, tmp_path: Path) -> None:
 
 def test_another_seed_splits_otherwise_and_no_split_writes_none(few: Path, cohort: Path, tmp_path: Path) -> None:
     done = [
-        export(cohort, tmp_path / str(seed), ExportConfig(size=32, split=SPLIT.model_copy(update={"seed": seed})), 1)
+        run(cohort, tmp_path / str(seed), ExportConfig(split=SPLIT.model_copy(update={"seed": seed})))
         for seed in (0, 1)
     ]
-    assert done[0].split != done[1].split
+    assert done[0] != done[1]
     for path in few.glob("*-[12].nii.gz"):
         path.unlink()
-    alone = export(few, tmp_path / "none", SMALL.model_copy(update={"split": None}), processes=1)
-    assert (alone.patients, alone.images, alone.split) == (1, 3, None)
+    alone = run(few, tmp_path / "none", ExportConfig(split=None))
+    assert alone is None and len(list((tmp_path / "none" / "images").iterdir())) == 3
     assert not (tmp_path / "none" / "split.csv").exists()
     assert "split" not in pd.read_csv(tmp_path / "none" / "slices.csv").columns
     assert "split.csv" not in (tmp_path / "none" / "README.txt").read_text()
@@ -217,9 +211,9 @@ def test_another_seed_splits_otherwise_and_no_split_writes_none(few: Path, cohor
 
 def test_the_same_bytes_again_and_in_two_processes(few: Path, tmp_path: Path) -> None:
     for name, processes in (("a", 1), ("b", 2)):
-        export(few, tmp_path / name, SMALL, processes)
-    shutil.copytree(few, tmp_path / "moved")
-    export(tmp_path / "moved", tmp_path / "c", SMALL, processes=1)
+        run(few, tmp_path / name, processes=processes)
+    shutil.copytree(few, tmp_path / "moved", copy_function=shutil.copyfile)  # new times
+    run(tmp_path / "moved", tmp_path / "c")
     assert files(tmp_path / "a") == files(tmp_path / "b") == files(tmp_path / "c")
 
 
@@ -227,7 +221,7 @@ def test_the_same_bytes_again_and_in_two_processes(few: Path, tmp_path: Path) ->
     ("slices", "z"), [("liver", [1, 2, 3]), ("all", [0, 1, 2, 3, 4, 5]), ("liver+33% background", [1, 2, 3, 4])]
 )
 def test_which_slices(few: Path, tmp_path: Path, slices: str, z: list[int]) -> None:
-    export(few, tmp_path / "out", ExportConfig(size=32, slices=slices), processes=1)
+    run(few, tmp_path / "out", data=StoreConfig(size=32, slices=slices))
     index = pd.read_csv(tmp_path / "out" / "slices.csv")
     assert index["z"].tolist() == z * 3
     assert sorted(path.name for path in (tmp_path / "out" / "images").iterdir()) == sorted(
@@ -236,16 +230,16 @@ def test_which_slices(few: Path, tmp_path: Path, slices: str, z: list[int]) -> N
 
 
 def test_what_the_folder_says_of_itself(few: Path, tmp_path: Path) -> None:
-    export(few, tmp_path / "real", SMALL, processes=1)
+    run(few, tmp_path / "real")
     about = json.loads((tmp_path / "real" / "export.json").read_text())
     assert about["phantom"] is False
-    assert about["settings"] == SMALL.model_dump(mode="json")
+    assert about["settings"] == {"size": 32, "slices": "liver", **JPEG.model_dump(mode="json")}
     assert [case["images"] for case in about["cases"]] == [3, 3, 3]
     assert about["cases"][1]["source_bytes"]["volume-1.nii.gz"] == (few / "volume-1.nii.gz").stat().st_size
     readme = (tmp_path / "real" / "README.txt").read_text()
     assert "0 background, 1 liver, 2 tumor" in readme and "CC BY-NC-SA" in readme and "SYNTHETIC" not in readme
     (few / PHANTOM_FILE).write_text("{}")
-    export(few, tmp_path / "phantom", SMALL, processes=1)
+    run(few, tmp_path / "phantom")
     assert json.loads((tmp_path / "phantom" / "export.json").read_text())["phantom"] is True
     readme = (tmp_path / "phantom" / "README.txt").read_text()
     assert "SYNTHETIC" in readme and "3 synthetic patients" in readme and "CC BY" not in readme
@@ -254,21 +248,27 @@ def test_what_the_folder_says_of_itself(few: Path, tmp_path: Path) -> None:
 def test_an_empty_folder_is_filled(few: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     there = (tmp_path / "out").stat().st_ino
-    export(few, tmp_path / "out", SMALL, processes=1)
+    run(few, tmp_path / "out")
     assert (tmp_path / "out").stat().st_ino == there
-    export(few, tmp_path / "new" / "deep", SMALL, processes=1)
+    run(few, tmp_path / "new" / "deep")
     assert files(tmp_path / "out") == files(tmp_path / "new" / "deep")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["ct", "new", "out"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ct", "ct-stores", "new", "out"]
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["deep"]
 
 
-def test_a_folder_in_use_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+def test_a_folder_in_use_is_refused_before_anything_is_read(few: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").touch()
-    assert "found mine.txt in it; expected a new or empty folder" in refusal(tmp_path / "no", tmp_path / "out")
-    assert "cannot be used (Not a directory)" in refusal(tmp_path / "no", tmp_path / "out" / "mine.txt")
-    assert "cannot be used (Not a directory)" in refusal(tmp_path / "no", tmp_path / "out" / "mine.txt" / "x")
-    assert "found nothing; expected a folder with" in refusal(tmp_path / "no", tmp_path / "new")
+    store = stored(few)
+    for out, said in (
+        (tmp_path / "out", "found mine.txt in it; expected a new or empty folder"),
+        (tmp_path / "out" / "mine.txt", "cannot be used (Not a directory)"),
+        (tmp_path / "out" / "mine.txt" / "x", "cannot be used (Not a directory)"),
+    ):
+        assert said in refusal(lambda out=out: refuse_early(tmp_path / "no", out, JPEG), out)
+        assert said in refusal(lambda out=out: export(store, out, JPEG, processes=1), out)
+    said = refusal(lambda: refuse_early(tmp_path / "no", tmp_path / "new", JPEG), tmp_path / "new")
+    assert "found nothing; expected a folder with" in said
 
 
 @pytest.mark.parametrize("there", [False, True])
@@ -278,36 +278,40 @@ def test_a_broken_case_leaves_nothing(few: Path, tmp_path: Path, there: bool) ->
     out = tmp_path / "new" / "out"
     if there:
         out.mkdir(parents=True)
-    assert f"{broken}: truncated" in refusal(few, out)
+    (tmp_path / "ct-stores").mkdir()
+    assert f"{broken}: truncated" in refusal(lambda: run(few, out), out)
     assert (tmp_path / "new").exists() == there
 
 
 def test_a_case_without_liver(few: Path, tmp_path: Path) -> None:
     write_case(few, 1, labels=np.zeros(SHAPE, np.uint8))
-    assert "case 1 has no liver" in refusal(few, tmp_path / "out")
-    done = export(few, tmp_path / "out", WHOLE, processes=1)
-    assert (done.patients, done.images) == (3, 18)
+    (tmp_path / "ct-stores").mkdir()
+    assert "case 1 has no liver" in refusal(lambda: run(few, tmp_path / "out"), tmp_path / "out")
+    run(few, tmp_path / "out", data=ALL)
+    assert len(list((tmp_path / "out" / "images").iterdir())) == 18
 
 
 def test_too_few_patients_for_the_split_are_noticed_before_any_work(few: Path, tmp_path: Path) -> None:
     (few / "volume-0.nii.gz").write_bytes(b"")
     for path in few.glob("*-2.nii.gz"):
         path.unlink()
-    message = refusal(few, tmp_path / "out")
+    message = refusal(lambda: refuse_early(few, tmp_path / "out", JPEG), tmp_path / "out")
     assert "found 2 patients; expected at least 3" in message and "--no-split" in message
 
 
 def test_a_full_disk(few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, out = stored(few), tmp_path / "out"
     usage = namedtuple("usage", "total used free")
     with monkeypatch.context() as patch:
         patch.setattr(export_module.shutil, "disk_usage", lambda _: usage(9, 9, 100))
-        assert "0 MB free; expected about" in refusal(few, tmp_path / "out")
+        assert "0 MB free; expected about" in refusal(lambda: export(store, out, JPEG, processes=1), out)
 
     def full(*_: object) -> bytes:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(export_module, "encode_mask", full)
-    assert "cannot write the export (No space left on device)" in refusal(few, tmp_path / "out")
+    monkeypatch.setattr(export_module, "to_png", full)
+    said = refusal(lambda: export(store, out, JPEG, processes=1), out)
+    assert "cannot write the export (No space left on device)" in said
 
 
 @pytest.mark.parametrize("there", [False, True])
@@ -317,9 +321,10 @@ def test_an_interrupt_leaves_nothing(few: Path, tmp_path: Path, there: bool) -> 
 
     if there:
         (tmp_path / "out").mkdir()
+    store = stored(few)
     with pytest.raises(KeyboardInterrupt):
-        export(few, tmp_path / "out", SMALL, 1, interrupt)
-    assert sorted(path.name for path in tmp_path.iterdir()) == (["ct", "out"] if there else ["ct"])
+        export(store, tmp_path / "out", JPEG, 1, interrupt)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ct", "ct-stores", *(["out"] if there else [])]
     assert not there or not any((tmp_path / "out").iterdir())
 
 
@@ -327,9 +332,7 @@ def test_an_interrupt_leaves_nothing(few: Path, tmp_path: Path, there: bool) -> 
     ("settings", "said"),
     [
         ({"quality": 0}, "greater than or equal to 1"),
-        ({"size": 8}, "greater than or equal to 16"),
         ({"window": "bone"}, "'liver', 'custom', 'wide' or 'notebook'"),
-        ({"slices": "some"}, "found 'some'; expected liver, all, or"),
         ({"format": "png", "quality": 90}, "format: found png, which loses nothing, with quality 90"),
         ({"format": "png", "subsampling": "4:2:0"}, "expected jpeg, or neither"),
         ({"split": {"folds": 3}}, "split: found folds"),
