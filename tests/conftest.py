@@ -14,7 +14,7 @@ import pytest
 from litsexp.data.phantom.cohort import write_cohort
 from litsexp.data.phantom.patient import PhantomConfig
 from litsexp.data.splits import Split
-from litsexp.data.store.slices import Store, prepare
+from litsexp.data.store import Store, prepare
 from litsexp.spec.cohort import DataConfig
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's background job starts with Ctrl-C ignored

@@ -332,7 +332,7 @@ def test_an_interrupt_leaves_nothing(few: Path, tmp_path: Path, there: bool) -> 
     ("settings", "said"),
     [
         ({"quality": 0}, "greater than or equal to 1"),
-        ({"window": "bone"}, "'liver', 'custom', 'wide' or 'notebook'"),
+        ({"window": "bone"}, "expected one of liver, custom, wide, notebook"),
         ({"format": "png", "quality": 90}, "format: found png, which loses nothing, with quality 90"),
         ({"format": "png", "subsampling": "4:2:0"}, "expected jpeg, or neither"),
         ({"split": {"folds": 3}}, "split: found folds"),

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
-from litsexp.evidence.conclusion import note, scalars, split_table, verdict_tags
+from litsexp.pipeline import note, scalars, split_table, verdict_tags
 
 
 def test_the_note_says_phantom_and_reports_the_external_cohort_apart(shown, shown_elsewhere):

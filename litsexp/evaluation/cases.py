@@ -16,7 +16,7 @@ from litsexp.evaluation.metrics import confusion, counts, score
 from litsexp.spec.errors import LitsexpError
 
 if TYPE_CHECKING:
-    from litsexp.data.store.slices import Store
+    from litsexp.data.store import Store
 
 TRIVIAL = {"all background": 0, "liver everywhere": 1}  # predictor -> the label it gives to every pixel
 

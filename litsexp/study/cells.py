@@ -63,8 +63,8 @@ def run_cell(job: Job, on_epoch: OnCellEpoch) -> Outcome:
             outcome = replace(outcome, seconds=outcome.seconds + seconds)
         return outcome
     except Exception as error:  # whatever breaks a run must not break the study
-        told = {"reason": describe(error), "detail": traceback.format_exc()}
-        return replace(outcome, status="unscored" if finished else "failed", **told)
+        reason, detail = describe(error), traceback.format_exc()
+        return replace(outcome, status="unscored" if finished else "failed", reason=reason, detail=detail)
 
 
 def score(client: MlflowClient, job: Job, scoring: Scoring) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from litsexp.data.store.slices import Store
+from litsexp.data.store import Store
 from litsexp.spec.cohort import CohortConfig
 from litsexp.spec.errors import LitsexpError
 from litsexp.spec.study import StudyConfig

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from litsexp.data.store.slices import Store
+from litsexp.data.store import Store
 from litsexp.study.ledger import one_driver
 
 pytestmark = pytest.mark.usefixtures("elsewhere")

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from litsexp.data.store.slices import Store
+from litsexp.data.store import Store
 from litsexp.evaluation.cases import masks_of, score_cases, trivial_cases
 from litsexp.evaluation.metrics import counts
 from litsexp.spec.catalog import METRICS, Metric

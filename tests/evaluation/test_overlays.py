@@ -22,7 +22,7 @@ from litsexp.evaluation.overlays import (
 )
 
 SIDE = 64
-GRAY = 102  # of 15 HU in window (150, 30): (15 + 45) / 150 of 255
+GRAY = 102  # of 0.4: 15 HU in window (150, 30)
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def slice_():
     truth = np.zeros((SIDE, SIDE), np.uint8)
     truth[8:56, 8:48], truth[24:40, 16:32] = 1, 2
     prediction = np.roll(truth, 8, axis=1)
-    return np.full((SIDE, SIDE), 15, np.int16), truth, prediction
+    return np.full((SIDE, SIDE), 0.4, np.float32), truth, prediction
 
 
 def pixel(picture, panel, row, column):
@@ -51,7 +51,7 @@ def blend(color, opacity):
 )
 def test_panels_have_one_size_whatever_the_slice(shape, panel):
     labels = np.ones(shape, np.uint8)
-    picture = overlay(np.zeros(shape, np.int16), labels, labels, "case 1 · z 2")
+    picture = overlay(np.zeros(shape, np.float32), labels, labels, "case 1 · z 2")
     assert picture.mode == "RGB"
     assert picture.size == (4 * panel[1] + 3 * GAP_PX, panel[0] + 3 * LINE_PX)
 
@@ -75,8 +75,8 @@ def test_error_panel_colors(slice_):
 
 
 def test_a_tumor_missed_altogether_is_strong_even_outside_the_predicted_liver(slice_):
-    hu, truth, prediction = slice_
-    picture = overlay(hu, truth, 0 * prediction, "case 1 · z 2")
+    image, truth, prediction = slice_
+    picture = overlay(image, truth, 0 * prediction, "case 1 · z 2")
     assert pixel(picture, "error", 30, 20) == blend(MISSED, STRONG)
     assert pixel(picture, "error", 12, 20) == blend(MISSED, PALE)
 
@@ -91,10 +91,10 @@ def test_truth_and_prediction_panels_fill_the_tumor_and_outline_the_liver(slice_
     assert pixel(picture, "image", 30, 24) == (GRAY, GRAY, GRAY)
 
 
-def test_the_window_is_width_then_level(slice_):
+def test_a_channel_becomes_gray_values(slice_):
     _, truth, prediction = slice_
-    for hu, gray in ((-160, 0), (-200, 0), (40, 128), (240, 255), (3000, 255)):
-        picture = overlay(np.full(truth.shape, hu, np.int16), truth, prediction, "", window=(400, 40))
+    for value, gray in ((0, 0), (0.5, 128), (0.25, 64), (1, 255)):
+        picture = overlay(np.full(truth.shape, value, np.float32), truth, prediction, "")
         assert pixel(picture, "image", 30, 30) == (gray, gray, gray)
 
 
@@ -106,8 +106,8 @@ def test_a_title_too_long_leaves_the_dice_in_place(slice_):
 
 
 def test_masks_that_do_not_fit_are_refused(slice_):
-    hu, truth, prediction = slice_
+    image, truth, prediction = slice_
     with pytest.raises(ValueError, match="expected one"):
-        overlay(hu, truth[1:], prediction, "")
+        overlay(image, truth[1:], prediction, "")
     with pytest.raises(ValueError, match="labels up to 3"):
-        overlay(hu, truth, prediction + 1, "")
+        overlay(image, truth, prediction + 1, "")

@@ -31,7 +31,7 @@ def tables_as_they_were() -> Iterator[None]:
         table._rows, table._added = before[concept]
 
 
-@pytest.mark.parametrize(("concept", "name", "field"), REFERENCES, ids="-".join)
+@pytest.mark.parametrize(("concept", "name", "field"), REFERENCES, ids=str)
 def test_every_built_in_row_names_a_function_that_is_there(concept: str, name: str, field: str) -> None:
     function = resolve(getattr(TABLES[concept][name], field))
     assert callable(function)

@@ -19,7 +19,7 @@ from PIL import Image
 from safetensors.torch import load
 
 from litsexp.data.splits import Split
-from litsexp.data.store.slices import Store
+from litsexp.data.store import Store
 from litsexp.spec.design import cells
 from litsexp.spec.errors import LitsexpError
 from litsexp.spec.run import RunConfig

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from litsexp.data.store.slices import Store
+from litsexp.data.store import Store
 from litsexp.spec.cohort import CohortConfig
 from litsexp.spec.errors import LitsexpError
 from litsexp.study.cohorts import check_external, cohort_name

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from litsexp.data.splits import Split
-from litsexp.data.store.slices import Store
+from litsexp.data.store import Store
 from litsexp.spec.run import RunConfig
 from litsexp.training import architectures, course
 from litsexp.training.course import Epoch

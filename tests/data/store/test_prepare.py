@@ -228,7 +228,7 @@ def building(write_case: WriteCase) -> Building:
         script.write_text(
             "from pathlib import Path\n"
             "from litsexp.data.store import prepare\n"
-            "from litsexp.spec.settings import DataConfig\n"
+            "from litsexp.spec.cohort import DataConfig\n"
             "if __name__ == '__main__':\n"
             "    prepare(Path('ct'), Path('stores'), DataConfig(size=512), 2, lambda *call: print(*call, flush=True))\n"
         )
