@@ -85,8 +85,8 @@ class ExportConfig(Strict):
 
     @property
     def channels(self) -> int:
-        """Of an image: the notebook's three views are color, any other window is gray."""
-        return 3 if self.window == "notebook" else 1
+        """Of an image: three views are color, one is gray."""
+        return len(WINDOWS[self.window].views)
 
 
 def refuse_early(root: Path, out: Path, config: ExportConfig) -> None:

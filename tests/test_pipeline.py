@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+
 from litsexp.pipeline import note, scalars, split_table, verdict_tags
 
 

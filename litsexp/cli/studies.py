@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,30 +26,6 @@ if TYPE_CHECKING:
 
 commands = typer.Typer()
 BADGES = {"supported": "green", "contradicted": "red", "equivalent": "blue", "inconclusive": "yellow"}
-
-
-@dataclass(frozen=True)
-class Request:
-    """A study as the command line asks for it."""
-
-    file: Path
-    data: Path | None
-    external: Path | None
-    overrides: Sequence[str]
-    plugins: Sequence[str]
-
-    @property
-    def name(self) -> str:
-        """Of the MLflow experiment: the file's stem, and the folder's where ``--data`` replaced the file's cohort."""
-        return f"{self.file.stem}-{self.data.resolve().name}" if self.data else self.file.stem
-
-    def command(self) -> str:
-        """What to type to get the same study again."""
-        data = ["--data", str(self.data)] if self.data else []
-        external = ["--external", str(self.external)] if self.external else []
-        settings = [word for override in self.overrides for word in ("--set", override)]
-        plugins = [word for plugin in self.plugins for word in ("--plugin", plugin)]
-        return shlex.join(["python", "run_study.py", str(self.file), *data, *external, *settings, *plugins])
 
 
 @commands.command()
@@ -83,19 +58,18 @@ def study(
     from litsexp.pipeline import run_study
     from litsexp.study.places import Places
 
-    request = Request(file, data, external, settings or (), plugins or ())
-    load_plugins(request.plugins)
-    asked = load_study(file, request.overrides, data, external)
+    load_plugins(plugins or ())
+    asked = load_study(file, settings or (), data, external)
     places = Places.below(mlruns, tracking_uri, storage, stores)
     with _resumable():
         conclusion = run_study(
             asked,
             places,
-            name=request.name,
+            name=_name(file, data),
             executor=executor,
             workers=workers,
             threads=threads,
-            command=request.command(),
+            command=_command(file, data, external, settings, plugins),
         )
     _show(conclusion.evidence)
     say(f"report: {conclusion.report}")
@@ -128,12 +102,17 @@ def report(
     from litsexp.pipeline import run_study
     from litsexp.study.places import Places
 
-    request = Request(file, data, external, settings or (), plugins or ())
-    load_plugins(request.plugins)
-    asked = load_study(file, request.overrides, data, external)
+    load_plugins(plugins or ())
+    asked = load_study(file, settings or (), data, external)
     places = Places.below(mlruns, tracking_uri, storage, stores)
     with _resumable():
-        conclusion = run_study(asked, places, name=request.name, train=False, command=request.command())
+        conclusion = run_study(
+            asked,
+            places,
+            name=_name(file, data),
+            train=False,
+            command=_command(file, data, external, settings, plugins),
+        )
     _show(conclusion.evidence)
     say(f"report: {conclusion.report}")
 
@@ -159,6 +138,20 @@ def list_tables(
         for row_name, row in table.items():
             grid.add_row(escape(row_name), escape(row.words))
         console.print(grid)
+
+
+def _name(file: Path, data: Path | None) -> str:
+    """Of the MLflow experiment: the file's stem, and the folder's where ``--data`` replaced the file's cohort."""
+    return f"{file.stem}-{data.resolve().name}" if data else file.stem
+
+
+def _command(
+    file: Path, data: Path | None, external: Path | None, settings: list[str] | None, plugins: list[str] | None
+) -> str:
+    """What to type to get the same study again."""
+    options = {"--data": [data], "--external": [external], "--set": settings, "--plugin": plugins}
+    words = [str(word) for name, values in options.items() for value in values or () if value for word in (name, value)]
+    return shlex.join(["python", "run_study.py", str(file), *words])
 
 
 @contextmanager
