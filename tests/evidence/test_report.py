@@ -1,4 +1,5 @@
 import dataclasses
+import math
 import re
 from html.parser import HTMLParser
 
@@ -6,7 +7,7 @@ import pandas as pd
 import pytest
 
 from litsexp.evidence import report
-from litsexp.evidence.claims import judge
+from litsexp.evidence.judge import judge
 from litsexp.evidence.material import Picture
 from litsexp.evidence.tables import write_tables
 
@@ -155,12 +156,20 @@ def test_a_holdout_tests_some_patients_only(shown):
 
 def test_a_search_is_exploratory(make_evidence, make_study):
     asked = make_study(design="search", search={"trials": 5}, claims=[])
-    trials = pd.DataFrame(
-        {"lr": [1e-3, 1e-2], "init": ["scratch", "imagenet"], "value": [0.4, 0.6], "state": "COMPLETE"}
+    trials = pd.DataFrame(  # as the driver writes it
+        {
+            "trial": [0, 1, 2, 3],
+            "state": ["COMPLETE", "COMPLETE", "PRUNED", "FAIL"],
+            "valid/score": [0.4, 0.6, 0.7, math.nan],
+            "lr": [1e-3, 1e-2, 1e-2, 1e-2],
+            "init": ["scratch", "imagenet", "pruned", "failed"],
+        }
     )
     html = report.render(make_evidence(asked, search=trials))
     assert "Exploratory: a search tests no claim" in html
     assert html.index("<td>imagenet</td>") < html.index("<td>scratch</td>")
+    assert "<td>pruned</td>" not in html and "<td>failed</td>" not in html
+    assert "Best finished trials of 4, highest validation score first" in html
     assert Page(html).ids == SECTIONS
 
 
