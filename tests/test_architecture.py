@@ -16,7 +16,11 @@ def test_the_rooms_import_in_one_direction() -> None:
     assert "0 broken" in done.stdout
 
 
-@pytest.mark.parametrize("module", ["litsexp.evidence.stats", "litsexp.evaluation.metrics"])
+ARITHMETIC = ["litsexp.evaluation.metrics"]
+ARITHMETIC += [f"litsexp.evidence.{name}" for name in ("stats", "measures", "judge", "words", "external", "material")]
+
+
+@pytest.mark.parametrize("module", ARITHMETIC)
 def test_arithmetic_loads_nothing_heavy(module: str) -> None:
     heavy = "{'torch', 'fastai', 'mlflow', 'optuna', 'pandas', 'scipy', 'matplotlib'}"
     code = f"import sys, {module}; sys.exit(' '.join({heavy} & sys.modules.keys()) or None)"

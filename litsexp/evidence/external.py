@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import pandas as pd
+from litsexp.evidence.judge import Verdict, paired_scores
+from litsexp.evidence.words import enough_digits, patients, plain
 
-from litsexp.evidence.claims import Verdict, enough_digits, paired_scores, patients, plain
+if TYPE_CHECKING:
+    import pandas as pd
 
 Holds = Literal["holds", "does not hold", "open"]
 
@@ -43,7 +45,9 @@ class Replication:
         low, high = there.low, there.high
         digits = enough_digits(there.claim.margin, there.effect, *(() if math.isnan(low) else (low, high)))
         interval = "" if math.isnan(low) else f" [{plain(low, digits)}, {plain(high, digits)}]"
-        return f"{_signed(there.effect, digits)}{interval} on {patients(there.n_patients, there.kind)}"
+        return (
+            f"{_signed(there.effect, digits)}{there.measure.per}{interval} on {patients(there.n_patients, there.kind)}"
+        )
 
     @property
     def words(self) -> str:
@@ -84,7 +88,7 @@ def replications(here: Sequence[Verdict], there: Sequence[Verdict], cases: pd.Da
 
 def _runs(verdict: Verdict, cases: pd.DataFrame) -> tuple[int, int]:
     """How many pairs of runs the verdict averages, and how many of them have its sign."""
-    pairs = paired_scores(cases, verdict.arms, verdict.claim.metric).dropna(subset=["better", "than"])
+    pairs = paired_scores(cases, verdict.arms, verdict.measure).dropna(subset=["better", "than"])
     if not len(pairs):
         return 0, 0
     differences = pairs.assign(difference=(pairs["better"] - pairs["than"]).astype(float))

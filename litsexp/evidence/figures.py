@@ -19,7 +19,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from litsexp.evidence.claims import Verdict, digits_for, metric_words, plain
+from litsexp.evidence.judge import Verdict
+from litsexp.evidence.measures import main_metrics
+from litsexp.evidence.words import digits_for, plain
+from litsexp.spec.catalog import METRICS
 from litsexp.spec.design import format_level
 
 P = ParamSpec("P")
@@ -29,8 +32,7 @@ ARM_COLOURS = ("#3d4650", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00",
 DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
 VERDICT_COLOURS = {"supported": "#0b6bab", "contradicted": "#b8480a", "equivalent": "#2f7d68", "inconclusive": MUTED}
 CURVE_ARMS = 12  # more lines than this cannot be told apart
-CURVES = {"valid/dice_tumor": "tumor Dice, validation", "valid/dice_liver": "liver Dice, validation"}
-CURVES["valid/loss"] = "loss, validation"
+DRAWN_METRICS = 2  # of those that every epoch logs, beside the loss
 FONTS = "system-ui, -apple-system, 'Segoe UI', Helvetica, Arial, 'Liberation Sans', sans-serif"
 STYLE: Any = {
     "svg.fonttype": "none",
@@ -76,31 +78,51 @@ def _svg(draw: Callable[P, Figure]) -> Callable[P, str]:
 
 @_svg
 def forest(verdicts: Sequence[Verdict]) -> Figure:
-    """A row a claim: effect and 95 % interval, on the band of differences too small to matter."""
-    rows = len(verdicts)
-    figure = Figure(figsize=(8.6, 0.75 + 0.46 * rows), layout="constrained")
-    axes = figure.add_subplot()
+    """A row a claim: effect and 95 % interval, on the band of differences too small to matter.
+
+    Claims in other units have axes of their own. Right of 0 the first arm does better: where less is better the axis
+    runs from right to left, so that every number stays what it is in the tables.
+    """
+    groups: dict[tuple[str, bool], list[Verdict]] = {}
+    for verdict in verdicts:
+        groups.setdefault((verdict.measure.unit, verdict.measure.higher_is_better), []).append(verdict)
+    rows = [len(group) for group in groups.values()]
+    height = 0.75 * len(rows) + 0.46 * sum(rows)
+    figure = Figure(figsize=(8.6, height), layout="constrained")
+    panels = figure.subplots(len(rows), 1, squeeze=False, height_ratios=rows)[:, 0]
+    for axes, group in zip(panels, groups.values(), strict=True):
+        _forest_panel(axes, group)
+    return figure
+
+
+def _forest_panel(axes: Axes, verdicts: Sequence[Verdict]) -> None:
+    """The claims of one unit and direction."""
+    rows, measure = len(verdicts), verdicts[0].measure
     for row, verdict in enumerate(verdicts):
-        margin, colour = verdict.claim.margin, VERDICT_COLOURS[verdict.verdict]
-        axes.barh(row, 2 * margin, left=-margin, height=0.72, color="#e9edf1", zorder=1)
-        if math.isnan(verdict.effect):
-            axes.text(0, row, "no patients to compare", ha="center", va="center", color=MUTED)
-            continue
-        axes.plot([verdict.low, verdict.high], [row, row], color=colour, linewidth=2.2, zorder=3, solid_capstyle="butt")
-        axes.plot(verdict.effect, row, "o", color=colour, markersize=6.5, zorder=4)
+        _forest_row(axes, row, verdict)
     axes.axvline(0, color=INK, linewidth=0.9, zorder=2)
-    labels = [f"{v.claim.id}: {metric_words(v.claim.metric)}\n{_versus(v)}" for v in verdicts]
+    labels = [f"{v.claim.id}: {v.measure.words}\n{_versus(v)}" for v in verdicts]
     axes.set_yticks(range(rows), labels, color=INK, linespacing=1.25)
     axes.set_ylim(rows - 0.5, -0.5)
     reach = max([abs(x) for v in verdicts for x in (v.low, v.high, v.effect, v.claim.margin) if x == x] + [0.01])
-    axes.set_xlim(-1.12 * reach, 1.12 * reach)
-    axes.set_xlabel("mean difference over patients, 95 % interval")
+    axes.set_xlim(-1.12 * reach * measure.sign, 1.12 * reach * measure.sign)
+    better = "right of 0: better" if measure.higher_is_better else "less is better; right of 0: better"
+    axes.set_xlabel(f"mean difference over patients{measure.unit and f', {measure.unit}'}, 95 % interval ({better})")
     axes.spines["left"].set_visible(False)
     right = axes.twinx()
     right.set_ylim(axes.get_ylim())
     right.set_yticks(range(rows), [_estimate(verdict) for verdict in verdicts], color=INK)
     right.spines["left"].set_visible(False)
-    return figure
+
+
+def _forest_row(axes: Axes, row: int, verdict: Verdict) -> None:
+    margin, colour = verdict.claim.margin, VERDICT_COLOURS[verdict.verdict]
+    axes.barh(row, 2 * margin, left=-margin, height=0.72, color="#e9edf1", zorder=1)
+    if math.isnan(verdict.effect):
+        axes.text(0, row, "no patients to compare", ha="center", va="center", color=MUTED)
+        return
+    axes.plot([verdict.low, verdict.high], [row, row], color=colour, linewidth=2.2, zorder=3, solid_capstyle="butt")
+    axes.plot(verdict.effect, row, "o", color=colour, markersize=6.5, zorder=4)
 
 
 def _versus(verdict: Verdict) -> str:
@@ -120,8 +142,9 @@ def curves(table: pd.DataFrame, colours: Mapping[str, str]) -> Figure:
     shown = [arm for arm in colours if arm in set(table["arm"])][:CURVE_ARMS]
     columns = max(1, min(5, 125 // (12 + max(map(len, shown), default=0))))  # of the legend, about 125 letters wide
     figure = Figure(figsize=(8.6, 2.8 + 0.18 * math.ceil(len(shown) / columns)), layout="constrained")
-    panels = figure.subplots(1, len(CURVES))
-    for axes, (metric, title) in zip(panels, CURVES.items(), strict=True):
+    titles = _curve_titles()
+    panels = figure.subplots(1, len(titles))
+    for axes, (metric, title) in zip(panels, titles.items(), strict=True):
         for arm in shown:
             one = table[(table["arm"] == arm) & (table["metric"] == metric)]
             _curve(axes, one, arm, colours[arm], list(colours).index(arm))
@@ -136,6 +159,13 @@ def curves(table: pd.DataFrame, colours: Mapping[str, str]) -> Figure:
     return figure
 
 
+def _curve_titles() -> dict[str, str]:
+    """Logged name -> title: the first main metrics that every epoch logs, and the loss."""
+    logged = [name for name in main_metrics() if METRICS[name].curve]
+    drawn = {f"valid/{name}": f"{METRICS[name].words}, validation" for name in logged[:DRAWN_METRICS]}
+    return {**drawn, "valid/loss": "loss, validation"}
+
+
 def _curve(axes: Axes, table: pd.DataFrame, arm: str, colour: str, index: int) -> None:
     values = table.dropna(subset=["value"]).sort_values(["epoch", "fold", "seed"]).groupby("epoch")["value"]
     mean, low, high = values.mean(), values.min(), values.max()
@@ -148,25 +178,30 @@ def _curve(axes: Axes, table: pd.DataFrame, arm: str, colour: str, index: int) -
 
 @_svg
 def pairs(verdict: Verdict, colours: tuple[str, str]) -> Figure:
-    """A column a patient, ascending by difference: both arms' scores, joined; ``colours`` of better and than."""
-    table = verdict.differences.sort_values("difference", kind="stable")
+    """A column a patient, both arms' scores joined, from who is worst to who is best served by the first arm.
+
+    ``colours`` of better and than: a line takes that of the arm that does better.
+    """
+    sign = verdict.measure.sign
+    gain = (sign * verdict.differences["difference"]).sort_values(kind="stable")
+    table = verdict.differences.loc[gain.index]
     figure = Figure(figsize=(8.6, 2.5), layout="constrained")
     axes = figure.add_subplot()
     x, better, than = np.arange(len(table)), table["better"].to_numpy(float), table["than"].to_numpy(float)
-    size = 26 if len(table) <= 60 else 10
-    line = [colours[0] if b > t else colours[1] if t > b else HAIR for b, t in zip(better, than, strict=True)]
+    few, size = len(table) <= 50, 26 if len(table) <= 60 else 10
+    line = [colours[0] if d > 0 else colours[1] if d < 0 else HAIR for d in sign * (better - than)]
     axes.vlines(x, than, better, color=line, linewidth=2.2 if len(table) <= 60 else 1, alpha=0.45, zorder=2)
     names = verdict.comparison
     axes.scatter(x, than, s=size, facecolor="white", edgecolor=colours[1], linewidth=1.4, zorder=3, label=names[1])
     axes.scatter(x, better, s=size, color=colours[0], linewidth=0, zorder=4, label=names[0])
-    axes.set_ylabel(metric_words(verdict.claim.metric))
+    axes.set_ylabel(verdict.measure.title)
     axes.set_xlim(-0.8, len(table) - 0.2)
-    few = len(table) <= 50
     axes.set_xticks(x if few else [], [str(case) for case in table.index] if few else [], fontsize=7.5)
-    axes.set_xlabel("patients, ascending by difference" + (" (case number)" if few else ""))
+    order = "ascending" if verdict.measure.higher_is_better else "descending"
+    axes.set_xlabel(f"patients, {order} by difference" + (" (case number)" if few else ""))
     axes.grid(axis="y", color=HAIR, linewidth=0.6)
     axes.set_axisbelow(True)
-    split = int((table["difference"] > 0).to_numpy().argmax()) if (table["difference"] > 0).any() else len(table)
+    split = int((gain > 0).to_numpy().argmax()) if (gain > 0).any() else len(table)
     if 0 < split < len(table):
         axes.axvline(split - 0.5, color=MUTED, linewidth=0.8, linestyle=(0, (2, 2)))
     figure.legend(loc="outside upper left", ncols=2, handletextpad=0.3)

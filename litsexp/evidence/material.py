@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import pandas as pd
-
-from litsexp.evidence.claims import Verdict
 from litsexp.evidence.external import Replication, replications
+from litsexp.evidence.judge import Verdict
+from litsexp.evidence.measures import main_metrics, measure_of
 from litsexp.spec.design import arms
 from litsexp.spec.study import StudyConfig
 
-MAIN_METRICS = ("dice_tumor", "dice_liver", "sensitivity_tumor", "precision_tumor", "foreground_acc", "pixel_acc")
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -45,14 +46,14 @@ class Evidence:
     cohort: str  # "phantom, 30 patients, seed 0"
     phantom: bool  # its patients are synthetic, which has to be said wherever a result is shown
     verdicts: Sequence[Verdict]
-    cases: pd.DataFrame  # arm, fold, seed, case, a column a metric, tp_tumor, fp_tumor, fn_tumor (pixels)
+    cases: pd.DataFrame  # arm, fold, seed, case, a column a metric, pixel counts (tp_tumor ...), lesion counts
     curves: pd.DataFrame  # arm, fold, seed, epoch, metric (train/loss, valid/dice_tumor ...), value
     runs: pd.DataFrame  # arm, fold, seed, status (FINISHED | FAILED), reason, minutes, best_epoch, epochs, lr
     trivial: pd.DataFrame  # predictor (all background | liver everywhere), case, a column a metric
     split: pd.DataFrame  # case, test_fold (-1: never tested), liver_pixels, tumor_pixels, slices, spacing
     pictures: Sequence[Picture] = ()
     facts: dict[str, str] | None = None  # versions, digests, fingerprint, device, where MLflow is, command
-    search: pd.DataFrame | None = None  # params, value, state; only of ``design: search``
+    search: pd.DataFrame | None = None  # trial, state, valid/score, a column a param; only of ``design: search``
     notes: Sequence[str] = ()
     external: External | None = None
 
@@ -84,6 +85,6 @@ class Evidence:
 
     @property
     def metrics(self) -> list[str]:
-        """The main metrics and the claims' own, of those that were measured."""
-        wanted = dict.fromkeys([*MAIN_METRICS, *(claim.metric for claim in self.study.claims)])
-        return [metric for metric in wanted if metric in self.cases.columns]
+        """The main metrics and the claims' own measures, of those that were scored."""
+        wanted = dict.fromkeys([*main_metrics(), *(claim.metric for claim in self.study.claims)])
+        return [metric for metric in wanted if measure_of(metric).scored(self.cases)]

@@ -18,9 +18,11 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from litsexp.evidence import figures
-from litsexp.evidence.claims import Verdict, digits_for, metric_words, patients, plain
+from litsexp.evidence.judge import Verdict
 from litsexp.evidence.material import Evidence, Picture
+from litsexp.evidence.measures import SILENCE, main_metrics, measure_of
 from litsexp.evidence.tables import arm_scores, gap_table
+from litsexp.evidence.words import cautions, digits_for, plain
 from litsexp.files import whole_file
 from litsexp.spec.design import arms, cells
 from litsexp.spec.study import StudyConfig
@@ -28,8 +30,7 @@ from litsexp.spec.study import StudyConfig
 PICTURE_BYTES = 2_000_000  # of PNG in a report; what is over stays in MLflow
 RUN_COLUMNS = ("arm", "fold", "seed", "status", "reason", "minutes", "best_epoch", "epochs", "lr")
 BEST_TRIALS = 10
-EXTERNAL_METRICS = ("dice_tumor", "dice_liver")  # compared between cohorts, beside the claims' own
-FAILING = 0.1  # overlap below which an arm does not segment
+EXTERNAL_METRICS = 2  # of the main ones: compared between cohorts, beside the claims' own
 
 
 def write_report(evidence: Evidence, path: Path) -> Path:
@@ -48,7 +49,7 @@ def render(evidence: Evidence) -> str:
     environment.filters |= {
         "number": _number,
         "minus": _minus,
-        "words": metric_words,
+        "measure": measure_of,
         "uri": _uri,
         "digits": digits_for,
     }
@@ -66,11 +67,13 @@ def _content(evidence: Evidence) -> dict[str, Any]:
     return {
         "evidence": evidence,
         "study": study,
-        "verdicts": [(v, _cautions(v, evidence.trivial)) for v in evidence.verdicts],
+        "verdicts": [(v, cautions(v, evidence.trivial)) for v in evidence.verdicts],
+        "right_of_0": _right_of_0(evidence.verdicts),
         "elsewhere": {pair.here.claim.id: pair for pair in evidence.replications},
         "external": _external(evidence),
         "forest": figures.forest(evidence.verdicts) if evidence.verdicts else "",
         "metrics": metrics,
+        "silence": SILENCE,
         "colours": colours,
         "scores": {(row["arm"], row["metric"]): row for row in scores.to_dict("records")},
         "trivial": {(row["predictor"], row["metric"]): row for row in trivial.to_dict("records")},
@@ -100,8 +103,8 @@ def _external(evidence: Evidence) -> dict[str, Any] | None:
     external = evidence.external
     if external is None:
         return None
-    wanted = dict.fromkeys([*EXTERNAL_METRICS, *(claim.metric for claim in evidence.study.claims)])
-    metrics = [metric for metric in wanted if metric in external.cases]
+    wanted = [*main_metrics()[:EXTERNAL_METRICS], *(claim.metric for claim in evidence.study.claims)]
+    metrics = [metric for metric in dict.fromkeys(wanted) if measure_of(metric).scored(external.cases)]
     rows = gap_table(evidence, metrics).to_dict("records")
     trivial = gap_table(evidence, metrics, by="predictor").to_dict("records")
     return {
@@ -109,32 +112,18 @@ def _external(evidence: Evidence) -> dict[str, Any] | None:
         "gaps": {(row["arm"], row["metric"]): row for row in rows},
         "trivial": {(row["predictor"], row["metric"]): row for row in trivial},
         "predictors": list(dict.fromkeys(row["predictor"] for row in trivial)),
-        "pairs": [(pair, _cautions(pair.there, external.trivial)) for pair in evidence.replications],
+        "pairs": [(pair, cautions(pair.there, external.trivial)) for pair in evidence.replications],
         "forest": figures.forest(external.verdicts) if external.verdicts else "",
         "patients": external.trivial["case"].nunique() if len(external.trivial) else 0,
         "pictures": _affordable(external.pictures),
     }
 
 
-def _cautions(verdict: Verdict, trivial: pd.DataFrame) -> list[str]:
-    """What a reader should know before believing the verdict."""
-    claim, metric = verdict.claim, metric_words(verdict.claim.metric)
-    found, best = [], max(verdict.better_mean, verdict.than_mean)
-    if verdict.n_patients and claim.metric in trivial:
-        same = trivial[trivial["case"].isin(verdict.differences.index)]
-        for name, mean in same.groupby("predictor")[claim.metric].mean().items():
-            if mean >= best and mean > 0:
-                found.append(f"Neither arm beats “{name}”, which scores {mean:.2f} in {metric} and learns nothing.")
-    if best < FAILING and claim.metric.startswith(("dice", "sensitivity")):
-        found.append(f"Both arms stay below {FAILING:g}: two models that hardly segment are compared.")
-    if verdict.n_undefined:
-        why = "no tumor to find" if claim.metric in ("dice_tumor", "sensitivity_tumor") else "nothing to divide by"
-        found.append(f"Left out: {patients(verdict.n_undefined)} whose {metric} is undefined ({why}).")
-    if verdict.n_missing:
-        found.append(f"Missing: {patients(verdict.n_missing)} without a finished run in each arm.")
-    if len(verdict.arms) > 1:
-        found.append(f"Averaged over {len(verdict.arms)} pairs of arms that differ in {claim.factor} alone.")
-    return found
+def _right_of_0(verdicts: Sequence[Verdict]) -> str:
+    """How to read a forest plot."""
+    less = any(not verdict.measure.higher_is_better for verdict in verdicts)
+    reversed_axis = " (where less is better the axis runs from right to left, so that right stays better)" * less
+    return f"To the right of 0 the arm named first does better{reversed_axis}."
 
 
 def _pairs_figure(verdict: Verdict, colours: dict[str, str]) -> str:
@@ -221,10 +210,9 @@ def _never_tested_blank(split: pd.DataFrame) -> pd.DataFrame:
 
 
 def _best_trials(search: pd.DataFrame) -> pd.DataFrame:
-    """Finished trials, highest value first; a pruned one's value is not comparable."""
+    """Finished trials, highest validation score first; a pruned one's is not comparable."""
     done = search[search["state"] == "COMPLETE"] if "state" in search else search
-    ordered = done.sort_values("value", ascending=False, kind="stable") if "value" in done else done
-    return ordered.head(BEST_TRIALS)
+    return done.sort_values("valid/score", ascending=False, kind="stable").head(BEST_TRIALS) if len(done) else done
 
 
 def _grid(frame: pd.DataFrame) -> dict[str, Any]:

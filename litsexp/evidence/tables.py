@@ -11,9 +11,11 @@ import numpy as np
 import pandas as pd
 
 from litsexp.evidence import stats
-from litsexp.evidence.claims import Verdict, digits_for, metric_words, patient_means, plain
 from litsexp.evidence.external import Replication
+from litsexp.evidence.judge import Verdict, patient_means
 from litsexp.evidence.material import Evidence, External
+from litsexp.evidence.measures import measure_of, measured
+from litsexp.evidence.words import digits_for, plain
 
 
 def verdict_table(verdicts: Sequence[Verdict]) -> pd.DataFrame:
@@ -21,7 +23,7 @@ def verdict_table(verdicts: Sequence[Verdict]) -> pd.DataFrame:
     rows = [
         {
             "claim": verdict.claim.id,
-            "metric": verdict.claim.metric,
+            **_measure(verdict),
             "better": verdict.comparison[0],
             "than": verdict.comparison[1],
             "margin": verdict.claim.margin,
@@ -48,6 +50,12 @@ def verdict_table(verdicts: Sequence[Verdict]) -> pd.DataFrame:
     return pd.DataFrame(rows).astype({"patients_needed": "Int64"}) if rows else pd.DataFrame()
 
 
+def _measure(verdict: Verdict) -> dict[str, Any]:
+    """What a claim is about, and which way is better: there a negative effect supports it where less is."""
+    measure = verdict.measure
+    return {"metric": measure.name, "higher_is_better": measure.higher_is_better, "unit": measure.unit}
+
+
 def arm_scores(cases: pd.DataFrame, metrics: Sequence[str], by: str = "arm", order: Sequence[str] = ()) -> pd.DataFrame:
     """Mean over patients and its 95 % bootstrap interval: ``arm, metric, mean, low, high, patients``, long.
 
@@ -56,7 +64,8 @@ def arm_scores(cases: pd.DataFrame, metrics: Sequence[str], by: str = "arm", ord
     rows = []
     for arm in (order or sorted(cases[by].unique())) if len(cases) else ():
         one = cases[cases[by] == arm].assign(**{name: 0 for name in ("fold", "seed") if name not in cases})
-        means = patient_means(one, [m for m in metrics if m in cases])
+        scored = [name for name in metrics if measure_of(name).scored(one)]
+        means = patient_means(measured(one, scored), scored)
         for metric in means.columns:
             values = means[metric].dropna().to_numpy(dtype=np.float64)
             mean, low, high = stats.bootstrap_mean(values, np.random.default_rng(0))
@@ -69,7 +78,7 @@ def replication_table(pairs: Sequence[Replication]) -> pd.DataFrame:
     rows = []
     for pair in pairs:
         claim, (better, than) = pair.here.claim, pair.here.comparison
-        row = {"claim": claim.id, "metric": claim.metric, "better": better, "than": than, "margin": claim.margin}
+        row = {"claim": claim.id, **_measure(pair.here), "better": better, "than": than, "margin": claim.margin}
         for side, verdict in (("internal", pair.here), ("external", pair.there)):
             numbers = {name: getattr(verdict, name) for name in ("effect", "low", "high", "p", "p_adjusted")}
             numbers |= {"patients": verdict.n_patients, "verdict": verdict.verdict}
@@ -139,7 +148,7 @@ def _paper_verdicts(evidence: Evidence) -> pd.DataFrame:
         {
             "Claim": v.claim.id,
             "Comparison": " vs. ".join(v.comparison),
-            "Metric": metric_words(v.claim.metric),
+            "Metric": v.measure.title,
             "Effect [95 % CI]": _interval(v.effect, v.low, v.high, digits_for(v.claim.margin)),
             "p (Holm)": _p(v),
             "Patients": v.n_patients,
@@ -154,7 +163,7 @@ def _paper_replications(pairs: Sequence[Replication]) -> pd.DataFrame:
     rows = []
     for pair in pairs:
         here, there, digits = pair.here, pair.there, digits_for(pair.here.claim.margin)
-        row = {"Claim": here.claim.id, "Metric": metric_words(here.claim.metric)}
+        row = {"Claim": here.claim.id, "Metric": here.measure.title}
         row["Internal effect [95 % CI]"] = _interval(here.effect, here.low, here.high, digits)
         row["External effect [95 % CI]"] = _interval(there.effect, there.low, there.high, digits)
         row |= {"External p (Holm)": _p(there), "External patients": str(there.n_patients)}
@@ -173,7 +182,7 @@ def _wide(names: Sequence[str], scores: pd.DataFrame, cell: Callable[[Mapping[st
     """A row an arm, a column a metric."""
     wide: dict[str, dict[str, str]] = {name: {"Arm": name} for name in names}
     for row in scores.to_dict("records"):
-        wide[row["arm"]][metric_words(row["metric"])] = cell({str(name): value for name, value in row.items()})
+        wide[row["arm"]][measure_of(row["metric"]).title] = cell({str(name): value for name, value in row.items()})
     return pd.DataFrame(list(wide.values())).fillna("--")
 
 

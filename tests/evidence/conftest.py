@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from litsexp.evidence.claims import judge
+from litsexp.evidence.judge import judge
 from litsexp.evidence.material import Evidence, External, Picture
 from litsexp.spec.design import cells
 from litsexp.spec.study import StudyConfig

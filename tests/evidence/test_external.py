@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from litsexp.evidence.claims import judge
 from litsexp.evidence.external import Replication, replications
+from litsexp.evidence.judge import judge
 
 
 def pair(shown, here, there, runs=3, agreeing=3, effects=(0.1, 0.08), patients=11, **changes):
@@ -48,6 +48,16 @@ def test_the_opposite_elsewhere_is_called_that(shown):
 def test_an_interval_that_excludes_0_is_seen_to(shown):
     assert pair(shown, "supported", "supported", effects=(0.1, 0.003), low=0.001, high=0.004).numbers.startswith(
         "+0.003 [0.001, 0.004] on 11"
+    )
+
+
+def test_where_less_is_better_the_numbers_keep_sign_and_unit(shown):
+    fewer = shown.verdicts[0].claim.model_copy(update={"metric": "lesions_false"})
+    found = pair(shown, "supported", "supported", effects=(-0.5, -0.4), low=-0.6, high=-0.2)
+    found = dataclasses.replace(found, there=dataclasses.replace(found.there, claim=fewer))
+    assert found.words == (
+        "-0.40 a case [-0.60, -0.20] on 11 external patients: same direction, supported there too; "
+        "3 of 3 pairs of runs have this sign"
     )
 
 

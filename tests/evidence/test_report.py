@@ -1,4 +1,5 @@
 import dataclasses
+import math
 import re
 from html.parser import HTMLParser
 
@@ -6,7 +7,7 @@ import pandas as pd
 import pytest
 
 from litsexp.evidence import report
-from litsexp.evidence.claims import judge
+from litsexp.evidence.judge import judge
 from litsexp.evidence.material import Picture
 from litsexp.evidence.tables import write_tables
 
@@ -155,13 +156,50 @@ def test_a_holdout_tests_some_patients_only(shown):
 
 def test_a_search_is_exploratory(make_evidence, make_study):
     asked = make_study(design="search", search={"trials": 5}, claims=[])
-    trials = pd.DataFrame(
-        {"lr": [1e-3, 1e-2], "init": ["scratch", "imagenet"], "value": [0.4, 0.6], "state": "COMPLETE"}
+    trials = pd.DataFrame(  # as the driver writes it
+        {
+            "trial": [0, 1, 2, 3],
+            "state": ["COMPLETE", "COMPLETE", "PRUNED", "FAIL"],
+            "valid/score": [0.4, 0.6, 0.7, math.nan],
+            "lr": [1e-3, 1e-2, 1e-2, 1e-2],
+            "init": ["scratch", "imagenet", "pruned", "failed"],
+        }
     )
     html = report.render(make_evidence(asked, search=trials))
     assert "Exploratory: a search tests no claim" in html
     assert html.index("<td>imagenet</td>") < html.index("<td>scratch</td>")
+    assert "<td>pruned</td>" not in html and "<td>failed</td>" not in html
+    assert "Best finished trials of 4, highest validation score first" in html
     assert Page(html).ids == SECTIONS
+
+
+def test_a_search_without_a_finished_trial(make_evidence, make_study):
+    asked = make_study(design="search", search={"trials": 5}, claims=[])
+    assert Page(report.render(make_evidence(asked, search=pd.DataFrame()))).ids == SECTIONS
+
+
+def test_a_claim_where_less_is_better(shown, make_study, make_evidence):
+    claim = shown.study.claims[0].model_dump() | {"metric": "lesions_false", "margin": 0.5}
+    asked = make_study(claims=[claim])
+    more = (shown.cases["arm"] != "baseline") * 2
+    cases = shown.cases.assign(lesions_false=shown.cases["case"] % 3 + more)
+    made = make_evidence(asked, cases=cases, verdicts=judge(asked, cases, None, draws=200))
+    page = Page(report.render(made))
+    text = " ".join("".join(page.text).replace("\N{NO-BREAK SPACE}", " ").split())
+    assert "init=imagenet lowered false lesions by 2.00 a case" in text
+    assert "where less is better the axis runs from right to left" in text
+    assert "false lesions a case (less is better)" in text  # a column of the table of arms
+    assert "Margin: transfer 0.5 a case." in text
+    assert "init=imagenet does better in 100 % of" in text
+    assert "Where an arm is silent though there is something to find it counts as 0" in text
+
+
+def test_a_claim_that_no_run_has_scored(shown, make_study, make_evidence):
+    """Runs of before lesions were scored are read like any other."""
+    asked = make_study(claims=[shown.study.claims[0].model_dump() | {"metric": "lesion_f1"}])
+    text = "".join(Page(report.render(make_evidence(asked))).text)
+    assert "no finished run has scored lesion F1" in text
+    assert "Left out" not in text
 
 
 def test_when_every_run_failed(tmp_path, make_evidence, make_study, make_external):

@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import pandas as pd
@@ -20,6 +21,30 @@ def test_verdict_table_keeps_the_numbers(shown):
     assert table["effect"][0] == shown.verdicts[0].effect
     assert list(table["post_hoc"]) == [False, True]
     assert tables.verdict_table([]).empty
+
+
+def test_verdict_tables_say_which_way_is_better(shown_elsewhere, tmp_path):
+    fewer = shown_elsewhere.verdicts[0].claim.model_copy(update={"metric": "lesions_false"})
+    verdict = dataclasses.replace(shown_elsewhere.verdicts[0], claim=fewer)
+    table = tables.verdict_table([verdict, shown_elsewhere.verdicts[1]])
+    assert list(table["metric"]) == ["lesions_false", "pixel_acc"]
+    assert list(table["higher_is_better"]) == [False, True]
+    assert list(table["unit"]) == ["a case", ""]
+    tables.write_tables(shown_elsewhere, tmp_path)
+    for name in ("verdicts", "external_verdicts"):
+        assert pd.read_csv(tmp_path / f"{name}.csv")["higher_is_better"].all()
+    less = dataclasses.replace(shown_elsewhere, verdicts=[verdict], external=None)
+    tables.write_tables(less, tmp_path)
+    assert "false lesions a case (less is better)" in (tmp_path / "verdicts.tex").read_text()
+
+
+def test_arms_are_scored_by_measures():
+    """Precision counts silence, which the metric's own column leaves out; what nobody scored has no row."""
+    cases = pd.DataFrame({"arm": "a", "fold": 0, "seed": 0, "case": [1, 2], "precision_tumor": [0.8, math.nan]})
+    cases = cases.assign(tp_tumor=[8, 0], fp_tumor=[2, 0], fn_tumor=[0, 9])
+    scores = tables.arm_scores(cases, ["precision_tumor", "lesion_f1"])
+    assert list(scores["metric"]) == ["precision_tumor"]
+    assert (scores["mean"][0], scores["patients"][0]) == (pytest.approx(0.4), 2)
 
 
 def test_tables_for_papers(shown, tmp_path, make_evidence, make_study):

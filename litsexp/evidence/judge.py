@@ -10,27 +10,23 @@ import hashlib
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import pandas as pd
 
-from litsexp.evidence import stats
+from litsexp.evidence import stats, words
+from litsexp.evidence.measures import Measured, measure_of
 from litsexp.spec.claim import Claim
 from litsexp.spec.design import contexts, format_level
 from litsexp.spec.study import StudyConfig
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Ruling = Literal["supported", "contradicted", "equivalent", "inconclusive"]
 ALPHA = 0.05  # of the adjusted p; the intervals are at 1 - ALPHA
 MIN_PATIENTS = 6  # with 5, no two-sided sign-flip p is below 0.05, and a bootstrap interval is too narrow to trust
 CELL_CASE = ["fold", "seed", "case"]  # what two arms are paired on
-
-METRIC_WORDS = {
-    "dice_liver": "liver Dice",
-    "dice_tumor": "tumor Dice",
-    "foreground_acc": "foreground accuracy",
-    "pixel_acc": "pixel accuracy",
-}
 
 
 @dataclass(frozen=True)
@@ -42,19 +38,28 @@ class FalsePositives:
     than: int
 
 
+def _no_differences() -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.DataFrame()
+
+
 @dataclass(frozen=True)
 class Verdict:
-    """What the runs say about one claim. Differences are ``better`` minus ``than``, one a patient."""
+    """What the runs say about one claim. Differences are ``better`` minus ``than``, one a patient.
+
+    They keep their sign where less is better: there a claim is supported when they lie below 0.
+    """
 
     claim: Claim
     arms: tuple[tuple[str, str], ...]  # every pair (better, than) of arm names that the claim compares
-    effect: float  # mean difference over patients, units of the metric
+    effect: float  # mean difference over patients, units of the measure
     low: float  # 95 % interval of the effect
     high: float
     p: float
-    superiority: float  # P(better > than) over patients
+    superiority: float  # P(better serves better) over patients
     n_patients: int
-    n_undefined: int  # patients tested in both arms whose metric is undefined in one of them (no tumor to find ...)
+    n_undefined: int  # patients tested in both arms whose measure is undefined in one of them (no tumor to find ...)
     n_missing: int  # patients that the study tested, but not in a finished run of each arm
     better_mean: float
     than_mean: float
@@ -66,13 +71,23 @@ class Verdict:
     reason: str = ""  # why it is inconclusive, where no number says so
     kind: str = ""  # what the sentence calls its patients: phantom, external, or both
     false_positives: FalsePositives | None = None  # only of tumor metrics
-    differences: pd.DataFrame = field(default_factory=pd.DataFrame, compare=False, repr=False)
+    differences: pd.DataFrame = field(default_factory=_no_differences, compare=False, repr=False)
     """Index case; columns better, than, difference. Rows ascending by case."""
 
     @property
     def sentence(self) -> str:
         """The verdict in plain words: what changed, by how much, on how many patients, and what follows."""
-        return _sentence(self)
+        return words.sentence(self)
+
+    @property
+    def measure(self) -> Measured:
+        """What the claim is about: its words, unit and direction."""
+        return measure_of(self.claim.metric)
+
+    @property
+    def gain(self) -> tuple[float, float]:
+        """The interval of how much more ``better`` serves: the effect's, mirrored where less is better."""
+        return (self.low, self.high) if self.measure.higher_is_better else (-self.high, -self.low)
 
     @property
     def comparison(self) -> tuple[str, str]:
@@ -93,9 +108,10 @@ def judge(
 
     Args:
         study: the question, its arms and its claims.
-        cases: a row a test case and finished cell: ``arm, fold, seed, case``, a column a metric (NaN = undefined),
-            and for tumor metrics the pixel counts ``tp_tumor, fp_tumor, fn_tumor``. A case may stand in several folds,
-            as an external one does: its folds are averaged like its seeds.
+        cases: a row a test case and finished cell: ``arm, fold, seed, case``, and what measures are made of: a column
+            a metric (NaN = undefined), pixel counts, lesion counts. A measure whose columns are missing has not been
+            scored, and its claim is inconclusive. A case may stand in several folds, as an external one does: its
+            folds are averaged like its seeds.
         preregistered: claim id -> ``Claim.digest`` as fixed before the first run. A claim that is absent from it, or
             has another digest now, is post hoc; None: nothing was fixed.
         seed: with the claim's id it seeds the claim's own generator, so no verdict depends on the other claims,
@@ -104,9 +120,9 @@ def judge(
         kind: of the patients, in the sentences: ``phantom`` where they are synthetic.
 
     Raises:
-        ValueError: a column is missing, or a case stands twice in one cell.
+        ValueError: ``arm``, ``fold``, ``seed`` or ``case`` is missing, or a case stands twice in one cell.
     """
-    _check(cases, study.claims)
+    _check(cases)
     verdicts = []
     for claim in study.claims:
         word = int.from_bytes(hashlib.sha256(claim.id.encode()).digest()[:8], "big")
@@ -117,28 +133,17 @@ def judge(
     return [_rule(dataclasses.replace(v, p_adjusted=p), len(verdicts)) for v, p in zip(verdicts, adjusted, strict=True)]
 
 
-def metric_words(metric: str) -> str:
-    """``dice_tumor`` -> ``tumor Dice``, ``sensitivity_liver`` -> ``liver sensitivity``."""
-    return METRIC_WORDS.get(metric) or " ".join(reversed(metric.split("_")))
-
-
-def patients(number: int, kind: str = "") -> str:
-    """``1 patient``, ``12 external phantom patients``."""
-    return f"{number} {kind}{' ' * bool(kind)}patient{'s' * (number != 1)}"
-
-
 def patient_means(cases: pd.DataFrame, columns: Iterable[str]) -> pd.DataFrame:
     """A row a case, each column averaged over folds and seeds, undefined values left out; cases ascending."""
     ordered = cases.sort_values(["case", "seed", "fold"], kind="stable")
     return ordered.groupby("case", sort=True)[list(columns)].mean()
 
 
-def _check(cases: pd.DataFrame, claims: Iterable[Claim]) -> None:
+def _check(cases: pd.DataFrame) -> None:
     """Refuse a table that would be misread; one without rows (every run failed) needs no columns."""
     if cases.empty:
         return
-    wanted = ["arm", *CELL_CASE, *(claim.metric for claim in claims)]
-    missing = sorted(set(wanted) - set(cases.columns))
+    missing = sorted({"arm", *CELL_CASE} - set(cases.columns))
     if missing:
         raise ValueError(f"cases: no column {missing[0]!r}; found {sorted(map(str, cases.columns))}")
     twice = cases[cases.duplicated(["arm", *CELL_CASE])]
@@ -155,7 +160,8 @@ def _measure(
 ) -> Verdict:
     """The numbers of one claim, not yet ruled upon."""
     arms = tuple((better.name, than.name) for better, than in contexts(study, claim))
-    pairs = paired_scores(cases, arms, claim.metric)
+    measure = measure_of(claim.metric)
+    pairs = paired_scores(cases, arms, measure)
     tested = set(pairs["case"])
     table = _differences(pairs)
     values = table["difference"].to_numpy(dtype=np.float64)
@@ -165,9 +171,9 @@ def _measure(
         arms=arms,
         **interval._asdict(),
         p=stats.sign_flip_p(values, rng, draws),
-        superiority=stats.superiority(values),
+        superiority=stats.superiority(measure.sign * values),
         n_patients=len(table),
-        n_undefined=len(tested) - len(table),
+        n_undefined=len(tested) - len(table) if measure.scored(cases) else 0,
         n_missing=len(set(cases["case"]) - tested) if len(cases) else 0,
         better_mean=float(table["better"].mean()) if len(table) else math.nan,
         than_mean=float(table["than"].mean()) if len(table) else math.nan,
@@ -175,27 +181,29 @@ def _measure(
         substantial=False,
         patients_needed=None,
         post_hoc=post_hoc,
-        reason=_nothing_to_compare(cases, arms, claim, tested) if not len(table) else "",
+        reason=_nothing_to_compare(cases, arms, measure, tested) if not len(table) else "",
         false_positives=_false_positives(pairs) if claim.metric.endswith("_tumor") else None,
         differences=table,
     )
 
 
-def paired_scores(cases: pd.DataFrame, arms: Iterable[tuple[str, str]], metric: str) -> pd.DataFrame:
+def paired_scores(cases: pd.DataFrame, arms: Iterable[tuple[str, str]], measure: Measured) -> pd.DataFrame:
     """A row a context, fold, seed and case that both arms were tested on.
 
     Columns ``context, fold, seed, case, better, than``, and with ``_better`` and ``_than`` the tumor's pixel counts.
     """
-    counts = [name for name in ("tp_tumor", "fp_tumor", "fn_tumor") if name in cases.columns]
-    columns = [*CELL_CASE, metric, *counts]
-    tables = []
-    for context, names in enumerate(arms if len(cases) else ()):
-        ours, theirs = (cases.loc[cases["arm"] == name, columns] for name in names)
-        both = ours.merge(theirs, on=CELL_CASE, suffixes=("_better", "_than"))
-        both = both.rename(columns={f"{metric}_better": "better", f"{metric}_than": "than"})
-        tables.append(both.assign(context=context))
-    if not tables:
+    import pandas as pd
+
+    if not len(cases):
         return pd.DataFrame(columns=["context", *CELL_CASE, "better", "than"])
+    counts = [name for name in ("tp_tumor", "fp_tumor", "fn_tumor") if name in cases.columns]
+    scored = cases[["arm", *CELL_CASE, *counts]].assign(value=measure.values(cases))
+    tables = []
+    for context, names in enumerate(arms):
+        ours, theirs = (scored[scored["arm"] == name].drop(columns="arm") for name in names)
+        both = ours.merge(theirs, on=CELL_CASE, suffixes=("_better", "_than"))
+        both = both.rename(columns={"value_better": "better", "value_than": "than"})
+        tables.append(both.assign(context=context))
     return pd.concat(tables).sort_values(["context", *CELL_CASE], ignore_index=True)
 
 
@@ -216,11 +224,13 @@ def _false_positives(pairs: pd.DataFrame) -> FalsePositives | None:
 
 
 def _nothing_to_compare(
-    cases: pd.DataFrame, arms: tuple[tuple[str, str], ...], claim: Claim, tested: set[object]
+    cases: pd.DataFrame, arms: tuple[tuple[str, str], ...], measure: Measured, tested: set[object]
 ) -> str:
     """Why a claim has not one difference."""
+    if tested and not measure.scored(cases):
+        return f"no finished run has scored {measure.words}"
     if tested:
-        return f"{metric_words(claim.metric)} is undefined in every patient"
+        return f"{measure.words} is undefined in every patient"
     finished = set(cases["arm"]) if len(cases) else set()
     lost = sorted({name for pair in arms for name in pair} - finished)
     return f"no finished run of {' and '.join(lost)}" if lost else "the arms' finished runs share no test patient"
@@ -229,13 +239,14 @@ def _nothing_to_compare(
 def _rule(verdict: Verdict, claims: int) -> Verdict:
     """Apply the rules, in this order: supported, contradicted, equivalent, else inconclusive."""
     margin, significant = verdict.claim.margin, verdict.p_adjusted < ALPHA
+    least_gain, largest_gain = verdict.gain
     substantial = abs(verdict.effect) > margin
     if 0 < verdict.n_patients < MIN_PATIENTS:
-        few = f"{patients(verdict.n_patients, verdict.kind)} cannot settle a claim"
+        few = f"{words.patients(verdict.n_patients, verdict.kind)} cannot settle a claim"
         return dataclasses.replace(verdict, reason=f"{few}, at least {MIN_PATIENTS} are needed")
-    if significant and verdict.low > 0:
+    if significant and least_gain > 0:
         return dataclasses.replace(verdict, verdict="supported", substantial=substantial)
-    if significant and verdict.high < 0:
+    if significant and largest_gain < 0:
         return dataclasses.replace(verdict, verdict="contradicted", substantial=substantial)
     if -margin < verdict.low and verdict.high < margin:
         return dataclasses.replace(verdict, verdict="equivalent")
@@ -243,64 +254,3 @@ def _rule(verdict: Verdict, claims: int) -> Verdict:
     needed = stats.patients_needed(differences, margin, 1 - ALPHA, claims=claims)
     at_least = None if needed is None else max(needed, verdict.n_patients + 1)  # this many were not enough
     return dataclasses.replace(verdict, patients_needed=at_least)
-
-
-def _sentence(verdict: Verdict) -> str:
-    better, than = verdict.comparison
-    metric = metric_words(verdict.claim.metric)
-    if not verdict.n_patients:
-        return f"{better} and {than} could not be compared in {metric}: inconclusive; {verdict.reason}."
-    low, high, effect = verdict.low, verdict.high, verdict.effect
-    if verdict.verdict == "contradicted":
-        what, low, high, effect = "lowered", -high, -low, -effect
-    else:
-        what = "raised" if verdict.verdict == "supported" else "changed"
-    shown = (low,) if what != "changed" else (effect, low, high)  # an interval that excludes 0 should be seen to
-    digits = enough_digits(verdict.claim.margin, *shown)
-    interval = "" if math.isnan(low) else f" [{plain(low, digits)}, {plain(high, digits)}]"
-    on = patients(verdict.n_patients, verdict.kind)
-    where = ", ".join(f"{name}={format_level(level)}" for name, level in verdict.claim.where.items())
-    p = "p < 0.001" if verdict.p_adjusted < 0.001 else f"p = {verdict.p_adjusted:.3f}"
-    return (
-        f"{better} {what} {metric} by {plain(effect, digits)}{interval} {'over' if what == 'raised' else 'against'} "
-        f"{than}{where and f' where {where}'} on {on} (adjusted {p}): {_conclusion(verdict)}."
-    )
-
-
-def _conclusion(verdict: Verdict) -> str:
-    margin = f"{verdict.claim.margin:g}"
-    if verdict.verdict in ("supported", "contradicted"):
-        beyond = "substantially" if verdict.substantial else f"though by no more than the margin of {margin}"
-        return f"{verdict.verdict}, {beyond}"
-    if verdict.verdict == "equivalent":
-        return f"equivalent within {margin}"
-    if verdict.reason:
-        return f"inconclusive; {verdict.reason}"
-    if verdict.patients_needed is None:
-        return "inconclusive; how many patients would settle it cannot be told"
-    return f"inconclusive; about {_rounded(verdict.patients_needed)} patients would settle it"
-
-
-def digits_for(margin: float) -> int:
-    """Decimals that show a margin: 2 for 0.02, 3 for 0.005."""
-    return min(6, max(2, -math.floor(math.log10(margin)))) if margin > 0 else 3
-
-
-def enough_digits(margin: float, *shown: float) -> int:
-    """Decimals that show the margin, and more where all of these numbers would look like 0 though one is not."""
-    digits = digits_for(margin)
-    while digits < 6 and any(shown) and all(float(plain(value, digits)) == 0 for value in shown):
-        digits += 1
-    return digits
-
-
-def plain(value: float, digits: int) -> str:
-    """Fixed decimals, without a minus before zero."""
-    text = f"{value:.{digits}f}"
-    return text.removeprefix("-") if float(text) == 0 else text
-
-
-def _rounded(number: int) -> str:
-    """Two significant digits, rounded up: 143 -> 150."""
-    step = 10 ** max(0, len(str(number)) - 2)
-    return f"{math.ceil(number / step) * step:,}"

@@ -1,0 +1,170 @@
+"""What a claim can be about: a number a case and run, from the table of cases.
+
+Each function takes that table (a row a case and run) and gives a Series of its index, NaN where undefined. **Silence
+gains nothing**: a measure of what an arm predicted is undefined only where there is nothing to find and nothing was
+predicted. Where there is something to find and the arm is silent it is 0; were it left out instead, as TP / (TP + FP)
+suggests, an arm that is silent on hard patients would be averaged over its easy ones.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from litsexp.spec.catalog import MEASURES, METRICS
+from litsexp.spec.errors import LitsexpError
+from litsexp.spec.tables import Reference, resolve
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SILENCE = (
+    "Precision is undefined only where there is nothing to find and nothing was predicted. Where an arm is silent "
+    "though there is something to find it counts as 0: left out, an arm that is silent on hard patients would gain."
+)
+
+EXPECTED = "expected a Series of finite numbers with the table's index, NaN where undefined"
+
+
+def precision_liver(cases: pd.DataFrame) -> pd.Series[float]:
+    """TP / (TP + FP) of the liver; 0 where a liver is there and none was predicted, NaN where neither is."""
+    return _precision(cases, "liver")
+
+
+def precision_tumor(cases: pd.DataFrame) -> pd.Series[float]:
+    """TP / (TP + FP) of the tumor: 0 where an arm is silent about one, and where it paints one that is not there.
+
+    NaN where there is none and none was predicted.
+    """
+    return _precision(cases, "tumor")
+
+
+def lesion_recall(cases: pd.DataFrame) -> pd.Series[float]:
+    """The part of the true lesions that was detected; NaN without any."""
+    detected, there = _columns(cases, "lesions_detected", "lesions_true")
+    return detected / there
+
+
+def lesion_precision(cases: pd.DataFrame) -> pd.Series[float]:
+    """The part of the predicted lesions that belongs to a detected object.
+
+    0 where lesions are there and none was predicted; NaN where there is none and none was predicted.
+    """
+    false, predicted, there = _columns(cases, "lesions_false", "lesions_predicted", "lesions_true")
+    return _right(predicted - false, predicted, there)
+
+
+def lesion_f1(cases: pd.DataFrame) -> pd.Series[float]:
+    """Harmonic mean of lesion precision and recall, 0 where either is 0; NaN where no lesion is there or predicted."""
+    precision, recall = lesion_precision(cases), lesion_recall(cases)
+    return (2 * precision * recall / (precision + recall)).mask((precision == 0) | (recall == 0), 0.0)
+
+
+def lesions_false(cases: pd.DataFrame) -> pd.Series[float]:
+    """Predicted lesions that belong to no detected object, on the stored slices of a case."""
+    (false,) = _columns(cases, "lesions_false")
+    return false
+
+
+def burden_error(cases: pd.DataFrame) -> pd.Series[float]:
+    """Distance of the predicted from the true tumor burden (tumor / liver voxels); NaN where there is no liver.
+
+    An arm that paints no liver paints no tumor: its burden is 0, so that it is not left out where it fails.
+    """
+    true, predicted = _columns(cases, "burden_true", "burden_predicted")
+    return (predicted.fillna(0.0) - true).abs()
+
+
+def _precision(cases: pd.DataFrame, structure: str) -> pd.Series[float]:
+    tp, fp, fn = _columns(cases, f"tp_{structure}", f"fp_{structure}", f"fn_{structure}")
+    return _right(tp, tp + fp, tp + fn)
+
+
+def _right(right: pd.Series[float], predicted: pd.Series[float], there: pd.Series[float]) -> pd.Series[float]:
+    """The part of what was predicted that is right; silence about something that is there is 0."""
+    return (right / predicted).mask((predicted == 0) & (there > 0), 0.0)
+
+
+def _columns(cases: pd.DataFrame, *names: str) -> list[pd.Series[float]]:
+    return [cases[name].astype(float) for name in names]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A measure, or a metric as one: what it is called, what is better, and its values."""
+
+    name: str
+    words: str
+    unit: str  # "a case"; empty for a share
+    higher_is_better: bool
+    undefined: str  # why it is NaN where it is
+    function: Reference | None  # None: the column of its name
+
+    @property
+    def sign(self) -> int:
+        """1, or -1 where less is better: what makes a difference positive where the first arm does better."""
+        return 1 if self.higher_is_better else -1
+
+    @property
+    def per(self) -> str:
+        """The unit as it follows a number: `` a case``."""
+        return f" {self.unit}" if self.unit else ""
+
+    @property
+    def title(self) -> str:
+        """``tumor Dice``, ``false lesions a case (less is better)``."""
+        return f"{self.words}{self.per}{'' if self.higher_is_better else ' (less is better)'}"
+
+    def scored(self, cases: pd.DataFrame) -> bool:
+        """Whether the table has the columns that it is made of: an older run's, or another plugin's, may lack them."""
+        return self._computed(cases) is not None
+
+    def values(self, cases: pd.DataFrame) -> pd.Series[float]:
+        """A number a row; NaN where undefined, and everywhere where the table does not have it scored."""
+        import pandas as pd
+
+        found = self._computed(cases)
+        return pd.Series(math.nan, index=cases.index, dtype=float) if found is None else found
+
+    def _computed(self, cases: pd.DataFrame) -> pd.Series[float] | None:
+        if self.function is None:
+            return cases[self.name].astype(float) if self.name in cases.columns else None
+        try:
+            found = resolve(self.function)(cases)
+        except KeyError:  # no such column
+            return None
+        except Exception as error:  # whatever somebody's function does
+            what = " ".join(f"{type(error).__name__}: {error}".split())
+            raise LitsexpError(f"measure {self.name!r}: its function failed ({what}); {EXPECTED}") from error
+        return self._checked(found, cases)
+
+    def _checked(self, found: Any, cases: pd.DataFrame) -> pd.Series[float]:
+        import pandas as pd
+
+        numbers = isinstance(found, pd.Series) and pd.api.types.is_numeric_dtype(found)
+        if numbers and found.index.equals(cases.index) and not found.abs().eq(math.inf).any():
+            values: pd.Series[float] = found.astype(float)
+            return values
+        raise LitsexpError(f"measure {self.name!r}: its function gave a {type(found).__name__}; {EXPECTED}")
+
+
+def measure_of(name: str) -> Measured:
+    """The measure of this name, or else the metric; LitsexpError where there is neither."""
+    if name in MEASURES:
+        row = MEASURES[name]
+        return Measured(name, row.words, row.unit, row.higher_is_better, row.undefined, row.values)
+    metric = METRICS[name]
+    return Measured(name, metric.words, metric.unit, metric.higher_is_better, metric.undefined, None)
+
+
+def measured(cases: pd.DataFrame, names: Iterable[str]) -> pd.DataFrame:
+    """The table with a column for each of these measures that it has scored, in place of a column of the same name."""
+    known = (measure_of(name) for name in names)
+    return cases.assign(**{one.name: one.values(cases) for one in known if one.scored(cases)})
+
+
+def main_metrics() -> list[str]:
+    """The report's main columns, in their order."""
+    return sorted((name for name in METRICS if METRICS[name].shown), key=lambda name: METRICS[name].shown)

@@ -1,0 +1,63 @@
+"""Figures as SVG text: same bytes, right is better, and a line takes the colour of who does better."""
+
+import dataclasses
+import re
+
+import pandas as pd
+import pytest
+
+from litsexp.evidence import figures
+
+
+@pytest.fixture
+def fewer(shown):
+    """The first verdict as if it were about false lesions: patients in whom ``better`` has more, and fewer."""
+    claim = shown.verdicts[0].claim.model_copy(update={"id": "fewer", "metric": "lesions_false", "margin": 0.5})
+    table = pd.DataFrame(
+        {"better": [4.0, 1.0, 2.0], "than": [2.0, 3.0, 2.0]}, index=pd.Index([11, 12, 13], name="case")
+    )
+    table["difference"] = table["better"] - table["than"]
+    numbers = {"effect": -0.4, "low": -1.2, "high": 0.3, "verdict": "supported"}
+    return dataclasses.replace(shown.verdicts[0], claim=claim, differences=table, **numbers)
+
+
+def test_claims_in_other_units_have_axes_of_their_own(shown, fewer):
+    one = figures.forest(shown.verdicts)
+    assert one == figures.forest(shown.verdicts)
+    assert one.count("mean difference over patients") == 1
+    assert "mean difference over patients, 95 % interval (right of 0: better)" in one
+    both = figures.forest([*shown.verdicts, fewer])
+    assert both.count("mean difference over patients") == 2
+    assert "mean difference over patients, a case, 95 % interval (less is better; right of 0: better)" in both
+
+
+def dots(svg, colour):
+    return [float(x) for x in re.findall(rf'<use xlink:href="#\w+" x="([\d.]+)"[^>]*fill: {colour}', svg)]
+
+
+def test_right_is_better_in_either_direction(shown, fewer):
+    """The supported effect of -0.4 lies right of an equally supported one of +0.1 on a mirrored axis' zero."""
+    colour = figures.VERDICT_COLOURS["supported"]
+    (less,) = dots(figures.forest([fewer]), colour)
+    (worse,) = dots(figures.forest([dataclasses.replace(fewer, effect=0.4, low=-0.3, high=1.2)]), colour)
+    assert less > worse
+    better = dataclasses.replace(shown.verdicts[0], verdict="supported", effect=0.1, low=0.05, high=0.15)
+    worse = dataclasses.replace(better, effect=-0.1, low=-0.15, high=-0.05)
+    assert dots(figures.forest([better]), colour) > dots(figures.forest([worse]), colour)
+
+
+def test_a_line_takes_the_colour_of_who_does_better(fewer):
+    svg = figures.pairs(fewer, ("#111111", "#222222"))
+    assert "false lesions a case (less is better)" in svg
+    assert "patients, descending by difference (case number)" in svg
+    lines = svg[svg.index("LineCollection_1") :].split("</g>")[0]
+    assert re.findall(r"stroke: (#\w+)", lines) == ["#222222", figures.HAIR, "#111111"]
+    cases = [label for label in re.findall(r">(\d+)</text>", svg) if label in ("11", "12", "13")]
+    assert cases == ["11", "13", "12"]  # from who is worst to who is best served
+
+
+def test_curves_of_the_first_main_metrics_and_the_loss(shown):
+    svg = figures.curves(shown.curves, figures.arm_colours(shown.arm_names))
+    for title in ("tumor Dice, validation", "liver Dice, validation", "loss, validation"):
+        assert title in svg
+    assert svg.count(", validation") == 3
