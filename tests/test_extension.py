@@ -99,8 +99,8 @@ def plugin(places: list[object], monkeypatch: pytest.MonkeyPatch) -> str:
     from litsexp.spec.catalog import TABLES
 
     for table in TABLES.values():
-        monkeypatch.setattr(table, "_rows", dict(table._rows))
-        monkeypatch.setattr(table, "_added", dict(table._added))
+        monkeypatch.setattr(table, "data", dict(table.data))
+        monkeypatch.setattr(table, "added", dict(table.added))
     Path("toy_arms.py").write_text(ARMS)
     Path("toy.yaml").write_text(STUDY)
     monkeypatch.delitem(__import__("sys").modules, "toy_arms", raising=False)

@@ -1,43 +1,76 @@
-"""What reaches the parent run: notes and tags that name the cohort, and the split's table."""
+"""The main job as a function: what a notebook calls."""
 
-from dataclasses import replace
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
 
-import numpy as np
+import pytest
 
-from litsexp.pipeline import note, scalars, split_table, verdict_tags
+import litsexp
+from litsexp.data.store import Store
+from litsexp.pipeline import run_study
+from litsexp.spec.study import StudyConfig
+from litsexp.study.places import Places
 
-
-def test_the_note_says_phantom_and_reports_the_external_cohort_apart(shown, shown_elsewhere):
-    text = note(shown)
-    assert "Phantom results (phantom, 12 patients, seed 0): the patients are synthetic." in text
-    assert shown.verdicts[0].sentence in text
-    assert "phantom patients" in shown.verdicts[0].sentence
-    assert "external" not in text
-    text = note(shown_elsewhere)
-    answer, apart = text.split("On the external cohort (phantom, 8 patients, seed 1, site B)")
-    assert shown.verdicts[0].sentence in answer
-    assert shown_elsewhere.replications[0].words in apart
-
-
-def test_a_real_cohorts_note_has_no_warning(make_evidence):
-    assert "hantom" not in note(make_evidence(phantom=False, cohort="lits, 12 patients", verdicts=[]))
-
-
-def test_effects_and_verdicts_elsewhere_have_names_of_their_own(shown, shown_elsewhere):
-    assert set(scalars(shown)) == {"effect/transfer", "effect/pixels"}
-    assert set(scalars(shown_elsewhere)) - set(scalars(shown)) == {"effect_external/transfer", "effect_external/pixels"}
-    assert verdict_tags(shown_elsewhere)["verdict_external.transfer"] == "supported"
-    assert verdict_tags(shown).items() < verdict_tags(shown_elsewhere).items()
+STUDY = {
+    "question": "Does a wide window help?",
+    "split": {"folds": 2, "valid": 0.25},
+    "run": {"init": "scratch", "window": "wide", "augment": "none", "epochs": 1, "steps_per_epoch": 1, "batch_size": 4},
+    "factors": {"window": ["liver"]},
+    "claims": [{"id": "wide", "says": "It helps.", "factor": "window", "better": "wide", "than": "liver"}],
+}
 
 
-def test_a_spacing_that_is_not_known_is_called_unknown(phantom_store, phantom_split):
-    index = phantom_store.index.copy()
-    known = split_table(phantom_store, [phantom_split])["spacing"]
-    assert known.str.fullmatch(r"\d\.\d\d × \d\.\d\d × \d+\.\d\d").all()
-    axes = ["spacing_x_mm", "spacing_y_mm", "spacing_z_mm"]
-    index.loc[index["case"] == 0, axes] = np.nan
-    index.loc[index["case"] == 1, axes] = (0.7, 0.7, np.nan)
-    found = split_table(replace(phantom_store, index=index), [phantom_split])["spacing"]
-    assert found[0] == "unknown"
-    assert found[1] == "0.70 × 0.70 × unknown"
-    assert list(found[2:]) == list(known[2:])
+@pytest.fixture
+def study(phantom_store: Store) -> StudyConfig:
+    cohort = phantom_store.directory.parents[1] / "ct"
+    return StudyConfig.model_validate({**STUDY, "data": {"cohort": str(cohort)}})
+
+
+@pytest.fixture
+def places(new_places: Any, tmp_path: Path, phantom_store: Store) -> Places:
+    new_places(tmp_path)
+    return Places.below(tmp_path / "mlruns", stores=phantom_store.directory.parents[1])
+
+
+def test_a_study_runs_to_its_conclusion_and_again_trains_nothing(
+    study: StudyConfig, places: Places, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = run_study(study, places, name="tiny", workers=1)
+    assert "0 runs done before, 4 to train" in capsys.readouterr().out
+    assert [verdict.claim.id for verdict in first.verdicts] == ["wide"]
+    assert first.results.cases.groupby(["arm", "fold"]).ngroups == len(first.trained_s) == 4
+    assert first.report.is_file() and first.report.is_relative_to(places.root / "reports")
+    assert first.failures == {}
+    again = run_study(study, places, name="tiny", workers=1)
+    assert again.trained_s == []
+    assert again.verdicts == first.verdicts
+    assert again.report.read_bytes() == first.report.read_bytes()
+
+
+def test_without_training_the_report_tells_what_is_missing(study: StudyConfig, places: Places) -> None:
+    conclusion = run_study(study, places, name="tiny", train=False)
+    assert set(conclusion.results.runs["status"]) == {"MISSING"}
+    assert conclusion.verdicts[0].verdict == "inconclusive"
+
+
+def test_a_file_gives_the_study_and_its_name(study: StudyConfig, places: Places, tmp_path: Path) -> None:
+    from litsexp.study.tracking import to_yaml
+
+    file = tmp_path / "mine.yaml"
+    file.write_text(to_yaml(study))
+    assert run_study(file, places, train=False).experiment == "mine"
+    with pytest.raises(litsexp.LitsexpError, match=r"gone\.yaml: cannot be read"):
+        run_study(tmp_path / "gone.yaml", places)
+
+
+def test_the_public_names_come_when_they_are_asked_for() -> None:
+    code = "import sys, litsexp; print(*sorted(litsexp.__all__)); sys.exit(bool({'torch', 'mlflow'} & {*sys.modules}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["Conclusion", "LitsexpError", "Places", "load_study", "register", "run_study"]
+    assert all(getattr(litsexp, name) for name in litsexp.__all__)
+    assert set(litsexp.__all__) <= set(dir(litsexp))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        litsexp.nothing  # noqa: B018 (asking is the test)

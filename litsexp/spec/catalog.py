@@ -89,7 +89,7 @@ class Loss(Row):
 
 
 @dataclass(frozen=True)
-class ExecutorRow(Row):
+class Runner(Row):
     """Where cells run."""
 
     make: Reference  # (workers, threads a run) -> study.executors.Executor
@@ -211,22 +211,28 @@ LOSSES = Table(
 
 EXECUTORS = Table(
     "executor",
-    ExecutorRow,
+    Runner,
     {
-        "inline": ExecutorRow("one after the other, in the driver's process", "litsexp.study.executors.inline:inline"),
-        "processes": ExecutorRow("worker processes on this machine", "litsexp.study.executors.processes:processes"),
+        "inline": Runner("one after the other, in the driver's process", "litsexp.study.executors.inline:inline"),
+        "processes": Runner("worker processes on this machine", "litsexp.study.executors.processes:processes"),
     },
 )
 
-TABLES: Mapping[str, Table[Any]] = {
-    table.concept: table
-    for table in (
-        *(METRICS, MEASURES, ENCODERS, ARCHITECTURES, INITIALISATIONS),
-        *(ENCODINGS, WINDOWS, AUGMENTATIONS, LOSSES, EXECUTORS),
-    )
-}
+_ALL = (
+    METRICS,
+    MEASURES,
+    ENCODERS,
+    ARCHITECTURES,
+    INITIALISATIONS,
+    ENCODINGS,
+    WINDOWS,
+    AUGMENTATIONS,
+    LOSSES,
+    EXECUTORS,
+)
+TABLES: Mapping[str, Table[Any]] = {table.concept: table for table in _ALL}
 
 
 def registered_modules() -> tuple[str, ...]:
     """The modules that have added rows: a worker process has to load them, too."""
-    return tuple(sorted({module for table in TABLES.values() for module in table.modules}))
+    return tuple(sorted({module for table in TABLES.values() for module in table.added.values()}))

@@ -10,12 +10,14 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+import pkgutil
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import UserDict
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 from litsexp.spec.errors import LitsexpError
 from litsexp.spec.keys import file_sha256
@@ -34,29 +36,16 @@ class Row:
 R = TypeVar("R", bound=Row)
 
 
-class Table(Mapping[str, R], Generic[R]):
+class Table(UserDict[str, R]):
     """One concept's rows by name, in the order in which they are shown."""
 
     def __init__(self, concept: str, row: type[R], built_in: Mapping[str, R]):
+        super().__init__(built_in)
         self.concept, self.row = concept, row
-        self._rows: dict[str, R] = dict(built_in)
-        self._added: dict[str, str] = {}  # name -> the module that registered it
+        self.added: dict[str, str] = {}  # name -> the module that registered it
 
-    def __getitem__(self, name: str) -> R:
-        """The row; LitsexpError lists the known names."""
-        try:
-            return self._rows[name]
-        except KeyError:
-            raise LitsexpError(f"{self.concept}: {self.unknown(name)}") from None
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._rows
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._rows)
-
-    def __len__(self) -> int:
-        return len(self._rows)
+    def __missing__(self, name: str) -> R:
+        raise LitsexpError(f"{self.concept}: {self.unknown(name)}")
 
     def unknown(self, name: object) -> str:
         """What is said of a name that is not in the table: ``found 'x'; expected one of a, b; did you mean 'a'?``"""
@@ -66,28 +55,22 @@ class Table(Mapping[str, R], Generic[R]):
         """Add a row; a module that is loaded again replaces its own."""
         if not NAME.fullmatch(name):
             raise LitsexpError(f"{self.concept}: found the name {name!r}; expected letters, digits and _; rename it")
-        if name in self._rows and self._added.get(name) != module:
+        if name in self.data and self.added.get(name) != module:
             raise LitsexpError(f"{self.concept}: {name!r} is there already; expected another name; rename it")
-        self._rows[name], self._added[name] = row, module
+        self.data[name], self.added[name] = row, module
 
     def source(self, name: str) -> str:
         """SHA-256 of the file that registered a row, so that an edited arm is another arm; empty for a built-in one."""
-        module = sys.modules.get(self._added.get(name, ""))
+        module = sys.modules.get(self.added.get(name, ""))
         file = getattr(module, "__file__", None)
         return file_sha256(Path(file)) if file else ""
-
-    @property
-    def modules(self) -> list[str]:
-        """The modules that registered rows here."""
-        return sorted(set(self._added.values()))
 
 
 def resolve(reference: Reference) -> Callable[..., Any]:
     """The function behind a reference."""
     if not isinstance(reference, str):
         return reference
-    module, _, attribute = reference.partition(":")
-    function: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
+    function: Callable[..., Any] = pkgutil.resolve_name(reference)
     return function
 
 
@@ -110,20 +93,15 @@ def register(concept: str, name: str, **row: Any) -> None:
     try:
         made = table.row(**row)
     except TypeError as error:
-        found = str(error).partition("__init__() ")[2] or str(error)
-        expected = str(inspect.signature(table.row)).partition(" -> ")[0]
+        found, expected = str(error).partition("__init__() ")[2], str(inspect.signature(table.row)).partition(" -> ")[0]
         raise LitsexpError(f"register {concept} {name!r}: {found}; expected {expected}") from None
-    frame = inspect.currentframe()
-    caller = frame.f_back if frame else None
-    table.add(name, made, str(caller.f_globals.get("__name__", "")) if caller else "")
+    table.add(name, made, module=inspect.stack()[1].frame.f_globals["__name__"])
 
 
 def load_plugins(modules: Iterable[str]) -> None:
     """Import modules that register rows, from the working folder too; LitsexpError in one line where that fails."""
     here = str(Path.cwd())
     for module in modules:
-        if module in sys.modules:
-            continue
         before = list(sys.path)
         sys.path.insert(0, here)  # a console script's own folder stands there, not the user's
         try:
@@ -132,9 +110,8 @@ def load_plugins(modules: Iterable[str]) -> None:
             raise
         except Exception as error:  # whatever somebody's module does when it is loaded
             what = " ".join(f"{type(error).__name__}: {error}".split())
-            raise LitsexpError(
-                f"--plugin {module}: cannot be imported ({what}); expected a module of {here}, or an installed one"
-            ) from None
+            expected = f"expected a module of {here}, or an installed one"
+            raise LitsexpError(f"--plugin {module}: cannot be imported ({what}); {expected}") from None
         finally:
             sys.path[:] = before
 

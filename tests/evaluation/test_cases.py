@@ -67,9 +67,9 @@ def test_the_columns_and_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
     assert names[20:24] == ["lesions_true", "lesions_predicted", "lesions_detected", "lesions_false"]
     assert names[-2:] == ["burden_true", "burden_predicted"]
     assert (table.dtypes[:10] == np.int64).all() and (table.dtypes[10:20] == np.float64).all()
-    monkeypatch.setitem(METRICS._rows, "mine", Metric("mine", lambda case: case.case))
+    monkeypatch.setitem(METRICS, "mine", Metric("mine", lambda case: case.case))
     assert list(score_cases(index(1.0), TRUTH, TRUTH)) == [*names[:20], "mine", *names[20:]]
-    monkeypatch.setitem(METRICS._rows, "lesions_true", Metric("mine", lambda case: 0.0))
+    monkeypatch.setitem(METRICS, "lesions_true", Metric("mine", lambda case: 0.0))
     with pytest.raises(LitsexpError, match="metric 'lesions_true': the table of cases has that column"):
         score_cases(index(1.0), TRUTH, TRUTH)
 

@@ -25,10 +25,10 @@ REFERENCES = [
 
 @pytest.fixture(autouse=True)
 def tables_as_they_were() -> Iterator[None]:
-    before = {concept: (dict(table._rows), dict(table._added)) for concept, table in TABLES.items()}
+    before = {concept: (dict(table.data), dict(table.added)) for concept, table in TABLES.items()}
     yield
     for concept, table in TABLES.items():
-        table._rows, table._added = before[concept]
+        table.data, table.added = before[concept]
 
 
 @pytest.mark.parametrize(("concept", "name", "field"), REFERENCES, ids=str)
