@@ -133,7 +133,7 @@ MEASURES = Table(
             "false lesions", _MEASURES + "lesions_false", "never", higher_is_better=False, unit="a case"
         ),
         "burden_error": Measure(
-            "tumor burden error", _MEASURES + "burden_error", "no liver in a mask", higher_is_better=False
+            "tumor burden error", _MEASURES + "burden_error", "no liver to find", higher_is_better=False
         ),
     },
 )
