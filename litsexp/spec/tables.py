@@ -36,6 +36,12 @@ class Row:
 R = TypeVar("R", bound=Row)
 
 
+class UnknownName(LitsexpError, KeyError):
+    """A name that is not in its table; a KeyError too, so that a table's ``get`` works like any mapping's."""
+
+    __str__ = Exception.__str__  # KeyError's would be in quotes
+
+
 class Table(UserDict[str, R]):
     """One concept's rows by name, in the order in which they are shown."""
 
@@ -45,7 +51,7 @@ class Table(UserDict[str, R]):
         self.added: dict[str, str] = {}  # name -> the module that registered it
 
     def __missing__(self, name: str) -> R:
-        raise LitsexpError(f"{self.concept}: {self.unknown(name)}")
+        raise UnknownName(f"{self.concept}: {self.unknown(name)}")
 
     def unknown(self, name: object) -> str:
         """What is said of a name that is not in the table: ``found 'x'; expected one of a, b; did you mean 'a'?``"""

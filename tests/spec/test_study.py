@@ -57,7 +57,7 @@ def run_key(fold=0, seed=0, split=SPLIT, fingerprint="abc", **settings):
 def another(monkeypatch):
     """A second row for settings that have only one."""
     for table in (ARCHITECTURES, ENCODINGS, LOSSES):
-        monkeypatch.setitem(table.data, "another", next(iter(table.values())))
+        monkeypatch.setitem(table, "another", next(iter(table.values())))
 
 
 # arms and cells

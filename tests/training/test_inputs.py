@@ -134,8 +134,8 @@ def rows(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         calls.append("jitter")
         return 1 - image
 
-    monkeypatch.setitem(ENCODINGS.data, "gray", Encoding("a toy", gray, windowed=True))
-    monkeypatch.setitem(AUGMENTATIONS.data, "mirror", Augmentation("a toy", move, jitter))
+    monkeypatch.setitem(ENCODINGS, "gray", Encoding("a toy", gray, windowed=True))
+    monkeypatch.setitem(AUGMENTATIONS, "mirror", Augmentation("a toy", move, jitter))
     yield calls
 
 
