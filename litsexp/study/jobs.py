@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -64,7 +64,7 @@ class Outcome:
 
 
 OnEpoch = Callable[[Job, int, dict[str, float]], bool]  # job, epoch, metrics -> go on?
-Executor = Callable[[Iterable[Job], OnEpoch], Iterator[tuple[Job, Outcome]]]
+Executor = Callable[[Iterable[Job], OnEpoch], Generator[tuple[Job, Outcome]]]
 """Takes jobs when it has room for one, and gives back each with its outcome, in whatever order they end.
 
 When the iterator is closed, what still runs is ended.

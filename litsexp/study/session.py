@@ -76,13 +76,12 @@ class Session:
 
         def on_epoch(job: Job, epoch: int, metrics: dict[str, float]) -> bool:
             observer.epoch(job.cell, epoch, metrics)
-            searching = self.study.search is not None
             number = self._tickets[job.run_id].number
-            return not (searching and self.ledger.should_prune(number, epoch, metrics["valid/score"]))
+            return not (self.study.search and self.ledger.should_prune(number, epoch, metrics["valid/score"]))
 
         start_s = time.perf_counter()
         try:
-            with closing(executor(self._jobs(observer), on_epoch)) as ended:  # type: ignore[type-var]  # a generator
+            with closing(executor(self._jobs(observer), on_epoch)) as ended:
                 for job, outcome in ended:
                     self._settle(job, outcome)
                     observer.ended(job.cell, outcome)
@@ -100,15 +99,9 @@ class Session:
 
     def pictures(self, run_id: str, kind: CohortKind) -> list[str]:
         """Artifact paths of a run's pictures of its test cases, or of the external cohort's."""
-        run = self.tracking.client.get_run(run_id)
-        key = run.data.tags["run_key"]
-        folders = [run.data.tags.get(one.tag) for one in self._scorings(key) if one.kind == kind]
-        return [
-            path
-            for folder in folders
-            if folder
-            for path in self.tracking.pictures(run_id, "test" if folder == "." else folder)
-        ]
+        tags = self.tracking.client.get_run(run_id).data.tags
+        folders = [tags.get(scoring.tag) for scoring in self._scorings(tags["run_key"]) if scoring.kind == kind]
+        return self.tracking.pictures(run_id, "test" if folders[0] == "." else folders[0]) if any(folders) else []
 
     def trials(self) -> pd.DataFrame:
         """A search's trials: number, state, value, and a column a param; best first."""
@@ -172,9 +165,8 @@ class Session:
 
     def _start(self, cell: Cell) -> Job:
         """Open the cell's MLflow run; a cell of the same content that failed before becomes an earlier attempt."""
-        key = self._key(cell)
-        tags = {"study_digest": self.digest, "data_fingerprint": self.store.fingerprint}
-        tags |= {**cohort_tags(self.study, self.store), **versions()}
+        key, of = self._key(cell), {"study_digest": self.digest, "data_fingerprint": self.store.fingerprint}
+        tags = {**of, **cohort_tags(self.study, self.store), **versions()}
         run_id = self.tracking.start_cell(cell, key, self.parent, tags)
         return self._job(key, cell, run_id, self._scorings(key, first=True))
 
@@ -194,8 +186,8 @@ class Session:
         """What is wanted of a trained cell: its test cases, and the external cohort where there is one."""
         wanted = [scoring_of("test", key, self.store, cohort_name(self.study.data, self.store), first)]
         if self.external is not None and self.study.external is not None:
-            name = cohort_name(self.study.external, self.external)
-            wanted.append(scoring_of("external", key, self.external, name, first))
+            their_name = cohort_name(self.study.external, self.external)
+            wanted.append(scoring_of("external", key, self.external, their_name, first))
         return wanted
 
     def _settle(self, job: Job, outcome: Outcome) -> None:
@@ -239,13 +231,8 @@ def open_study(
 ) -> Iterator[Session]:
     """Lock the study and put right what a killed driver left; while the block runs, its parent run is RUNNING.
 
-    Args:
-        name: of the MLflow experiment, for example the study file's stem.
-        study: the resolved study file.
-        store: of its cohort.
-        splits: one a fold, from ``make_splits``.
-        places: where results go.
-        external: of ``study.external``, where the study has one; no split knows its patients.
+    ``name`` is the MLflow experiment's; ``splits`` are those of ``make_splits``, one a fold; ``external`` is the store
+    of ``study.external``, where the study has one.
 
     Raises:
         ValueError: ``study.external`` without its store, or the other way round.
@@ -267,8 +254,8 @@ def open_study(
         parent = tracking.open_parent(study, study_digest, name, sorted(donors), cohort_tags(study, store))
         try:
             tracking.close_interrupted(parent)
-            parts = (tracking, ledger, parent, by_key, external)
-            yield Session(name, study, store, splits, places, study_digest, *parts)
+            asked = (name, study, store, splits, places, study_digest)
+            yield Session(*asked, tracking, ledger, parent, by_key, external)
         except BaseException as error:
             interrupted = isinstance(error, KeyboardInterrupt)
             reason = "the study was interrupted" if interrupted else " ".join(str(error).split())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
@@ -12,7 +12,7 @@ from litsexp.study.jobs import Executor, Job, OnEpoch, Outcome
 def inline(workers: int, threads: int) -> Executor:
     """The executor ``inline``; it has one worker, whatever ``workers`` says."""
 
-    def run(jobs: Iterable[Job], on_epoch: OnEpoch) -> Iterator[tuple[Job, Outcome]]:
+    def run(jobs: Iterable[Job], on_epoch: OnEpoch) -> Generator[tuple[Job, Outcome]]:
         for job in jobs:
             from litsexp.study.cells import run_cell  # imports torch: only when there is something to do
 

@@ -11,7 +11,7 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from multiprocessing import connection
 from multiprocessing.connection import Connection
@@ -30,7 +30,7 @@ TICK_S = 0.5  # between looks at the workers: Ctrl-C is heard in between
 def processes(workers: int, threads: int) -> Executor:
     """The executor ``processes``: so many workers at a time; one that dies fails its job and is replaced."""
 
-    def run(jobs: Iterable[Job], on_epoch: OnEpoch) -> Iterator[tuple[Job, Outcome]]:
+    def run(jobs: Iterable[Job], on_epoch: OnEpoch) -> Generator[tuple[Job, Outcome]]:
         crew, queue = Crew(workers, threads), iter(jobs)
         try:
             while True:
