@@ -45,25 +45,17 @@ class Encoder(Row):
 
 
 @dataclass(frozen=True)
-class Architecture(Row):
-    """A network around an encoder."""
+class Part(Row):
+    """What one function makes; beside each table stands what its functions take and give."""
 
-    build: Reference  # (encoder, labels, size in pixels) -> nn.Module: (B, 3, size, size) -> (B, labels, size, size)
-
-
-@dataclass(frozen=True)
-class Initialisation(Row):
-    """Where the encoder's first weights come from; everything else starts at random from the seed."""
-
-    state: Reference | None  # (RunConfig, seed) -> state dict of the encoder; None: it stays as the seed made it
+    make: Reference
 
 
 @dataclass(frozen=True)
-class Encoding(Row):
+class Encoding(Part):
     """What is made of the stored HU before anything else: the input as a file or a scanner would give it."""
 
-    encode: Reference  # (Tensor (B, H, W) of int16 HU, window) -> Tensor (B, C, H, W)
-    windowed: bool = False  # its result is channels in [0, 1] already; else HU, which the window comes after
+    windowed: bool = False  # what is made is channels in [0, 1] already; else HU, which the window comes after
 
 
 @dataclass(frozen=True)
@@ -79,20 +71,6 @@ class Augmentation(Row):
 
     move: Reference | None = None  # (image (B, C, H, W), labels (B, H, W), CPU generator) -> both
     jitter: Reference | None = None  # (channels (B, C, H, W), CPU generator) -> channels
-
-
-@dataclass(frozen=True)
-class Loss(Row):
-    """What training makes small."""
-
-    make: Reference  # (RunConfig) -> (logits (B, C, H, W), labels (B, H, W)) -> scalar
-
-
-@dataclass(frozen=True)
-class Runner(Row):
-    """Where cells run."""
-
-    make: Reference  # (workers, threads a run) -> study.executors.Executor
 
 
 _METRICS = "litsexp.evaluation.metrics:"
@@ -155,28 +133,26 @@ ENCODERS = Table(
     },
 )
 
-ARCHITECTURES = Table(
+ARCHITECTURES = Table(  # (encoder, labels, size in pixels) -> nn.Module: (B, 3, size, size) -> (B, labels, size, size)
     "architecture",
-    Architecture,
-    {"dynamic_unet": Architecture("fastai's DynamicUnet, the paper's", "litsexp.training.architectures:dynamic_unet")},
+    Part,
+    {"dynamic_unet": Part("fastai's DynamicUnet, the paper's", "litsexp.training.architectures:dynamic_unet")},
 )
 
 _INIT = "litsexp.training.init:"
 WEIGHTS_FILE = "FILE.safetensors"  # stands for every file of that ending
-INITIALISATIONS = Table(
+INITIALISATIONS = Table(  # (RunConfig, seed) -> state dict of the encoder, or None: it stays as the seed made it
     "init",
-    Initialisation,
+    Part,
     {
-        "scratch": Initialisation("random, from the seed", None),
-        "imagenet": Initialisation("pretrained on ImageNet", _INIT + "imagenet"),
-        "shuffled": Initialisation(
-            "control: ImageNet's weights in random places, no features", _INIT + "shuffled_imagenet"
-        ),
-        WEIGHTS_FILE: Initialisation("your own encoder: a safetensors file of its state dict", _INIT + "from_file"),
+        "scratch": Part("random, from the seed", _INIT + "scratch"),
+        "imagenet": Part("pretrained on ImageNet", _INIT + "imagenet"),
+        "shuffled": Part("control: ImageNet's weights, each tensor shuffled", _INIT + "shuffled_imagenet"),
+        WEIGHTS_FILE: Part("your own encoder: a safetensors file of its state dict", _INIT + "from_file"),
     },
 )
 
-ENCODINGS = Table(
+ENCODINGS = Table(  # (Tensor (B, H, W) of int16 HU, window) -> Tensor (B, C, H, W)
     "encoding", Encoding, {"hu": Encoding("Hounsfield units as they are stored", "litsexp.training.inputs:stored_hu")}
 )
 
@@ -203,34 +179,25 @@ AUGMENTATIONS = Table(
     },
 )
 
-LOSSES = Table(
+LOSSES = Table(  # (RunConfig) -> a function of logits (B, C, H, W) and labels (B, H, W) -> scalar
     "loss",
-    Loss,
-    {"ce_dice": Loss("cross entropy and soft Dice, mixed by dice_weight", "litsexp.training.losses:ce_dice")},
+    Part,
+    {"ce_dice": Part("cross entropy and soft Dice, by dice_weight", "litsexp.training.losses:ce_dice")},
 )
 
-EXECUTORS = Table(
+_EXECUTORS = "litsexp.study.executors."
+EXECUTORS = Table(  # (workers, threads a run) -> study.jobs.Executor
     "executor",
-    Runner,
+    Part,
     {
-        "inline": Runner("one after the other, in the driver's process", "litsexp.study.executors.inline:inline"),
-        "processes": Runner("worker processes on this machine", "litsexp.study.executors.processes:processes"),
+        "inline": Part("one after the other, in the driver's process", _EXECUTORS + "inline:inline"),
+        "processes": Part("worker processes on this machine", _EXECUTORS + "processes:processes"),
     },
 )
 
-_ALL = (
-    METRICS,
-    MEASURES,
-    ENCODERS,
-    ARCHITECTURES,
-    INITIALISATIONS,
-    ENCODINGS,
-    WINDOWS,
-    AUGMENTATIONS,
-    LOSSES,
-    EXECUTORS,
-)
-TABLES: Mapping[str, Table[Any]] = {table.concept: table for table in _ALL}
+_SCORES, _NETWORKS = (METRICS, MEASURES), (ENCODERS, ARCHITECTURES, INITIALISATIONS)
+_TABLES = (*_SCORES, *_NETWORKS, ENCODINGS, WINDOWS, AUGMENTATIONS, LOSSES, EXECUTORS)
+TABLES: Mapping[str, Table[Any]] = {table.concept: table for table in _TABLES}
 
 
 def registered_modules() -> tuple[str, ...]:

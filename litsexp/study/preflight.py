@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 
 from litsexp.data.store import Store
 from litsexp.spec.design import Cell
@@ -25,36 +26,26 @@ def check_needs(to_train: Sequence[Cell], store: Store, places: Places) -> None:
     for run in {(run.encoder, run.init): run for run in runs}.values():
         check_initialisation(run)
     network_bytes = {}
-    for run in runs:
-        kind = (run.architecture, run.encoder)
-        if kind not in network_bytes:
-            network, _ = build_network(run, store.size, seed=0, initialise=False)
-            network_bytes[kind] = sum(value.nbytes for value in network.state_dict().values())
-    kept = sum(network_bytes[cell.arm.run.architecture, cell.arm.run.encoder] for cell in to_train)
-    _check_disk(kept, len(to_train), places)
-    _check_memory(COPIES * max(network_bytes.values()) + store.labels.nbytes)
-
-
-def _check_disk(needed: int, runs: int, places: Places) -> None:
-    """Room for every run's weights; only where artifacts lie on this machine."""
-    if not places.tracking_uri.startswith("sqlite"):
-        return
-    free = shutil.disk_usage(next(folder for folder in (places.root, *places.root.parents) if folder.is_dir())).free
-    if needed > free:
-        raise LitsexpError(
-            f"{places.root}: {free / 1e9:.1f} GB free; expected about {needed / 1e9:.1f} GB for the weights of {runs} "
-            "runs; free space, or name another folder with --mlruns"
+    for run in {(run.architecture, run.encoder): run for run in runs}.values():
+        network, _ = build_network(run, store.size, seed=0, initialise=False)
+        state = network.state_dict().values()
+        network_bytes[run.architecture, run.encoder] = sum(value.nbytes for value in state)
+    if places.tracking_uri.startswith("sqlite"):  # artifacts lie on this machine
+        kept = sum(network_bytes[cell.arm.run.architecture, cell.arm.run.encoder] for cell in to_train)
+        home = next(folder for folder in (places.root, *places.root.parents) if folder.is_dir())
+        _check_room(
+            kept,
+            shutil.disk_usage(home).free,
+            f"{places.root}: ",
+            " free",
+            f"for the weights of {len(to_train)} runs; free space, or name another folder with --mlruns",
         )
+    with suppress(AttributeError, OSError, ValueError):  # where the system does not tell, nothing is known
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        needed = COPIES * max(network_bytes.values()) + store.labels.nbytes
+        _check_room(needed, memory, "this machine: ", " of memory", "for one run; use a smaller encoder or data.size")
 
 
-def _check_memory(needed: int) -> None:
-    """Room for one run; only where the system tells."""
-    try:
-        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):
-        return
-    if needed > total:
-        raise LitsexpError(
-            f"one run needs about {needed / 1e9:.1f} GB of memory; this machine has {total / 1e9:.1f} GB; "
-            "choose a smaller encoder or data.size"
-        )
+def _check_room(needed: int, there: int, where: str, state: str, what: str) -> None:
+    if needed > there:
+        raise LitsexpError(f"{where}{there / 1e9:.1f} GB{state}; expected about {needed / 1e9:.1f} GB {what}")

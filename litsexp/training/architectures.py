@@ -28,7 +28,7 @@ def build_network(run: RunConfig, size: int, seed: int, initialise: bool = True)
     """
     torch.manual_seed(seed)
     encoder = random_encoder(run.encoder)
-    network: nn.Module = resolve(ARCHITECTURES[run.architecture].build)(encoder, N_LABELS, size)
+    network: nn.Module = resolve(ARCHITECTURES[run.architecture].make)(encoder, N_LABELS, size)
     state = initial_state(run, seed) if initialise else None
     if state is not None:
         load_encoder(encoder, state, run)

@@ -28,8 +28,13 @@ def initial_state(run: RunConfig, seed: int) -> dict[str, Tensor] | None:
     Raises:
         LitsexpError: weights that cannot be had.
     """
-    make = INITIALISATIONS[row_name(INITIALISATIONS, run.init)].state
-    return None if make is None else resolve(make)(run, seed)
+    make = resolve(INITIALISATIONS[row_name(INITIALISATIONS, run.init)].make)
+    state: dict[str, Tensor] | None = make(run, seed)
+    return state
+
+
+def scratch(run: RunConfig, seed: int) -> None:
+    """Nothing: the encoder stays as the seed made it."""
 
 
 def imagenet(run: RunConfig, seed: int) -> dict[str, Tensor]:

@@ -26,7 +26,7 @@ class Inputs:
     def __init__(self, run: RunConfig):
         encoding, augmentation = ENCODINGS[run.encoding], AUGMENTATIONS[run.augment]
         self.window = run.window
-        self.encode, self.windowed = resolve(encoding.encode), encoding.windowed
+        self.encode, self.windowed = resolve(encoding.make), encoding.windowed
         self.move: Any = resolve(augmentation.move) if augmentation.move else None
         self.jitter: Any = resolve(augmentation.jitter) if augmentation.jitter else None
 

@@ -1,6 +1,6 @@
 """Peak memory and seconds of a report on a store as large as LiTS': 131 cases, 58,638 slices of 128 px.
 
-The store is made up on disk (HU that are never written take no room); the runs are made up, too: five arms, one holdout,
+The store is made up on disk (HU that are never written take no room), and so are the runs: five arms, three seeds,
 a table of random scores each. What is measured is the real way from there: open the study, judge, score the trivial
 predictors case by case, draw and write the report.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from litsexp.spec.catalog import INITIALISATIONS, LOSSES, TABLES, WEIGHTS_FILE, Loss, registered_modules
+from litsexp.spec.catalog import INITIALISATIONS, LOSSES, TABLES, WEIGHTS_FILE, Part, registered_modules
 from litsexp.spec.cohort import SplitConfig
 from litsexp.spec.design import Arm, Cell
 from litsexp.spec.errors import LitsexpError
@@ -61,7 +61,7 @@ def test_what_is_no_weights_file_is_no_init(init: str) -> None:
 
 def test_a_registered_row_is_a_level_like_any_other() -> None:
     register("loss", "squared", words="a toy", make=lambda run: None)
-    assert isinstance(LOSSES["squared"], Loss)
+    assert isinstance(LOSSES["squared"], Part)
     assert RunConfig(loss="squared").loss == "squared"
     assert registered_modules() == (__name__,)
     register("loss", "squared", words="loaded again", make=lambda run: None)  # a module may replace its own row
