@@ -16,6 +16,7 @@ from litsexp import __version__
 from litsexp.cli import app as cli
 from litsexp.data.store import convert
 from litsexp.display import LiveDisplay
+from litsexp.spec.design import cells
 from litsexp.spec.study import StudyConfig
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
@@ -123,3 +124,24 @@ def test_the_live_display_is_titled_with_the_cohort() -> None:
         console.print(display.render())
     assert shown.getvalue().splitlines()[0].strip() == "ct [a], 6 phantom patients"
     assert "baseline" in shown.getvalue()
+
+
+def test_the_live_display_counts_each_arms_own_epochs() -> None:
+    """Where epochs are a factor, arms differ in how many they have."""
+    study = StudyConfig.model_validate({"question": "?", "run": {"epochs": 6}, "factors": {"epochs": [9]}})
+    short, long = cells(study)[:2]
+    shown = io.StringIO()
+    console = Console(file=shown, force_terminal=True, width=100)
+    display = LiveDisplay(console, study)
+    for cell, done in ((short, 4), (long, 9)):
+        display.started(cell)
+        display.epoch(cell, done - 1, {"valid/score": 0.5})
+    console.print(display.render())
+    assert "4/6" in shown.getvalue() and "9/9" in shown.getvalue()
+
+
+def test_a_notebook_shows_the_live_display_too() -> None:
+    with LiveDisplay(Console(force_jupyter=True), StudyConfig(question="?")) as display:
+        assert display.live.is_started
+    with LiveDisplay(Console(file=io.StringIO()), StudyConfig(question="?")) as display:
+        assert not display.live.is_started

@@ -28,6 +28,13 @@ def job_without_store(number: int, folder: Path, **changes: Any) -> Job:
     return Job(cell, f"key{number}", f"run{number}", *places, scorings=(), **changes)
 
 
+def test_where_the_system_does_not_tell_which_cores_are_ours_all_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """macOS has no such call."""
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    assert default_workers() == 3
+
+
 def go_on(*_: object) -> bool:
     return True
 
