@@ -9,7 +9,6 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -164,19 +163,10 @@ def _mark(case: CaseReport) -> str:
 
 
 def _case_content(case: CaseReport) -> dict[str, Any]:
-    content: dict[str, Any] = {
-        "case": case.case,
-        "volume": case.volume,
-        "segmentation": case.segmentation,
-        "error": case.error,
-        "warnings": case.warnings,
-        "notes": case.notes,
-        "image_sha256": case.image_sha256,
-    }
-    if case.anatomy is not None:
-        names = [field.name for field in fields(case.anatomy) if field.name != "liver_box"]
-        content |= {name: _finite(getattr(case.anatomy, name)) for name in names}
-    return content
+    """All that is known of a case, but what is told among its warnings and what JSON cannot hold."""
+    content = vars(case) | (vars(case.anatomy) if case.anatomy else {})
+    left_out = ("anatomy", "thumbnail", "remarks", "liver_box")
+    return {name: _finite(value) for name, value in content.items() if name not in left_out}
 
 
 def _finite(value: Any) -> Any:

@@ -117,21 +117,15 @@ def check_case(case: Case, root: Path) -> CaseReport:
 
 
 def _measure(volume: CtVolume) -> Anatomy:
-    facts, liver_by_slice = volume.facts, np.count_nonzero(volume.labels, axis=(0, 1))
+    liver_by_slice = np.count_nonzero(volume.labels, axis=(0, 1))
     box = _liver_box(volume.labels)
     labels, hu = volume.labels[box], volume.hu[box]
     tumor = labels == 2
     lesions, _ = ndimage.label(tumor)  # 6-connected
     voxels = np.bincount(lesions.ravel(), minlength=1)[1:]
-    voxel_ml = math.prod(facts.spacing_mm) / 1000
+    voxel_ml = math.prod(volume.facts.spacing_mm) / 1000
     return Anatomy(
-        shape=(volume.hu.shape[0], volume.hu.shape[1], volume.hu.shape[2]),
-        spacing_mm=facts.spacing_mm,
-        orientation=facts.orientation,
-        dtype=facts.dtype,
-        hu_range=facts.hu_range,
-        clipped=facts.clipped,
-        padding=facts.padding,
+        **vars(volume.facts),
         liver_slices=int(np.count_nonzero(liver_by_slice)),
         liver_voxels=int(liver_by_slice.sum()),
         tumor_voxels=int(voxels.sum()),

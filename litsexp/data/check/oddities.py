@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from litsexp.data.ct.volume import HU_MAX, HU_MIN, CtVolume
+from litsexp.data.ct.volume import HU_MAX, HU_MIN, CtVolume, Facts
 
 FEWEST_SLICES = 20
 THICKEST_MM, COARSEST_MM = 10, 5  # between slices, and in plane (4 mm is a body on 96 pixels)
@@ -31,16 +31,9 @@ BORDERS = (("left", "right"), ("back", "front"), ("lower", "upper"))  # of a vol
 
 
 @dataclass(frozen=True)
-class Anatomy:
-    """Measures of one case; the liver is label >= 1, as LiTS counts. Millimetres are NaN where unknown."""
+class Anatomy(Facts):
+    """What reading a case showed, and its measures; the liver is label >= 1, as LiTS counts. NaN where unknown."""
 
-    shape: tuple[int, int, int]  # along RAS
-    spacing_mm: tuple[float, float, float]  # along RAS
-    orientation: str  # as stored
-    dtype: str  # of the image, as stored
-    hu_range: tuple[float, float]  # before clipping
-    clipped: int  # voxels, padding apart
-    padding: int  # voxels
     liver_slices: int
     liver_voxels: int
     tumor_voxels: int
@@ -55,7 +48,7 @@ class Anatomy:
 
 def warnings(volume: CtVolume, anatomy: Anatomy) -> tuple[str, ...]:
     """One line for each oddity; the reader's remarks first."""
-    found = [*volume.facts.remarks, *_of_grid(anatomy), *_of_hu(volume, anatomy)]
+    found = [*anatomy.remarks, *_of_grid(anatomy), *_of_hu(volume, anatomy)]
     if anatomy.liver_voxels:
         found += [*_of_liver(volume, anatomy), *_of_lesions(anatomy), *_of_direction(volume, anatomy)]
     return tuple(found)

@@ -31,10 +31,10 @@ LABELS = (0, 1, 2)
 class Facts:
     """What reading a case showed, for people to judge it by."""
 
-    shape: tuple[int, int, int]  # as stored
-    dtype: str  # of the image, as stored: ``int16``
-    orientation: str  # of storage, where the axes grow to: ``LPS``
+    shape: tuple[int, int, int]  # along RAS
     spacing_mm: tuple[float, float, float]  # along RAS; NaN where the header's is known to be false
+    orientation: str  # of storage, where the axes grow to: ``LPS``
+    dtype: str  # of the image, as stored: ``int16``
     hu_range: tuple[float, float]  # least and most HU, before clipping
     clipped: int  # voxels that were outside HU_MIN..HU_MAX, padding apart
     padding: int  # voxels outside the field of view that hold the scanner's padding value, below HU_MIN
@@ -106,19 +106,6 @@ class OpenCase:
         """Whether rows and columns run backwards in an upright picture: stored towards anterior, towards the right."""
         x, y, _ = self._axes
         return bool(self.orientation[y, 1] > 0), bool(self.orientation[x, 1] > 0)
-
-    def facts(self, tally: Tally) -> Facts:
-        """What a whole reading has shown."""
-        return Facts(
-            shape=self.image.shape,
-            dtype=self.image.stored_as,
-            orientation="".join(ornt2axcodes(self.orientation)),
-            spacing_mm=self.spacing_mm,
-            hu_range=(tally.low_hu, tally.high_hu),
-            clipped=tally.clipped,
-            padding=tally.padding,
-            remarks=self.remarks,
-        )
 
     @cached_property
     def _axes(self) -> tuple[int, int, int]:
@@ -222,7 +209,17 @@ def read_case(case: Case) -> CtVolume:
     for z, hu_plane in opened.hu_planes(tally):
         hu[z] = hu_plane
     check_liver(case, hu[labels > 0])
-    return CtVolume(_ras(opened.upright(hu)), _ras(opened.upright(labels)), opened.facts(tally))
+    facts = Facts(
+        shape=opened.shape[::-1],
+        spacing_mm=opened.spacing_mm,
+        orientation="".join(ornt2axcodes(opened.orientation)),
+        dtype=opened.image.stored_as,
+        hu_range=(tally.low_hu, tally.high_hu),
+        clipped=tally.clipped,
+        padding=tally.padding,
+        remarks=opened.remarks,
+    )
+    return CtVolume(_ras(opened.upright(hu)), _ras(opened.upright(labels)), facts)
 
 
 def _ras(pictures: NDArray[_T]) -> NDArray[_T]:

@@ -135,8 +135,7 @@ def _convert(source: Source, size: int, slices: str, folder: Path) -> Part:
             file.write(array)
     for name, dtype in COLUMNS.items():
         content.update(np.asarray(rows[name], dtype).tobytes())
-    facts = opened.facts(tally)
-    shown = {"clipped_voxels": facts.clipped, "padding_voxels": facts.padding, "remarks": facts.remarks}
+    shown = {"clipped_voxels": tally.clipped, "padding_voxels": tally.padding, "remarks": opened.remarks}
     part = Part(source.case.number, source.key, content.hexdigest(), rows, shown)
     with whole_file(folder / f"{source.key}.json", replace=True) as temporary:
         temporary.write_text(json.dumps(vars(part)), encoding="utf-8")
