@@ -8,7 +8,7 @@ import math
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,21 +53,17 @@ def summary(report: FolderReport) -> str:
     """One line: how many cases of what kind, what was left out, and whether a study may use the folder."""
     if not report.cases:
         return f"{report.problem}; a study may not use it"
+    cases = f"{'a phantom of ' if report.phantom else ''}{_count(len(report.cases), 'case')}"
     with_tumor = sum(bool(case.anatomy and case.anatomy.tumor_voxels) for case in report.cases)
     warned = sum(bool(case.warnings) for case in report.cases)
-    phantom = "a phantom of " if report.phantom else ""
-    counts = f"{phantom}{_count(len(report.cases), 'case')}: {with_tumor} with tumor"
-    counts += f", {_count(len(report.errors), 'error')}, {warned} with warnings"
-    left = [
-        _count(number, what)
-        for number, what in ((report.unlabeled, "unlabeled test volume"), (report.others, "other .nii file"))
-        if number
-    ]
-    parts = [counts, *([" and ".join(left) + " left out"] if left else [])]
+    said = f"{cases}: {with_tumor} with tumor, {_count(len(report.errors), 'error')}, {warned} with warnings; "
+    left = {"unlabeled test volume": report.unlabeled, "other .nii file": report.others}
+    if any(left.values()):
+        said += " and ".join(_count(number, what) for what, number in left.items() if number) + " left out; "
     if report.usable:
-        return "; ".join([*parts, "a study may use it"])
-    refused = _count(len(report.errors), "case") + " refused: " + ranges(case.case for case in report.errors)
-    return "; ".join([*parts, f"a study may not use it, {refused}"])
+        return said + "a study may use it"
+    refused = ranges(case.case for case in report.errors)
+    return f"{said}a study may not use it, {_count(len(report.errors), 'case')} refused: {refused}"
 
 
 def as_json(report: FolderReport) -> str:
@@ -111,10 +107,8 @@ def ranges(cases: Iterable[int]) -> str:
 
 def free_name(path: Path) -> Path:
     """``path``, or the first of ``path-2``, ``path-3``, ... that is not there."""
-    if not os.path.lexists(path):
-        return path
     names = (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in itertools.count(2))
-    return next(name for name in names if not os.path.lexists(name))
+    return next(name for name in itertools.chain([path], names) if not os.path.lexists(name))
 
 
 def refuse_to_overwrite(path: Path) -> None:
@@ -136,12 +130,11 @@ def write_new(path: Path, content: bytes) -> None:
         raise LitsexpError(f"{path}: cannot be written ({reason}); expected a folder to write in; name one") from None
 
 
-def _cells(case: CaseReport) -> Sequence[str]:
+def _cells(case: CaseReport) -> list[str]:
     if case.anatomy is None:
         return [""] * 7
-    anatomy = case.anatomy
-    low_hu, high_hu = anatomy.hu_range
-    return (
+    anatomy, (low_hu, high_hu) = case.anatomy, case.anatomy.hu_range
+    return [
         "×".join(map(str, anatomy.shape)),
         UNKNOWN if any(map(math.isnan, anatomy.spacing_mm)) else "×".join(f"{mm:.2f}" for mm in anatomy.spacing_mm),
         anatomy.orientation,
@@ -149,7 +142,7 @@ def _cells(case: CaseReport) -> Sequence[str]:
         _millilitres(anatomy.liver_ml, 0),
         _millilitres(anatomy.tumor_ml, 1),
         str(anatomy.lesions),
-    )
+    ]
 
 
 def _millilitres(value: float, digits: int) -> str:

@@ -104,9 +104,9 @@ def _write_case(directory: Path, config: PhantomConfig, number: int) -> dict[str
     facts = {"case": number, "orientation": case.orientation, "spacing_mm": case.spacing_mm}
     lesions = {
         "lesions": len(case.lesions),
-        "diameters_mm": [lesion.diameter_mm for lesion in case.lesions],
-        "contrasts_hu": [lesion.contrast_hu for lesion in case.lesions],
-        "rims": sum(lesion.rim for lesion in case.lesions),
-        "necrotic": sum(lesion.necrotic for lesion in case.lesions),
+        "diameters_mm": [round(lesion.diameter_mm, 1) for lesion in case.lesions],
+        "contrasts_hu": [round(lesion.look.contrast_hu, 1) for lesion in case.lesions],
+        "rims": sum(lesion.look.rim_hu is not None for lesion in case.lesions),
+        "necrotic": sum(lesion.look.core_hu is not None for lesion in case.lesions),
     }
     return {**facts, "liver_ml": round(liver_ml, 1), **lesions}

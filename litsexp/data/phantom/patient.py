@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,13 +74,6 @@ class PhantomCase:
     spacing_mm: Point
     orientation: str  # as stored on disk
     lesions: tuple[Lesion, ...]
-
-
-class Loop(NamedTuple):
-    """A piece of bowel: its wall enhances, and gas may float in it down to a height (mm above its centre)."""
-
-    organ: Organ
-    gas_mm: float | None
 
 
 def make_case(config: PhantomConfig, number: int) -> PhantomCase:
@@ -169,28 +161,31 @@ def _paint_abdomen(
     canvas.paint(np.maximum(body.wall_mm, body.skin_mm + 6), 52)  # and the diaphragm: what fat and lung leave
     abdomen_mm = np.maximum(body.cavity_mm, body.diaphragm_mm + 1)
     canvas.paint(abdomen_mm, -100 + 130 * np.clip(1.5 * specks - 1.9, 0, 1))
-    for loop in _bowel(rng):
-        _paint_loop(canvas, body, loop)
+    for organ, gas_mm in _bowel(rng):
+        _paint_loop(canvas, body, organ, gas_mm)
     for name in SOFT:
         if name == "stomach":
-            _paint_loop(canvas, body, Loop(organs[name], rng.uniform(8, 20)))
-        elif (box := around(body, organs[name])) is not None:
-            canvas.paint(np.maximum(distance(body, organs[name], box), abdomen_mm[box]), organs[name].hu, box)
+            _paint_loop(canvas, body, organs[name], rng.uniform(8, 20))
+        else:
+            _paint_organ(canvas, body, organs[name], abdomen_mm)
     lung_hu = rng.uniform(-850, -720) + 700 * np.clip(1.5 * specks - 2.6, 0, 1)
     canvas.paint(np.maximum(body.cavity_mm + 2, 3 - body.diaphragm_mm), lung_hu)
-    heart = vary(HEART, rng)
-    if (box := around(body, heart)) is not None:
-        chest_mm = np.maximum(body.cavity_mm[box] + 6, -body.diaphragm_mm[box])
-        canvas.paint(np.maximum(distance(body, heart, box), chest_mm), HEART.hu, box)
+    heart = vary(HEART, rng)._replace(hu=HEART.hu)
+    _paint_organ(canvas, body, heart, np.maximum(body.cavity_mm + 6, -body.diaphragm_mm))
     canvas.paint(liver.surface_mm, liver.hu)
     _paint_tubes(canvas, body, scanner)
     for name in SOLID:
-        if (box := around(body, organs[name])) is not None:
-            inside_mm = np.maximum(distance(body, organs[name], box), body.skin_mm[box] + 6)
-            canvas.paint(inside_mm, organs[name].hu, box)
-    _paint_discs(canvas, body, organs["vertebra"], rng)
+        _paint_organ(canvas, body, organs[name], body.skin_mm + 6)
+    discs_mm = np.abs((body.z + rng.uniform(0, 36)) % 36 - 18) - 4  # between the vertebrae, one every 36 mm
+    _paint_organ(canvas, body, organs["vertebra"]._replace(hu=90), discs_mm)
     canvas.paint(_ribs(body, rng), rng.uniform(350, 700))
     return canvas.hu
+
+
+def _paint_organ(canvas: Canvas, body: Body, organ: Organ, limit_mm: Field) -> None:
+    """An organ, as far as it lies where ``limit_mm`` is below 0."""
+    if (box := around(body, organ)) is not None:
+        canvas.paint(np.maximum(distance(body, organ, box), limit_mm[box]), organ.hu, box)
 
 
 def _paint_tubes(canvas: Canvas, body: Body, scanner: Scanner) -> None:
@@ -203,37 +198,29 @@ def _paint_tubes(canvas: Canvas, body: Body, scanner: Scanner) -> None:
             canvas.paint(from_wall_mm, scanner.organ_hu.get(tube.kind, tube.hu), box)
 
 
-def _paint_loop(canvas: Canvas, body: Body, loop: Loop) -> None:
-    """Stomach or bowel: an enhancing wall of 3 mm, what is in it, and gas on top of that."""
-    if (box := around(body, loop.organ)) is None:
+def _paint_loop(canvas: Canvas, body: Body, organ: Organ, gas_mm: float | None) -> None:
+    """Stomach or bowel: an enhancing wall of 3 mm, what is in it, and gas down to ``gas_mm`` above its centre."""
+    if (box := around(body, organ)) is None:
         return
-    wall_mm = np.maximum(distance(body, loop.organ, box), np.maximum(body.cavity_mm, body.diaphragm_mm)[box])
+    wall_mm = np.maximum(distance(body, organ, box), np.maximum(body.cavity_mm, body.diaphragm_mm)[box])
     canvas.paint(wall_mm, 85, box)
-    canvas.paint(wall_mm + 3, loop.organ.hu, box)
-    if loop.gas_mm is not None:
-        canvas.paint(np.maximum(wall_mm + 3, loop.organ.centre_mm[1] + loop.gas_mm - body.y[box]), -900, box)
+    canvas.paint(wall_mm + 3, organ.hu, box)
+    if gas_mm is not None:
+        canvas.paint(np.maximum(wall_mm + 3, organ.centre_mm[1] + gas_mm - body.y[box]), -900, box)
 
 
-def _bowel(rng: np.random.Generator) -> Iterator[Loop]:
-    """Loops of small bowel in the lower abdomen, framed by the colon, which holds more gas."""
+def _bowel(rng: np.random.Generator) -> Iterator[tuple[Organ, float | None]]:
+    """Loops of small bowel in the lower abdomen, framed by the colon, which holds more gas; and their gas, if any."""
     for _ in range(28):
         x, y, z = rng.uniform([-90, -12, -120], [62, 58, -28])
         a, b, c = rng.uniform([12, 11, 11], [30, 19, 24])
-        yield Loop(Organ((x, y, z), (a, b, c), rng.uniform(15, 60)), 5.0 if rng.random() < 0.15 else None)
+        yield Organ((x, y, z), (a, b, c), rng.uniform(15, 60)), 5.0 if rng.random() < 0.15 else None
     colon: list[tuple[Point, Point]]
     colon = [((90, -18, -102), (21, 23, 44)), ((-98, -30, -74), (16, 18, 62)), ((-92, 18, -14), (20, 24, 24))]
     colon += [((x, 60, rng.uniform(-66, -48)), (34, 15, 17)) for x in (56, 6, -46)]
     for centre_mm, semi_mm in colon:
         organ = vary(Organ(centre_mm, semi_mm, rng.uniform(20, 60)), rng)
-        yield Loop(organ, rng.uniform(-8, 8) if rng.random() < 0.7 else None)
-
-
-def _paint_discs(canvas: Canvas, body: Body, vertebra: Organ, rng: np.random.Generator) -> None:
-    """Between the vertebrae, one every 36 mm."""
-    phase_mm = rng.uniform(0, 36)
-    if (box := around(body, vertebra)) is not None:
-        band_mm = np.abs((body.z[box] + phase_mm) % 36 - 18) - 4
-        canvas.paint(np.maximum(distance(body, vertebra, box), band_mm), 90, box)
+        yield organ, rng.uniform(-8, 8) if rng.random() < 0.7 else None
 
 
 def _ribs(body: Body, rng: np.random.Generator) -> Field:
