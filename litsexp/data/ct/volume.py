@@ -94,7 +94,12 @@ class OpenCase:
             elif not unknown:
                 yield z, values.astype(np.uint8, copy=False)
         if unknown:
-            raise LitsexpError(_unknown_labels(self.label.path, unknown))
+            named = ", ".join(f"{value:g} ({count} voxels)" for value, count in unknown.most_common(3))
+            others = f" and {len(unknown) - 3} other values" if len(unknown) > 3 else ""
+            raise LitsexpError(
+                f"{self.label.path}: found label {named}{others}; expected only 0 background, 1 liver, 2 tumor; "
+                "map the labels to these, or leave the case out"
+            )
 
     def upright(self, planes: NDArray[_T]) -> NDArray[_T]:
         """Planes (..., row, column) with row 0 anterior and column 0 the patient's right, a view."""
@@ -252,12 +257,3 @@ def count_slices(case: Case) -> int:
         return header.shape[int(np.argmax(geometry(header)[0][:, 0]))]
     except LitsexpError:
         return 0
-
-
-def _unknown_labels(path: Path, unknown: Counter[float]) -> str:
-    named = ", ".join(f"{value:g} ({count} voxels)" for value, count in unknown.most_common(3))
-    others = f" and {len(unknown) - 3} other values" if len(unknown) > 3 else ""
-    return (
-        f"{path}: found label {named}{others}; expected only 0 background, 1 liver, 2 tumor; "
-        "map the labels to these, or leave the case out"
-    )

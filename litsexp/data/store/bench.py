@@ -80,15 +80,12 @@ def make_volume() -> tuple[NDArray[np.int16], NDArray[np.uint8]]:
     x, y = np.meshgrid(*[np.linspace(-1, 1, SIDE, dtype=np.float32)] * 2, indexing="ij")
     body, liver = np.hypot(x / 0.8, y / 0.6) < 1, np.hypot((x - 0.3) / 0.35, (y - 0.05) / 0.4) < 1
     tumor = np.hypot((x - 0.35) / 0.08, (y - 0.1) / 0.08) < 1
-    hu = np.empty((SIDE, SIDE, SLICES), np.int16, order="F")
-    labels = np.zeros(hu.shape, np.uint8, order="F")
     clean = np.select([tumor, liver, body], [65.0, 105.0, 40.0], -1000.0).astype(np.float32)
-    for z in range(SLICES):
-        noise = ndimage.uniform_filter(rng.standard_normal((SIDE, SIDE), np.float32), 2)
-        hu[:, :, z] = np.rint(clean + 40 * noise).clip(-1024, None)  # scanners store no less
-        if SLICES // 4 <= z < 3 * SLICES // 4:
-            labels[:, :, z] = liver.astype(np.uint8) + tumor
-    return hu, labels
+    noise = ndimage.uniform_filter(rng.standard_normal((SLICES, SIDE, SIDE), np.float32), (1, 2, 2))
+    hu = np.rint(clean + 40 * noise).clip(-1024, None).astype(np.int16)  # scanners store no less
+    labels = np.zeros(hu.shape, np.uint8)
+    labels[SLICES // 4 : 3 * SLICES // 4] = liver.astype(np.uint8) + tumor
+    return hu.transpose(1, 2, 0), labels.transpose(1, 2, 0)
 
 
 def notebook_way(volume: Path, segmentation: Path, folder: Path) -> None:

@@ -50,9 +50,7 @@ class Store:
             index = pd.read_parquet(directory / "slices.parquet")
             arrays = {name: np.load(directory / f"{name}.npy", mmap_mode="r") for name in PIXELS}
             _check(about, index, arrays)
-            return cls(
-                directory, str(about["fingerprint"]), index, arrays["hu"], arrays["labels"], bool(about["phantom"])
-            )
+            return cls(directory, str(about["fingerprint"]), index, **arrays, phantom=bool(about["phantom"]))
         except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
             found = " ".join(f"{type(error).__name__}: {error}".split())
             raise LitsexpError(
