@@ -45,7 +45,8 @@ def table(report: FolderReport) -> Table:
         result.add_column(name, justify="left" if name == "axes" else "right", no_wrap=True)
     result.add_column("", no_wrap=True)
     for case in report.cases:
-        result.add_row(str(case.case), *_cells(case), _mark(case))
+        mark = f"[yellow]! {len(case.warnings)}[/]" if case.warnings else "[green]✓[/]"
+        result.add_row(str(case.case), *_cells(case), "[red]✗[/]" if case.error else mark)
     return result
 
 
@@ -147,12 +148,6 @@ def _cells(case: CaseReport) -> list[str]:
 
 def _millilitres(value: float, digits: int) -> str:
     return UNKNOWN if math.isnan(value) else f"{value:.{digits}f}"
-
-
-def _mark(case: CaseReport) -> str:
-    if case.error:
-        return "[red]✗[/]"
-    return f"[yellow]! {len(case.warnings)}[/]" if case.warnings else "[green]✓[/]"
 
 
 def _case_content(case: CaseReport) -> dict[str, Any]:

@@ -34,11 +34,6 @@ def geometry(header: Header) -> tuple[NDArray[np.float64], tuple[float, float, f
     )
 
 
-def is_unit(header: Header) -> bool:
-    """Whether the affine says 1 x 1 x 1 mm along the axes, as headers do that nobody has filled in."""
-    return bool(np.allclose(np.sort(np.abs(header.affine[:3, :3]), axis=None), [0] * 6 + [1] * 3, atol=1e-6))
-
-
 def tilt_degrees(header: Header) -> tuple[float, float]:
     """The largest angle between a voxel axis and the nearest body axis, and how far voxel axes are from orthogonal."""
     axes = header.affine[:3, :3] / voxel_sizes(header.affine)
@@ -51,8 +46,9 @@ def remarks_on(case: Case, image: Header, label: Header) -> tuple[str, ...]:
     """Known quirks of headers with which a case can be used all the same."""
     found = []
     sizes_mm = voxel_sizes(image.affine)
+    is_unit = np.allclose(np.sort(np.abs(image.affine[:3, :3]), axis=None), [0] * 6 + [1] * 3, atol=1e-6)
     unfilled = not image.affine[:3, 3].any() or not image.placed
-    if is_unit(image) and (unfilled or case.number in LITS_UNIT_CASES):
+    if is_unit and (unfilled or case.number in LITS_UNIT_CASES):
         found.append(MM_UNKNOWN)
     elif not np.allclose(sizes_mm, image.pixdim_mm, rtol=0.01):
         written, used = (" x ".join(f"{mm:.3g}" for mm in sizes) for sizes in (image.pixdim_mm, sizes_mm))

@@ -72,10 +72,9 @@ class OpenCase:
         return z, y, x
 
     def hu_planes(self, tally: Tally) -> Iterator[tuple[int, NDArray[np.int16]]]:
-        """z (0 the most inferior plane) and HU, clipped, of every plane in stored order; counts into ``tally``.
+        """z (0 the most inferior plane) and clipped HU of every plane in stored order, each valid until the next.
 
-        A plane is valid until the next is asked for. At the end LitsexpError, for voxels that are not finite numbers,
-        and for a volume of one value.
+        Counts into ``tally``; at the end LitsexpError where what was read cannot be CT.
         """
         for z, raw in self._planes(self.image):
             yield z, tally.clip(values_of(self.image, raw))

@@ -93,24 +93,18 @@ def _build(
 
 
 def _input(root: Path, case: Case) -> dict[str, Any]:
-    """What identifies a case's files without reading them."""
+    """What identifies a case's files without reading all of them: size, time of change, a digest of some bytes."""
     files = {}
     for path in (case.volume, case.segmentation):
-        with one_line_errors(path):
+        content = hashlib.sha256()
+        with one_line_errors(path), path.open("rb") as file:
             status = path.stat()
-            sample = _sample(path, status.st_size)
-        files[path.relative_to(root).as_posix()] = [status.st_size, status.st_mtime_ns, sample]
+            for block in range(SAMPLE_BLOCKS):  # the head, blocks in between, and the tail: gzip's checksum
+                file.seek(max(status.st_size - SAMPLE_BYTES, 0) * block // (SAMPLE_BLOCKS - 1))
+                content.update(file.read(SAMPLE_BYTES))
+        state = [status.st_size, status.st_mtime_ns, content.hexdigest()[:16]]
+        files[path.relative_to(root).as_posix()] = state
     return {"case": case.number, "files": files}
-
-
-def _sample(path: Path, size: int) -> str:
-    """A digest of some of a file's bytes: its head, its tail (gzip's checksum) and blocks in between."""
-    content = hashlib.sha256()
-    with path.open("rb") as file:
-        for block in range(SAMPLE_BLOCKS):
-            file.seek(max(size - SAMPLE_BYTES, 0) * block // (SAMPLE_BLOCKS - 1))
-            content.update(file.read(SAMPLE_BYTES))
-    return content.hexdigest()[:16]
 
 
 def _warn_of_changes(stores: Path, about: dict[str, Any], inputs: list[dict[str, Any]]) -> None:

@@ -145,12 +145,12 @@ def _labels(opened: OpenCase, resize: Resize) -> tuple[NDArray[np.uint8], NDArra
 def _rows(opened: OpenCase, stored: NDArray[np.int64], labels: NDArray[np.uint8], size: int) -> dict[str, list[Any]]:
     """The store's index of one case."""
     scale = max(opened.shape[1:]) / size
-    spacing_mm = (opened.spacing_mm[0] * scale, opened.spacing_mm[1] * scale, opened.spacing_mm[2])
+    x_mm, y_mm, z_mm = opened.spacing_mm
     columns = [
         [opened.case.number] * len(stored),
         stored.tolist(),
         np.count_nonzero(labels, axis=(1, 2)).tolist(),
         np.count_nonzero(labels == 2, axis=(1, 2)).tolist(),
-        *([mm] * len(stored) for mm in spacing_mm),
+        *([mm] * len(stored) for mm in (x_mm * scale, y_mm * scale, z_mm)),
     ]
     return dict(zip(COLUMNS, columns, strict=True))
