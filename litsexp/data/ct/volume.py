@@ -195,8 +195,9 @@ def open_case(case: Case) -> OpenCase:
         )
     orientation, spacing_mm = geometry(image)
     remarks = remarks_on(case, image, label)
-    unknown = (math.nan, math.nan, math.nan)
-    return OpenCase(case, image, label, orientation, unknown if MM_UNKNOWN in remarks else spacing_mm, remarks)
+    if MM_UNKNOWN in remarks:
+        spacing_mm = (math.nan, math.nan, math.nan)
+    return OpenCase(case, image, label, orientation, spacing_mm, remarks)
 
 
 def read_case(case: Case) -> CtVolume:

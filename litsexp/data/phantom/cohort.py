@@ -27,11 +27,9 @@ def write_cohort(
 ) -> Path:
     """Write ``volume-N.nii.gz``, ``segmentation-N.nii.gz`` and ``phantom.json``; all of it or nothing.
 
-    The same phantom already there is returned untouched; anything else there is a LitsexpError.
-    ``progress(done, total)`` is called in this process. ``processes`` > 1 spawns: a script that calls this needs
-    ``if __name__ == "__main__"``.
+    The same phantom already there is returned untouched; anything else there is a LitsexpError. ``processes`` and
+    ``progress`` as in ``map_parallel``.
     """
-    directory = Path(directory)
     if _is_there(directory, config):
         return directory
     try:
@@ -43,10 +41,8 @@ def write_cohort(
             (temporary / PHANTOM_FILE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     except OSError as error:
         if not _is_there(directory, config):  # else somebody wrote the same meanwhile
-            reason = error.strerror or error
-            raise LitsexpError(
-                f"{directory}: the phantom cannot be written ({reason}); expected a folder to write in; name one"
-            ) from None
+            said = f"the phantom cannot be written ({error.strerror or error})"
+            raise LitsexpError(f"{directory}: {said}; expected a folder to write in; name one") from None
     return directory
 
 

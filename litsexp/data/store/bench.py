@@ -49,11 +49,8 @@ FIGURES = {  # of one kind of file, seconds being those of one case: what it is,
 def bench_prepare(rounds: int, seconds: float, progress: Progress) -> list[dict[str, Any]]:
     """``FIGURES`` of one made-up case of 512 x 512 x 120 voxels to 128 px, all slices, for each ``ending`` of a file.
 
-    Args:
-        rounds: of each comparison, after one that warms up.
-        seconds: about how long one process shall work where it is compared with two; the case is there as often as
-            that takes (links, not copies).
-        progress: told of the rounds done.
+    Each comparison has ``rounds`` after one that warms up. Where one process is compared with two it works for about
+    ``seconds``: the case is there as often as that takes (links, not copies).
     """
     hu, labels = make_volume()
     done, total = itertools.count(1), 2 * (rounds + 1) * len(ENDINGS)

@@ -97,8 +97,7 @@ class Store:
         missing = sorted(set(cases) - set(self.cases))
         if missing:
             raise LitsexpError(f"{self.directory}: case {missing[0]} is not stored; expected cases of {self.cases}")
-        rows: NDArray[np.int64] = np.flatnonzero(self.index["case"].isin(list(cases)).to_numpy())
-        return rows
+        return np.flatnonzero(self.index["case"].isin(list(cases)).to_numpy())
 
 
 def _read_about(directory: Path) -> dict[str, Any]:
