@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import io
 import json
-import shutil
 from collections.abc import Mapping
 from functools import partial
 from importlib.metadata import version
@@ -27,6 +26,7 @@ from litsexp.data.ct.layout import find_cases
 from litsexp.data.parallel import Progress, map_parallel
 from litsexp.data.splits import Split, make_splits
 from litsexp.data.store import Store
+from litsexp.data.store.build import check_room
 from litsexp.evaluation.overlays import to_png
 from litsexp.files import whole_folder
 from litsexp.spec.base import Strict
@@ -98,11 +98,7 @@ def refuse_early(root: Path, out: Path, config: ExportConfig) -> None:
 
 
 def export(
-    store: Store,
-    out: Path,
-    config: ExportConfig,
-    processes: int | None = None,
-    progress: Progress | None = None,
+    store: Store, out: Path, config: ExportConfig, processes: int | None = None, progress: Progress | None = None
 ) -> Split | None:
     """Write every slice of the store to ``out``: images, masks, split.csv, slices.csv, export.json and README.txt.
 
@@ -116,7 +112,8 @@ def export(
     split = None if config.split is None else _split_of(store.has_tumor, config.split)
     try:
         with whole_folder(out.resolve()) as temporary:
-            _check_disk(temporary, store, config)
+            needed_bytes = len(store.index) * (store.size**2 * config.channels + _MASK_BYTES)
+            check_room(temporary.parent, needed_bytes, "the export", "a smaller size")
             for folder in ("images", "masks"):
                 (temporary / folder).mkdir()
             work = partial(_write_case, store=store, folder=temporary, config=config)
@@ -233,14 +230,3 @@ def _check_unused(out: Path) -> None:
         raise LitsexpError(f"{out}: cannot be used ({error.strerror}); expected a new or empty folder") from None
     if found is not None:
         raise LitsexpError(f"{out}: found {found} in it; expected a new or empty folder; name another, or empty it")
-
-
-def _check_disk(folder: Path, store: Store, config: ExportConfig) -> None:
-    """Room for a byte a pixel and channel."""
-    needed = len(store.index) * (store.size**2 * config.channels + _MASK_BYTES)
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise LitsexpError(
-            f"{folder.parent}: {free / 1e6:.0f} MB free; expected about {needed / 1e6:.0f} MB for the export; "
-            "free space, name another folder, or choose a smaller size"
-        )

@@ -303,7 +303,7 @@ def test_a_full_disk(few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     store, out = stored(few), tmp_path / "out"
     usage = namedtuple("usage", "total used free")
     with monkeypatch.context() as patch:
-        patch.setattr(export_module.shutil, "disk_usage", lambda _: usage(9, 9, 100))
+        patch.setattr(shutil, "disk_usage", lambda _: usage(9, 9, 100))
         assert "0 MB free; expected about" in refusal(lambda: export(store, out, JPEG, processes=1), out)
 
     def full(*_: object) -> bytes:

@@ -6,7 +6,6 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -202,30 +201,20 @@ def bench_prepare(
 
     Example: `litsexp bench prepare --rounds 3`
     """
+    from litsexp.data.store.bench import FIGURES
     from litsexp.data.store.bench import bench_prepare as measure
 
     with progress_bar("bench") as advance:
-        speeds = measure(rounds, seconds, advance)
+        kinds = measure(rounds, seconds, advance)
     if as_json:
-        typer.echo(json.dumps([asdict(speed) for speed in speeds], indent=1))
+        typer.echo(json.dumps(kinds, indent=1))
         return
     table = Table(title="one case of 512 x 512 x 120 to 128 px, all slices", box=None, pad_edge=False)
     table.add_column("fastest of the rounds")
-    rows = {
-        "litsexp, one process": ("litsexp_s", "{:.2f} s"),
-        "the notebook's way": ("notebook_s", "{:.2f} s"),
-        "the floor": ("floor_s", "{:.2f} s"),
-        "the tuned floor": ("tuned_floor_s", "{:.2f} s"),
-        "times as fast as the notebook's way": ("over_notebook", "{:.1f}"),
-        "share of the floor's speed": ("over_floor", "{:.2f}"),
-        "share of the tuned floor's speed": ("over_tuned_floor", "{:.2f}"),
-        "cases for one process and two": ("cases", "{:d}"),
-        "two processes, times as fast as one, start included": ("two_processes", "{:.2f}"),
-    }
-    for speed in speeds:
-        table.add_column(speed.ending, justify="right")
-    for words, (name, form) in rows.items():
-        table.add_row(words, *(form.format(getattr(speed, name)) for speed in speeds))
+    for kind in kinds:
+        table.add_column(kind["ending"], justify="right")
+    for name, (words, form) in FIGURES.items():
+        table.add_row(words, *(form.format(kind[name]) for kind in kinds))
     console.print(table)
     say("floor: decompress both files, then numpy's mean of blocks; tuned: with litsexp's own sums of blocks")
 

@@ -8,8 +8,7 @@ import math
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import fields
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +45,8 @@ def table(report: FolderReport) -> Table:
         result.add_column(name, justify="left" if name == "axes" else "right", no_wrap=True)
     result.add_column("", no_wrap=True)
     for case in report.cases:
-        result.add_row(str(case.case), *_cells(case), _mark(case))
+        mark = f"[yellow]! {len(case.warnings)}[/]" if case.warnings else "[green]✓[/]"
+        result.add_row(str(case.case), *_cells(case), "[red]✗[/]" if case.error else mark)
     return result
 
 
@@ -54,21 +54,17 @@ def summary(report: FolderReport) -> str:
     """One line: how many cases of what kind, what was left out, and whether a study may use the folder."""
     if not report.cases:
         return f"{report.problem}; a study may not use it"
+    cases = f"{'a phantom of ' if report.phantom else ''}{_count(len(report.cases), 'case')}"
     with_tumor = sum(bool(case.anatomy and case.anatomy.tumor_voxels) for case in report.cases)
     warned = sum(bool(case.warnings) for case in report.cases)
-    phantom = "a phantom of " if report.phantom else ""
-    counts = f"{phantom}{_count(len(report.cases), 'case')}: {with_tumor} with tumor"
-    counts += f", {_count(len(report.errors), 'error')}, {warned} with warnings"
-    left = [
-        _count(number, what)
-        for number, what in ((report.unlabeled, "unlabeled test volume"), (report.others, "other .nii file"))
-        if number
-    ]
-    parts = [counts, *([" and ".join(left) + " left out"] if left else [])]
+    said = f"{cases}: {with_tumor} with tumor, {_count(len(report.errors), 'error')}, {warned} with warnings; "
+    left = {"unlabeled test volume": report.unlabeled, "other .nii file": report.others}
+    if any(left.values()):
+        said += " and ".join(_count(number, what) for what, number in left.items() if number) + " left out; "
     if report.usable:
-        return "; ".join([*parts, "a study may use it"])
-    refused = _count(len(report.errors), "case") + " refused: " + ranges(case.case for case in report.errors)
-    return "; ".join([*parts, f"a study may not use it, {refused}"])
+        return said + "a study may use it"
+    refused = ranges(case.case for case in report.errors)
+    return f"{said}a study may not use it, {_count(len(report.errors), 'case')} refused: {refused}"
 
 
 def as_json(report: FolderReport) -> str:
@@ -112,10 +108,8 @@ def ranges(cases: Iterable[int]) -> str:
 
 def free_name(path: Path) -> Path:
     """``path``, or the first of ``path-2``, ``path-3``, ... that is not there."""
-    if not os.path.lexists(path):
-        return path
     names = (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in itertools.count(2))
-    return next(name for name in names if not os.path.lexists(name))
+    return next(name for name in itertools.chain([path], names) if not os.path.lexists(name))
 
 
 def refuse_to_overwrite(path: Path) -> None:
@@ -137,12 +131,11 @@ def write_new(path: Path, content: bytes) -> None:
         raise LitsexpError(f"{path}: cannot be written ({reason}); expected a folder to write in; name one") from None
 
 
-def _cells(case: CaseReport) -> Sequence[str]:
+def _cells(case: CaseReport) -> list[str]:
     if case.anatomy is None:
         return [""] * 7
-    anatomy = case.anatomy
-    low_hu, high_hu = anatomy.hu_range
-    return (
+    anatomy, (low_hu, high_hu) = case.anatomy, case.anatomy.hu_range
+    return [
         "×".join(map(str, anatomy.shape)),
         UNKNOWN if any(map(math.isnan, anatomy.spacing_mm)) else "×".join(f"{mm:.2f}" for mm in anatomy.spacing_mm),
         anatomy.orientation,
@@ -150,33 +143,18 @@ def _cells(case: CaseReport) -> Sequence[str]:
         _millilitres(anatomy.liver_ml, 0),
         _millilitres(anatomy.tumor_ml, 1),
         str(anatomy.lesions),
-    )
+    ]
 
 
 def _millilitres(value: float, digits: int) -> str:
     return UNKNOWN if math.isnan(value) else f"{value:.{digits}f}"
 
 
-def _mark(case: CaseReport) -> str:
-    if case.error:
-        return "[red]✗[/]"
-    return f"[yellow]! {len(case.warnings)}[/]" if case.warnings else "[green]✓[/]"
-
-
 def _case_content(case: CaseReport) -> dict[str, Any]:
-    content: dict[str, Any] = {
-        "case": case.case,
-        "volume": case.volume,
-        "segmentation": case.segmentation,
-        "error": case.error,
-        "warnings": case.warnings,
-        "notes": case.notes,
-        "image_sha256": case.image_sha256,
-    }
-    if case.anatomy is not None:
-        names = [field.name for field in fields(case.anatomy) if field.name != "liver_box"]
-        content |= {name: _finite(getattr(case.anatomy, name)) for name in names}
-    return content
+    """All that is known of a case, but what is told among its warnings and what JSON cannot hold."""
+    content = vars(case) | (vars(case.anatomy) if case.anatomy else {})
+    left_out = ("anatomy", "thumbnail", "remarks", "liver_box")
+    return {name: _finite(value) for name, value in content.items() if name not in left_out}
 
 
 def _finite(value: Any) -> Any:

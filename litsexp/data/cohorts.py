@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from litsexp.data.parallel import Progress
@@ -14,32 +14,17 @@ from litsexp.spec.cohort import DataConfig
 
 PHANTOM_SIZE = 96  # pixels a side, unless the study wants more
 
-Bar = Callable[[str], AbstractContextManager[Progress | None]]  # what is done -> a progress bar, or none
+Bar = Callable[[str], AbstractContextManager[Progress]]  # what is done -> a progress bar
 
 
-def no_bar(what: str) -> AbstractContextManager[None]:
-    """For callers that show nothing."""
-    return nullcontext()
-
-
-def store_of(data: DataConfig, stores: Path, processes: int | None = None, bar: Bar = no_bar) -> Store:
-    """The slice store of a cohort.
-
-    Args:
-        data: the cohort, and how its slices are stored.
-        stores: folder for phantoms and slice stores.
-        processes: cases at a time; default: one a core, at most 8.
-        bar: makes a progress bar of what is being done.
-
-    Raises:
-        LitsexpError: cases that are refused, a full disk.
-    """
-    root = phantom_of(data, stores, bar) if data.cohort == "phantom" else Path(data.cohort)
+def store_of(data: DataConfig, stores: Path, bar: Bar) -> Store:
+    """The slice store of a cohort; ``stores`` holds phantoms, too. LitsexpError: refused cases, a full disk."""
+    root = _phantom_of(data, stores, bar) if data.cohort == "phantom" else Path(data.cohort)
     with bar("slice store") as progress:
-        return prepare(root, stores / "stores", data, processes, progress)
+        return prepare(root, stores / "stores", data, progress=progress)
 
 
-def phantom_of(data: DataConfig, stores: Path, bar: Bar = no_bar) -> Path:
+def _phantom_of(data: DataConfig, stores: Path, bar: Bar) -> Path:
     """The folder of a study's phantom, written where it is missing."""
     size = max(PHANTOM_SIZE, data.size)
     config = PhantomConfig(data.patients, data.seed, size, site=data.site, lesions=data.lesions)

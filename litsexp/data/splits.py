@@ -57,7 +57,7 @@ def limit_training(split: Split, fraction: float, seed: int, cases: Mapping[int,
         order.remove(bearing[0])
         order.insert(0, bearing[0])
     kept = max(_round(fraction * len(order)), 1)
-    return replace(split, train=_sorted(order[:kept]))
+    return replace(split, train=tuple(sorted(order[:kept])))
 
 
 def _check_enough(patients: int, config: SplitConfig) -> None:
@@ -78,10 +78,9 @@ def _holdout_sizes(patients: int, test: float, valid: float) -> tuple[int, int]:
 
 
 def _with_rest(cases: Mapping[int, bool], test: Iterable[int], n_valid: int, rng: np.random.Generator) -> Split:
-    tested = set(test)
-    rest = {case: has_tumor for case, has_tumor in cases.items() if case not in tested}
+    rest = {case: cases[case] for case in cases.keys() - set(test)}
     valid = _pick(rest, n_valid, later_sets=1, rng=rng)
-    return Split(train=_sorted(rest.keys() - valid), valid=_sorted(valid), test=_sorted(tested))
+    return Split(*(tuple(sorted(side)) for side in (rest.keys() - valid, valid, test)))
 
 
 def _pick(cases: Mapping[int, bool], size: int, later_sets: int, rng: np.random.Generator) -> set[int]:
@@ -108,10 +107,6 @@ def _tumor_free(size: int, bearing: int, free: int, later_sets: int) -> int:
 
 def _shuffled(cases: Mapping[int, bool], has_tumor: bool, rng: np.random.Generator) -> list[int]:
     return [int(case) for case in rng.permutation(sorted(c for c, tumor in cases.items() if bool(tumor) == has_tumor))]
-
-
-def _sorted(cases: Iterable[int]) -> tuple[int, ...]:
-    return tuple(sorted(cases))
 
 
 def _round(x: float) -> int:

@@ -201,6 +201,7 @@ def test_a_large_case_fits_into_a_terminals_width() -> None:
         hu_range=(-3024.0, 27572.0),
         clipped=0,
         padding=0,
+        remarks=(),
         liver_slices=300,
         liver_voxels=9,
         tumor_voxels=9,

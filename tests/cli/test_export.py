@@ -69,7 +69,7 @@ def test_every_option_reaches_the_files(litsexp: Callable[..., tuple[int, str, s
         (["ct", "--size", "4"], "--size: found 4; expected at least 16"),
         (["ct", "--format", "gif"], "--format: found 'gif'; expected 'jpeg' or 'png'"),
         (["ct", "--format", "png", "--quality", "90"], "--format: found png, which loses nothing, with quality 90"),
-        (["ct", "--window", "bone"], "--window: found 'bone'; expected 'liver', 'custom', 'wide' or 'notebook'"),
+        (["ct", "--window", "bone"], "--window: found 'bone'; expected one of liver, custom, wide, notebook"),
         (["ct", "--slices", "some"], "--slices: found 'some'; expected liver, all, or"),
         (["ct", "--subsampling", "4:1:1"], "--subsampling: found '4:1:1'"),
         (["ct", "--seed", "-1"], "--seed: found -1; expected at least 0"),

@@ -26,6 +26,7 @@ def anatomy(liver_ml: float = 1500.0, lesions: int = 3, liver_voxels: int = 9) -
         hu_range=(-1000, 1000),
         clipped=0,
         padding=0,
+        remarks=(),
         liver_slices=1,
         liver_voxels=liver_voxels,
         tumor_voxels=lesions,

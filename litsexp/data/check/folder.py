@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import math
-from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from litsexp.data.check.oddities import Anatomy, notes, warnings
+from litsexp.data.check.oddities import Anatomy, warnings
 from litsexp.data.ct.layout import Case, is_phantom, scan
 from litsexp.data.ct.volume import HU_MIN, CtVolume, no_liver, read_case
 from litsexp.data.parallel import Progress, map_parallel
@@ -92,46 +90,40 @@ def check_folder(root: Path, processes: int | None = None, progress: Progress | 
 def check_case(case: Case, root: Path) -> CaseReport:
     """Read, measure and judge one case; what cannot be read becomes the report's error."""
     volume_name, segmentation_name = (path.relative_to(root).as_posix() for path in (case.volume, case.segmentation))
-    unread = CaseReport(case.number, volume_name, segmentation_name)
+    report = partial(CaseReport, case.number, volume_name, segmentation_name)
     try:
         volume = read_case(case)
         anatomy = _measure(volume)
-        return dataclasses.replace(
-            unread,
+        return report(
             error="" if anatomy.liver_voxels else str(no_liver(case)),
             warnings=warnings(volume, anatomy),
-            notes=notes(anatomy),
+            notes=("no tumor",) if anatomy.liver_voxels and not anatomy.tumor_voxels else (),
             anatomy=anatomy,
             thumbnail=_thumbnail(volume),
             image_sha256=_sha256(volume.hu),
         )
     except LitsexpError as refusal:
-        return dataclasses.replace(unread, error=str(refusal))
+        return report(error=str(refusal))
     except MemoryError:
         lack = "too large for the memory there is; expected a CT volume; free memory, or use fewer processes"
-        return dataclasses.replace(unread, error=f"{case.volume}: {lack}")
+        return report(error=f"{case.volume}: {lack}")
     except Exception as error:  # one file, however broken, must not end the check of all the others
         what = " ".join(f"{type(error).__name__}: {error}".split())
         unforeseen = f"cannot be read ({what}); expected a CT volume; leave the case out, and please report this"
-        return dataclasses.replace(unread, error=f"{case.volume}: {unforeseen}")
+        return report(error=f"{case.volume}: {unforeseen}")
 
 
 def _measure(volume: CtVolume) -> Anatomy:
-    facts, liver_by_slice = volume.facts, np.count_nonzero(volume.labels, axis=(0, 1))
-    box = _liver_box(volume.labels)
-    labels, hu = volume.labels[box], volume.hu[box]
+    liver_by_slice = np.count_nonzero(volume.labels, axis=(0, 1))
+    found = (np.flatnonzero(volume.labels.any(axis=others)) for others in ((1, 2), (0, 2), (0, 1)))
+    x, y, z = (slice(int(at[0]), int(at[-1]) + 1) if at.size else slice(0, 0) for at in found)
+    labels, hu = volume.labels[x, y, z], volume.hu[x, y, z]
     tumor = labels == 2
     lesions, _ = ndimage.label(tumor)  # 6-connected
     voxels = np.bincount(lesions.ravel(), minlength=1)[1:]
-    voxel_ml = math.prod(facts.spacing_mm) / 1000
+    voxel_ml = math.prod(volume.facts.spacing_mm) / 1000
     return Anatomy(
-        shape=(volume.hu.shape[0], volume.hu.shape[1], volume.hu.shape[2]),
-        spacing_mm=facts.spacing_mm,
-        orientation=facts.orientation,
-        dtype=facts.dtype,
-        hu_range=facts.hu_range,
-        clipped=facts.clipped,
-        padding=facts.padding,
+        **vars(volume.facts),
         liver_slices=int(np.count_nonzero(liver_by_slice)),
         liver_voxels=int(liver_by_slice.sum()),
         tumor_voxels=int(voxels.sum()),
@@ -141,17 +133,8 @@ def _measure(volume: CtVolume) -> Anatomy:
         tumor_hu=_median(hu[tumor]),
         lesions=len(voxels),
         largest_lesion_mm=2 * float(np.cbrt(750 / math.pi * voxels.max() * voxel_ml)) if len(voxels) else math.nan,
-        liver_box=box,
+        liver_box=(x, y, z),
     )
-
-
-def _liver_box(labels: NDArray[np.uint8]) -> tuple[slice, slice, slice]:
-    """The smallest box around all labels; empty where there are none."""
-    sides = []
-    for others in ((1, 2), (0, 2), (0, 1)):
-        found = np.flatnonzero(labels.any(axis=others))
-        sides.append(slice(int(found[0]), int(found[-1]) + 1) if found.size else slice(0, 0))
-    return sides[0], sides[1], sides[2]
 
 
 def _median(hu: NDArray[np.int16]) -> float:
@@ -176,15 +159,12 @@ def _sha256(hu: NDArray[np.int16]) -> str:
 
 def _naming_copies(reports: Sequence[CaseReport]) -> list[CaseReport]:
     """A warning on every case whose image another case has as well: in a split the two may leak."""
-    holders: dict[str, list[int]] = defaultdict(list)
-    for report in reports:
-        if report.image_sha256:
-            holders[report.image_sha256].append(report.case)
     named = []
     for report in reports:
-        others = [str(number) for number in holders.get(report.image_sha256, ()) if number != report.case]
+        alike = (other for other in reports if other.image_sha256 == report.image_sha256 and other is not report)
+        others = [str(other.case) for other in alike if other.image_sha256]
         if others:
             text = f"the same image as case {', '.join(others)}: training and test may share a patient; leave one out"
-            report = dataclasses.replace(report, warnings=(*report.warnings, text))
+            report = replace(report, warnings=(*report.warnings, text))
         named.append(report)
     return named

@@ -10,10 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import ndimage
 
-from litsexp.data.ct.volume import HU_MAX, HU_MIN, CtVolume
+from litsexp.data.ct.volume import HU_MAX, HU_MIN, CtVolume, Facts
 
 FEWEST_SLICES = 20
 THICKEST_MM, COARSEST_MM = 10, 5  # between slices, and in plane (4 mm is a body on 96 pixels)
@@ -31,16 +30,9 @@ BORDERS = (("left", "right"), ("back", "front"), ("lower", "upper"))  # of a vol
 
 
 @dataclass(frozen=True)
-class Anatomy:
-    """Measures of one case; the liver is label >= 1, as LiTS counts. Millimetres are NaN where unknown."""
+class Anatomy(Facts):
+    """What reading a case showed, and its measures; the liver is label >= 1, as LiTS counts. NaN where unknown."""
 
-    shape: tuple[int, int, int]  # along RAS
-    spacing_mm: tuple[float, float, float]  # along RAS
-    orientation: str  # as stored
-    dtype: str  # of the image, as stored
-    hu_range: tuple[float, float]  # before clipping
-    clipped: int  # voxels, padding apart
-    padding: int  # voxels
     liver_slices: int
     liver_voxels: int
     tumor_voxels: int
@@ -55,15 +47,10 @@ class Anatomy:
 
 def warnings(volume: CtVolume, anatomy: Anatomy) -> tuple[str, ...]:
     """One line for each oddity; the reader's remarks first."""
-    found = [*volume.facts.remarks, *_of_grid(anatomy), *_of_hu(volume, anatomy)]
+    found = [*anatomy.remarks, *_of_grid(anatomy), *_of_hu(volume, anatomy)]
     if anatomy.liver_voxels:
         found += [*_of_liver(volume, anatomy), *_of_lesions(anatomy), *_of_direction(volume, anatomy)]
     return tuple(found)
-
-
-def notes(anatomy: Anatomy) -> tuple[str, ...]:
-    """What is worth knowing though nothing is wrong."""
-    return ("no tumor",) if anatomy.liver_voxels and not anatomy.tumor_voxels else ()
 
 
 def _of_grid(anatomy: Anatomy) -> Iterator[str]:
@@ -132,27 +119,17 @@ def _of_direction(volume: CtVolume, anatomy: Anatomy) -> Iterator[str]:
 
     Both look at the slices that show liver, seen from below. The spine is where most bone lies close together.
     """
-    slices = range(*anatomy.liver_box[2].indices(anatomy.shape[2]))
-    body, bone, liver = (np.zeros(anatomy.shape[:2], np.int32) for _ in range(3))
-    for z in slices:
-        body += volume.hu[:, :, z] > BODY_HU
-        bone += volume.hu[:, :, z] > BONE_HU
-        liver += volume.labels[:, :, z] > 0
+    hu, labels = (voxels[:, :, anatomy.liver_box[2]] for voxels in (volume.hu, volume.labels))
+    body, bone = (np.count_nonzero(hu > least_hu, axis=2) for least_hu in (BODY_HU, BONE_HU))
     if not body.any():
         return
     width = math.sqrt(np.count_nonzero(body))
-    centre = _centroid(body)
+    centre = ndimage.center_of_mass(body)
     if bone.sum() > LEAST_BONE * body.sum():
         density = ndimage.uniform_filter(bone.astype(np.float64), max(1, round(SPINE_WIDTH * width)), mode="constant")
-        to_right, to_front = centre - np.unravel_index(density.argmax(), density.shape)
+        to_right, to_front = np.subtract(centre, np.unravel_index(density.argmax(), density.shape))
         if to_front < abs(to_right):  # the body's middle lies more beside the spine than before it
             yield "the spine is not at the back: the header's orientation may be wrong, the picture turned"
             return
-    if (_centroid(liver) - centre)[0] < -MIRRORED * width:
+    if ndimage.center_of_mass(np.count_nonzero(labels, axis=2))[0] - centre[0] < -MIRRORED * width:
         yield "the liver lies on the patient's left: the header's orientation may be wrong (or situs inversus)"
-
-
-def _centroid(weight: NDArray[np.int32]) -> NDArray[np.float64]:
-    """Of an image (x, y), in voxels."""
-    along = (weight.sum(axis=1), weight.sum(axis=0))
-    return np.array([(n * np.arange(len(n))).sum() / n.sum() for n in along])

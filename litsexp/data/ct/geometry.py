@@ -14,7 +14,7 @@ from litsexp.data.ct.nifti import Header
 from litsexp.spec.errors import LitsexpError
 
 MM_UNKNOWN = "the header says 1 x 1 x 1 mm as if nobody had filled it in; millimetres are unknown"
-LITS_UNIT_CASES = range(28, 48)
+LITS_UNIT_CASES = range(28, 48)  # they say 1 mm, and are not
 TILT_DEGREES = 2
 _SPACINGS_MM = (0.01, 100.0)  # a header beyond that is damaged, or not in millimetres
 
@@ -34,11 +34,6 @@ def geometry(header: Header) -> tuple[NDArray[np.float64], tuple[float, float, f
     )
 
 
-def is_unit(header: Header) -> bool:
-    """Whether the affine says 1 x 1 x 1 mm along the axes, as headers do that nobody has filled in."""
-    return bool(np.allclose(np.sort(np.abs(header.affine[:3, :3]), axis=None), [0] * 6 + [1] * 3, atol=1e-6))
-
-
 def tilt_degrees(header: Header) -> tuple[float, float]:
     """The largest angle between a voxel axis and the nearest body axis, and how far voxel axes are from orthogonal."""
     axes = header.affine[:3, :3] / voxel_sizes(header.affine)
@@ -50,14 +45,13 @@ def tilt_degrees(header: Header) -> tuple[float, float]:
 def remarks_on(case: Case, image: Header, label: Header) -> tuple[str, ...]:
     """Known quirks of headers with which a case can be used all the same."""
     found = []
-    if is_unit(image) and (
-        not image.affine[:3, 3].any() or not image.placed or case.number in LITS_UNIT_CASES
-    ):  # LiTS cases 28 to 47 say 1 mm, and are not
+    sizes_mm = voxel_sizes(image.affine)
+    is_unit = np.allclose(np.sort(np.abs(image.affine[:3, :3]), axis=None), [0] * 6 + [1] * 3, atol=1e-6)
+    unfilled = not image.affine[:3, 3].any() or not image.placed
+    if is_unit and (unfilled or case.number in LITS_UNIT_CASES):
         found.append(MM_UNKNOWN)
-    elif not np.allclose(voxel_sizes(image.affine), image.pixdim_mm, rtol=0.01):
-        written, used = (
-            " x ".join(f"{mm:.3g}" for mm in sizes) for sizes in (image.pixdim_mm, voxel_sizes(image.affine))
-        )
+    elif not np.allclose(sizes_mm, image.pixdim_mm, rtol=0.01):
+        written, used = (" x ".join(f"{mm:.3g}" for mm in sizes) for sizes in (image.pixdim_mm, sizes_mm))
         found.append(f"pixdim says {written} mm, the affine {used}; the affine is used")
     if image.slope != 1:
         found.append(f"values are scaled by {image.slope:g}, which CT rarely is; see that its HU are right")

@@ -7,8 +7,9 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BufferedIOBase
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, cast
 
 import numpy as np
 from isal import igzip, igzip_lib
@@ -96,7 +97,7 @@ def slabs(header: Header) -> Iterator[tuple[slice, NDArray[Any]]]:
         for start in range(0, z, step):
             planes = min(step, z - start)
             wanted = buffer[: planes * plane_bytes]
-            done = _fill(file, wanted)
+            done = file.readinto(wanted)
             if done < len(wanted):
                 raise EOFError(f"plane {start + done // plane_bytes} of {z} is missing")
             yield slice(start, start + planes), np.frombuffer(wanted, header.dtype).reshape((x, y, planes), order="F")
@@ -136,19 +137,11 @@ def _line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _open(path: Path) -> BinaryIO:
+def _open(path: Path) -> BufferedIOBase:
     """Open by content, because a .nii may be gzip inside and a .nii.gz may have been unpacked."""
     with path.open("rb") as file:
         zipped = file.read(2) == b"\x1f\x8b"
-    return cast(BinaryIO, igzip.IGzipFile(path, "rb")) if zipped else path.open("rb", buffering=0)
-
-
-def _fill(file: BinaryIO, buffer: memoryview) -> int:
-    """Read until the buffer is full or the file ends; how many bytes that gave."""
-    done = 0
-    while done < len(buffer) and (count := cast(Any, file).readinto(buffer[done:])):
-        done += count
-    return done
+    return cast(BufferedIOBase, igzip.IGzipFile(path, "rb")) if zipped else path.open("rb")
 
 
 def _shape(path: Path, shape: tuple[int, ...]) -> tuple[int, int, int]:

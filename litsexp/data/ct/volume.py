@@ -31,10 +31,10 @@ LABELS = (0, 1, 2)
 class Facts:
     """What reading a case showed, for people to judge it by."""
 
-    shape: tuple[int, int, int]  # as stored
-    dtype: str  # of the image, as stored: ``int16``
-    orientation: str  # of storage, where the axes grow to: ``LPS``
+    shape: tuple[int, int, int]  # along RAS
     spacing_mm: tuple[float, float, float]  # along RAS; NaN where the header's is known to be false
+    orientation: str  # of storage, where the axes grow to: ``LPS``
+    dtype: str  # of the image, as stored: ``int16``
     hu_range: tuple[float, float]  # least and most HU, before clipping
     clipped: int  # voxels that were outside HU_MIN..HU_MAX, padding apart
     padding: int  # voxels outside the field of view that hold the scanner's padding value, below HU_MIN
@@ -72,10 +72,9 @@ class OpenCase:
         return z, y, x
 
     def hu_planes(self, tally: Tally) -> Iterator[tuple[int, NDArray[np.int16]]]:
-        """z (0 the most inferior plane) and HU, clipped, of every plane in stored order; counts into ``tally``.
+        """z (0 the most inferior plane) and clipped HU of every plane in stored order, each valid until the next.
 
-        A plane is valid until the next is asked for. At the end LitsexpError, for voxels that are not finite numbers,
-        and for a volume of one value.
+        Counts into ``tally``; at the end LitsexpError where what was read cannot be CT.
         """
         for z, raw in self._planes(self.image):
             yield z, tally.clip(values_of(self.image, raw))
@@ -94,7 +93,12 @@ class OpenCase:
             elif not unknown:
                 yield z, values.astype(np.uint8, copy=False)
         if unknown:
-            raise LitsexpError(_unknown_labels(self.label.path, unknown))
+            named = ", ".join(f"{value:g} ({count} voxels)" for value, count in unknown.most_common(3))
+            others = f" and {len(unknown) - 3} other values" if len(unknown) > 3 else ""
+            raise LitsexpError(
+                f"{self.label.path}: found label {named}{others}; expected only 0 background, 1 liver, 2 tumor; "
+                "map the labels to these, or leave the case out"
+            )
 
     def upright(self, planes: NDArray[_T]) -> NDArray[_T]:
         """Planes (..., row, column) with row 0 anterior and column 0 the patient's right, a view."""
@@ -106,19 +110,6 @@ class OpenCase:
         """Whether rows and columns run backwards in an upright picture: stored towards anterior, towards the right."""
         x, y, _ = self._axes
         return bool(self.orientation[y, 1] > 0), bool(self.orientation[x, 1] > 0)
-
-    def facts(self, tally: Tally) -> Facts:
-        """What a whole reading has shown."""
-        return Facts(
-            shape=self.image.shape,
-            dtype=self.image.stored_as,
-            orientation="".join(ornt2axcodes(self.orientation)),
-            spacing_mm=self.spacing_mm,
-            hu_range=(tally.low_hu, tally.high_hu),
-            clipped=tally.clipped,
-            padding=tally.padding,
-            remarks=self.remarks,
-        )
 
     @cached_property
     def _axes(self) -> tuple[int, int, int]:
@@ -204,8 +195,9 @@ def open_case(case: Case) -> OpenCase:
         )
     orientation, spacing_mm = geometry(image)
     remarks = remarks_on(case, image, label)
-    unknown = (math.nan, math.nan, math.nan)
-    return OpenCase(case, image, label, orientation, unknown if MM_UNKNOWN in remarks else spacing_mm, remarks)
+    if MM_UNKNOWN in remarks:
+        spacing_mm = (math.nan, math.nan, math.nan)
+    return OpenCase(case, image, label, orientation, spacing_mm, remarks)
 
 
 def read_case(case: Case) -> CtVolume:
@@ -222,7 +214,17 @@ def read_case(case: Case) -> CtVolume:
     for z, hu_plane in opened.hu_planes(tally):
         hu[z] = hu_plane
     check_liver(case, hu[labels > 0])
-    return CtVolume(_ras(opened.upright(hu)), _ras(opened.upright(labels)), opened.facts(tally))
+    facts = Facts(
+        shape=opened.shape[::-1],
+        spacing_mm=opened.spacing_mm,
+        orientation="".join(ornt2axcodes(opened.orientation)),
+        dtype=opened.image.stored_as,
+        hu_range=(tally.low_hu, tally.high_hu),
+        clipped=tally.clipped,
+        padding=tally.padding,
+        remarks=opened.remarks,
+    )
+    return CtVolume(_ras(opened.upright(hu)), _ras(opened.upright(labels)), facts)
 
 
 def _ras(pictures: NDArray[_T]) -> NDArray[_T]:
@@ -255,12 +257,3 @@ def count_slices(case: Case) -> int:
         return header.shape[int(np.argmax(geometry(header)[0][:, 0]))]
     except LitsexpError:
         return 0
-
-
-def _unknown_labels(path: Path, unknown: Counter[float]) -> str:
-    named = ", ".join(f"{value:g} ({count} voxels)" for value, count in unknown.most_common(3))
-    others = f" and {len(unknown) - 3} other values" if len(unknown) > 3 else ""
-    return (
-        f"{path}: found label {named}{others}; expected only 0 background, 1 liver, 2 tumor; "
-        "map the labels to these, or leave the case out"
-    )

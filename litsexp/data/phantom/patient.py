@@ -10,33 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from litsexp.data.phantom.anatomy import (
-    EVERYWHERE,
-    FAT,
-    GAP_MM,
-    HEART,
-    LEFT_LOBE,
-    LIVER_VESSELS,
-    RIGHT_LOBE,
-    SOFT,
-    SOLID,
-    TUBES,
-    Body,
-    Canvas,
-    Organ,
-    around,
-    distance,
-    make_body,
-    smooth_field,
-    tube_distance,
-    vary,
-)
+from litsexp.data.phantom import anatomy
+from litsexp.data.phantom.anatomy import Body, Canvas, Organ, around, distance, make_body, smooth_field, tube_distance
 from litsexp.data.phantom.scanner import SCANNERS, Field, Point, Scanner, blur, noise
 from litsexp.data.phantom.tumors import SIZES, Lesion, Liver, draw_diameters, grow_lesions
 from litsexp.spec.errors import LitsexpError
@@ -77,20 +57,16 @@ class PhantomCase:
     lesions: tuple[Lesion, ...]
 
 
-class Loop(NamedTuple):
-    """A piece of bowel: its wall enhances, and gas may float in it down to a height (mm above its centre)."""
-
-    organ: Organ
-    gas_mm: float | None
-
-
 def make_case(config: PhantomConfig, number: int) -> PhantomCase:
     """Case ``number``: decided by it, the seed, the site and the grid, not by how many patients there are."""
     scanner = SCANNERS[config.site]
     rng = np.random.default_rng([config.seed, number, scanner.number, 1])
     liver_ml = float(np.clip(rng.normal(1500, 400), 800, 2500))
     body = make_body((config.size, config.size, config.slices), liver_ml, scanner, rng)
-    organs = {name: _in_phase(name, vary(organ, rng), scanner) for name, organ in (SOFT | SOLID).items()}
+    organs = {
+        name: _in_phase(name, anatomy.vary(organ, rng), scanner)
+        for name, organ in (anatomy.SOFT | anatomy.SOLID).items()
+    }
     limit_mm = _room_for_liver(body, organs, rng)
     liver = _make_liver(body, limit_mm, liver_ml, scanner, rng)
     diameters_mm = () if _is_tumor_free(config, number) else draw_diameters(config.lesions, rng)
@@ -111,15 +87,15 @@ def _is_tumor_free(config: PhantomConfig, number: int) -> bool:
 
 def _in_phase(name: str, organ: Organ, scanner: Scanner) -> Organ:
     """The organ in the scanner's contrast phase, where that is not portal venous."""
-    reference_hu = (SOFT | SOLID)[name].hu
+    reference_hu = (anatomy.SOFT | anatomy.SOLID)[name].hu
     return organ._replace(hu=organ.hu + scanner.organ_hu.get(name, reference_hu) - reference_hu)
 
 
 def _room_for_liver(body: Body, organs: dict[str, Organ], rng: np.random.Generator) -> Field:
     """Below 0 where a liver may be: under the diaphragm, in the cavity, and where neither organ nor fat is."""
     limit_mm = np.maximum(body.cavity_mm + 1, body.diaphragm_mm)
-    others = [(organs[name], GAP_MM.get(name, 1.0)) for name in SOLID]
-    for organ, gap_mm in [*others, *((vary(fat, rng), 0.0) for fat in FAT.values())]:
+    others = [(organs[name], anatomy.GAP_MM.get(name, 1.0)) for name in anatomy.SOLID]
+    for organ, gap_mm in [*others, *((anatomy.vary(fat, rng), 0.0) for fat in anatomy.FAT.values())]:
         if (box := around(body, organ)) is not None:
             limit_mm[box] = np.maximum(limit_mm[box], gap_mm - distance(body, organ, box))
     return np.asarray(limit_mm, np.float32)
@@ -127,8 +103,8 @@ def _room_for_liver(body: Body, organs: dict[str, Organ], rng: np.random.Generat
 
 def _make_liver(body: Body, limit_mm: Field, liver_ml: float, scanner: Scanner, rng: np.random.Generator) -> Liver:
     """Two lobes grown together until they fill ``liver_ml`` of the room that is left; tissue with vessels."""
-    right = distance(body, vary(RIGHT_LOBE, rng), EVERYWHERE, lean=0.3)
-    left = distance(body, vary(LEFT_LOBE, rng), EVERYWHERE)
+    right = distance(body, anatomy.vary(anatomy.RIGHT_LOBE, rng), anatomy.EVERYWHERE, lean=0.3)
+    left = distance(body, anatomy.vary(anatomy.LEFT_LOBE, rng), anatomy.EVERYWHERE)
     right = np.where(right > 0, right * (1 + np.clip(-body.z / 30 - 1.5, 0, 2)), right)  # grows little downwards
     left = np.where(left > 0, 2 * left, left)  # grows half as fast
     lobes_mm = -8 * np.logaddexp(-right / 8, -left / 8)
@@ -141,7 +117,7 @@ def _make_liver(body: Body, limit_mm: Field, liver_ml: float, scanner: Scanner, 
     inside = surface_mm < 6
     points_mm = (body.x[inside], body.y[inside], body.z[inside])
     tissue_hu = hu[inside]
-    for start, end, radius_mm in LIVER_VESSELS:
+    for start, end, radius_mm in anatomy.LIVER_VESSELS:
         start_mm, end_mm = start + rng.normal(0, 3, 3), end + rng.normal(0, 9, 3)
         from_wall_mm = tube_distance(points_mm, tuple(start_mm), tuple(end_mm), radius_mm)
         tissue_hu += (mean_hu + scanner.vessel_hu - tissue_hu) * np.clip(0.5 - from_wall_mm / body.spacing_mm[0], 0, 1)
@@ -169,33 +145,36 @@ def _paint_abdomen(
     canvas.paint(np.maximum(body.wall_mm, body.skin_mm + 6), 52)  # and the diaphragm: what fat and lung leave
     abdomen_mm = np.maximum(body.cavity_mm, body.diaphragm_mm + 1)
     canvas.paint(abdomen_mm, -100 + 130 * np.clip(1.5 * specks - 1.9, 0, 1))
-    for loop in _bowel(rng):
-        _paint_loop(canvas, body, loop)
-    for name in SOFT:
+    for organ, gas_mm in _bowel(rng):
+        _paint_loop(canvas, body, organ, gas_mm)
+    for name in anatomy.SOFT:
         if name == "stomach":
-            _paint_loop(canvas, body, Loop(organs[name], rng.uniform(8, 20)))
-        elif (box := around(body, organs[name])) is not None:
-            canvas.paint(np.maximum(distance(body, organs[name], box), abdomen_mm[box]), organs[name].hu, box)
+            _paint_loop(canvas, body, organs[name], rng.uniform(8, 20))
+        else:
+            _paint_organ(canvas, body, organs[name], abdomen_mm)
     lung_hu = rng.uniform(-850, -720) + 700 * np.clip(1.5 * specks - 2.6, 0, 1)
     canvas.paint(np.maximum(body.cavity_mm + 2, 3 - body.diaphragm_mm), lung_hu)
-    heart = vary(HEART, rng)
-    if (box := around(body, heart)) is not None:
-        chest_mm = np.maximum(body.cavity_mm[box] + 6, -body.diaphragm_mm[box])
-        canvas.paint(np.maximum(distance(body, heart, box), chest_mm), HEART.hu, box)
+    heart = anatomy.vary(anatomy.HEART, rng)._replace(hu=anatomy.HEART.hu)
+    _paint_organ(canvas, body, heart, np.maximum(body.cavity_mm + 6, -body.diaphragm_mm))
     canvas.paint(liver.surface_mm, liver.hu)
     _paint_tubes(canvas, body, scanner)
-    for name in SOLID:
-        if (box := around(body, organs[name])) is not None:
-            inside_mm = np.maximum(distance(body, organs[name], box), body.skin_mm[box] + 6)
-            canvas.paint(inside_mm, organs[name].hu, box)
-    _paint_discs(canvas, body, organs["vertebra"], rng)
+    for name in anatomy.SOLID:
+        _paint_organ(canvas, body, organs[name], body.skin_mm + 6)
+    discs_mm = np.abs((body.z + rng.uniform(0, 36)) % 36 - 18) - 4  # between the vertebrae, one every 36 mm
+    _paint_organ(canvas, body, organs["vertebra"]._replace(hu=90), discs_mm)
     canvas.paint(_ribs(body, rng), rng.uniform(350, 700))
     return canvas.hu
 
 
+def _paint_organ(canvas: Canvas, body: Body, organ: Organ, limit_mm: Field) -> None:
+    """An organ, as far as it lies where ``limit_mm`` is below 0."""
+    if (box := around(body, organ)) is not None:
+        canvas.paint(np.maximum(distance(body, organ, box), limit_mm[box]), organ.hu, box)
+
+
 def _paint_tubes(canvas: Canvas, body: Body, scanner: Scanner) -> None:
     """The larger vessels outside the liver, and the crura of the diaphragm."""
-    for tube in TUBES:
+    for tube in anatomy.TUBES:
         ends = np.array([tube.start_mm, tube.end_mm])
         if (box := body.box(ends.min(axis=0) - 12, ends.max(axis=0) + 12)) is not None:
             points_mm = (body.x[box], body.y[box], body.z[box])
@@ -203,37 +182,29 @@ def _paint_tubes(canvas: Canvas, body: Body, scanner: Scanner) -> None:
             canvas.paint(from_wall_mm, scanner.organ_hu.get(tube.kind, tube.hu), box)
 
 
-def _paint_loop(canvas: Canvas, body: Body, loop: Loop) -> None:
-    """Stomach or bowel: an enhancing wall of 3 mm, what is in it, and gas on top of that."""
-    if (box := around(body, loop.organ)) is None:
+def _paint_loop(canvas: Canvas, body: Body, organ: Organ, gas_mm: float | None) -> None:
+    """Stomach or bowel: an enhancing wall of 3 mm, what is in it, and gas down to ``gas_mm`` above its centre."""
+    if (box := around(body, organ)) is None:
         return
-    wall_mm = np.maximum(distance(body, loop.organ, box), np.maximum(body.cavity_mm, body.diaphragm_mm)[box])
+    wall_mm = np.maximum(distance(body, organ, box), np.maximum(body.cavity_mm, body.diaphragm_mm)[box])
     canvas.paint(wall_mm, 85, box)
-    canvas.paint(wall_mm + 3, loop.organ.hu, box)
-    if loop.gas_mm is not None:
-        canvas.paint(np.maximum(wall_mm + 3, loop.organ.centre_mm[1] + loop.gas_mm - body.y[box]), -900, box)
+    canvas.paint(wall_mm + 3, organ.hu, box)
+    if gas_mm is not None:
+        canvas.paint(np.maximum(wall_mm + 3, organ.centre_mm[1] + gas_mm - body.y[box]), -900, box)
 
 
-def _bowel(rng: np.random.Generator) -> Iterator[Loop]:
-    """Loops of small bowel in the lower abdomen, framed by the colon, which holds more gas."""
+def _bowel(rng: np.random.Generator) -> Iterator[tuple[Organ, float | None]]:
+    """Loops of small bowel in the lower abdomen, framed by the colon, which holds more gas; and their gas, if any."""
     for _ in range(28):
         x, y, z = rng.uniform([-90, -12, -120], [62, 58, -28])
         a, b, c = rng.uniform([12, 11, 11], [30, 19, 24])
-        yield Loop(Organ((x, y, z), (a, b, c), rng.uniform(15, 60)), 5.0 if rng.random() < 0.15 else None)
+        yield Organ((x, y, z), (a, b, c), rng.uniform(15, 60)), 5.0 if rng.random() < 0.15 else None
     colon: list[tuple[Point, Point]]
     colon = [((90, -18, -102), (21, 23, 44)), ((-98, -30, -74), (16, 18, 62)), ((-92, 18, -14), (20, 24, 24))]
     colon += [((x, 60, rng.uniform(-66, -48)), (34, 15, 17)) for x in (56, 6, -46)]
     for centre_mm, semi_mm in colon:
-        organ = vary(Organ(centre_mm, semi_mm, rng.uniform(20, 60)), rng)
-        yield Loop(organ, rng.uniform(-8, 8) if rng.random() < 0.7 else None)
-
-
-def _paint_discs(canvas: Canvas, body: Body, vertebra: Organ, rng: np.random.Generator) -> None:
-    """Between the vertebrae, one every 36 mm."""
-    phase_mm = rng.uniform(0, 36)
-    if (box := around(body, vertebra)) is not None:
-        band_mm = np.abs((body.z[box] + phase_mm) % 36 - 18) - 4
-        canvas.paint(np.maximum(distance(body, vertebra, box), band_mm), 90, box)
+        organ = anatomy.vary(Organ(centre_mm, semi_mm, rng.uniform(20, 60)), rng)
+        yield organ, rng.uniform(-8, 8) if rng.random() < 0.7 else None
 
 
 def _ribs(body: Body, rng: np.random.Generator) -> Field:

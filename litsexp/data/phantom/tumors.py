@@ -38,30 +38,26 @@ CORE_SHARE = 0.25  # of lesions over 20 mm: necrotic inside
 
 
 @dataclass(frozen=True)
-class Lesion:
-    """Diameter of the sphere it was drawn from, HU below the liver, looks, and its voxels in the labels."""
-
-    diameter_mm: float
-    contrast_hu: float
-    edge_mm: float  # over which it fades into the liver; half of it lies outside the label
-    rim: bool
-    necrotic: bool
-    at_capsule: bool
-    voxels: int
-
-
-@dataclass(frozen=True)
-class _Look:
+class Look:
     """One lesion's appearance, in HU and mm."""
 
-    contrast_hu: float
-    edge_mm: float
+    contrast_hu: float  # below the liver
+    edge_mm: float  # over which it fades into the liver; half of it lies outside the label
     rim_hu: float | None
     rim_mm: float
     core_hu: float | None
     core_size: float  # radius of the necrosis, in radii of the lesion
     at_capsule: bool
     roughness: float  # of its surface: 0 is an ellipsoid
+
+
+@dataclass(frozen=True)
+class Lesion:
+    """A lesion that has grown: the diameter of the sphere it was drawn from, and its voxels in the labels."""
+
+    diameter_mm: float
+    look: Look
+    voxels: int
 
 
 @dataclass
@@ -101,7 +97,7 @@ def draw_contrast_hu(scanner: Scanner, liver_hu: float, rng: np.random.Generator
     return scanner.lesion_contrast * contrast_hu
 
 
-def _draw_look(diameter_mm: float, spared: bool, scanner: Scanner, liver_hu: float, rng: np.random.Generator) -> _Look:
+def _draw_look(diameter_mm: float, spared: bool, scanner: Scanner, liver_hu: float, rng: np.random.Generator) -> Look:
     """A lesion's appearance; one that is ``spared`` is never of low contrast and its edge is not wide."""
     hard, has_rim, is_bright, is_necrotic, at_capsule = rng.random(5)
     is_hard = hard < HARD_SHARE and not spared
@@ -112,7 +108,7 @@ def _draw_look(diameter_mm: float, spared: bool, scanner: Scanner, liver_hu: flo
     core_share = CORE_SHARE if diameter_mm > 20 and not is_hard else 0.0
     edge_mm, rim_mm = rng.uniform(1, 5 if spared else 9), rng.uniform(2, 4)
     core_hu, core_size, roughness = rng.uniform([10, 0.4, 0.02], [30, 0.7, 0.08])
-    return _Look(
+    return Look(
         contrast_hu=contrast_hu,
         edge_mm=min(edge_mm, 0.5 * diameter_mm),
         rim_hu=(bright_hu if is_bright < 0.7 else dark_hu) if has_rim < rim_share else None,
@@ -133,7 +129,7 @@ def grow_lesions(
     at = np.argwhere(inside)
     room_mm = ndimage.distance_transform_edt(inside, sampling=spacing_mm)[inside]
     voxel_mm = (6 / np.pi * np.prod(spacing_mm)) ** (1 / 3)  # the sphere of a voxel's volume
-    grown: list[tuple[float, _Look]] = []
+    grown: list[tuple[float, Look]] = []
     for diameter_mm in diameters_mm:
         first = not grown
         look = _draw_look(diameter_mm, first and sizes == "large", scanner, liver.mean_hu, rng)
@@ -148,19 +144,7 @@ def grow_lesions(
         if fills:
             grown.append((2 * radius_mm, look))
         room_mm = np.minimum(room_mm, np.linalg.norm((at - centre) * spacing_mm, axis=1) - radius_mm)
-    return tuple(_describe(liver, number, *lesion) for number, lesion in enumerate(grown, start=1))
-
-
-def _describe(liver: Liver, number: int, diameter_mm: float, look: _Look) -> Lesion:
-    return Lesion(
-        diameter_mm=round(diameter_mm, 1),
-        contrast_hu=round(look.contrast_hu, 1),
-        edge_mm=round(look.edge_mm, 1),
-        rim=look.rim_hu is not None,
-        necrotic=look.core_hu is not None,
-        at_capsule=bool(look.at_capsule),
-        voxels=int((liver.owner == number).sum()),
-    )
+    return tuple(Lesion(*lesion, int((liver.owner == number).sum())) for number, lesion in enumerate(grown, start=1))
 
 
 def _fitting(room_mm: NDArray[np.float64], radius_mm: float, at_capsule: bool) -> NDArray[np.intp]:
@@ -174,7 +158,7 @@ def _grow(
     liver: Liver,
     centre: NDArray[np.float64],
     radius_mm: float,
-    look: _Look,
+    look: Look,
     number: int,
     scanner: Scanner,
     rng: np.random.Generator,

@@ -6,11 +6,11 @@ after the other on the same files. Of each the fastest round counts: other load 
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from PIL import Image
 from scipy import ndimage
 
 from litsexp.data.ct.windows import windowed
+from litsexp.data.parallel import Progress
 from litsexp.data.store import prepare
 from litsexp.data.store.resize import Resize
 from litsexp.spec.cohort import StoreConfig
@@ -32,44 +33,39 @@ ENDINGS = (".nii", ".nii.gz")
 FEW = 8  # cases of a store, so that what it costs once is shared as in life
 NOTEBOOK_QUALITY, EQUALISE_BREAKS = 90, 100
 HEADER_BYTES = 352
+FIGURES = {  # of one kind of file, seconds being those of one case: what it is, and how it is shown
+    "litsexp_s": ("litsexp, one process", "{:.2f} s"),
+    "notebook_s": ("the notebook's way", "{:.2f} s"),
+    "floor_s": ("the floor", "{:.2f} s"),
+    "tuned_floor_s": ("the tuned floor", "{:.2f} s"),
+    "over_notebook": ("times as fast as the notebook's way", "{:.1f}"),
+    "over_floor": ("share of the floor's speed", "{:.2f}"),
+    "over_tuned_floor": ("share of the tuned floor's speed", "{:.2f}"),
+    "cases": ("cases for one process and two", "{:d}"),
+    "two_processes": ("two processes, times as fast as one, start included", "{:.2f}"),
+}
 
 
-@dataclass(frozen=True)
-class Speed:
-    """Of one kind of file: seconds a case in the fastest round, and the ratios of these."""
+def bench_prepare(rounds: int, seconds: float, progress: Progress) -> list[dict[str, Any]]:
+    """``FIGURES`` of one made-up case of 512 x 512 x 120 voxels to 128 px, all slices, for each ``ending`` of a file.
 
-    ending: str
-    litsexp_s: float
-    notebook_s: float
-    floor_s: float
-    tuned_floor_s: float  # the floor with litsexp's own way of adding blocks up
-    over_notebook: float  # how many times faster than the notebook's way; one process
-    over_floor: float  # share of the floor's speed; one process
-    over_tuned_floor: float
-    two_processes: float  # how many times faster two processes build a store of ``cases`` cases than one does
-    cases: int
-
-
-def bench_prepare(rounds: int, seconds: float, progress: Callable[[int, int], None] | None = None) -> list[Speed]:
-    """Time all ways on one made-up case of 512 x 512 x 120 voxels, plain and zipped, to 128 px, all slices.
-
-    Args:
-        rounds: of each comparison, after one that warms up.
-        seconds: about how long one process shall work where it is compared with two; the case is there as often as
-            that takes (links, not copies).
-        progress: told of the steps done.
+    Each comparison has ``rounds`` after one that warms up. Where one process is compared with two it works for about
+    ``seconds``: the case is there as often as that takes (links, not copies).
     """
-    steps = iter(range(1, 2 * (rounds + 1) * len(ENDINGS) + 1))
-    total = 2 * (rounds + 1) * len(ENDINGS)
+    hu, labels = make_volume()
+    done, total = itertools.count(1), 2 * (rounds + 1) * len(ENDINGS)
 
-    def step() -> None:
-        if progress is not None:
-            progress(next(steps), total)
+    def fastest(*ways: Callable[[], float]) -> list[float]:
+        """Of each way the seconds of its fastest round."""
+        table = []
+        for _ in range(rounds + 1):
+            table.append([way() for way in ways])
+            progress(next(done), total)
+        return [min(times) for times in zip(*table[1:], strict=True)]
 
     with tempfile.TemporaryDirectory(prefix="litsexp-bench-") as name:
-        folder = Path(name)
-        hu, labels = make_volume()
-        return [_speed(folder / ending[1:], hu, labels, ending, rounds, seconds, step) for ending in ENDINGS]
+        pairs = {ending: _write_case(Path(name, ending, "one"), hu, labels, ending) for ending in ENDINGS}
+        return [{"ending": ending, **_figures(pair, seconds, fastest)} for ending, pair in pairs.items()]
 
 
 def make_volume() -> tuple[NDArray[np.int16], NDArray[np.uint8]]:
@@ -81,15 +77,12 @@ def make_volume() -> tuple[NDArray[np.int16], NDArray[np.uint8]]:
     x, y = np.meshgrid(*[np.linspace(-1, 1, SIDE, dtype=np.float32)] * 2, indexing="ij")
     body, liver = np.hypot(x / 0.8, y / 0.6) < 1, np.hypot((x - 0.3) / 0.35, (y - 0.05) / 0.4) < 1
     tumor = np.hypot((x - 0.35) / 0.08, (y - 0.1) / 0.08) < 1
-    hu = np.empty((SIDE, SIDE, SLICES), np.int16, order="F")
-    labels = np.zeros(hu.shape, np.uint8, order="F")
     clean = np.select([tumor, liver, body], [65.0, 105.0, 40.0], -1000.0).astype(np.float32)
-    for z in range(SLICES):
-        noise = ndimage.uniform_filter(rng.standard_normal((SIDE, SIDE), np.float32), 2)
-        hu[:, :, z] = np.rint(clean + 40 * noise).clip(-1024, None)  # scanners store no less
-        if SLICES // 4 <= z < 3 * SLICES // 4:
-            labels[:, :, z] = liver.astype(np.uint8) + tumor
-    return hu, labels
+    noise = ndimage.uniform_filter(rng.standard_normal((SLICES, SIDE, SIDE), np.float32), (1, 2, 2))
+    hu = np.rint(clean + 40 * noise).clip(-1024, None).astype(np.int16)  # scanners store no less
+    labels = np.zeros(hu.shape, np.uint8)
+    labels[SLICES // 4 : 3 * SLICES // 4] = liver.astype(np.uint8) + tumor
+    return hu.transpose(1, 2, 0), labels.transpose(1, 2, 0)
 
 
 def notebook_way(volume: Path, segmentation: Path, folder: Path) -> None:
@@ -133,67 +126,47 @@ def _equalised(image: NDArray[np.float64]) -> NDArray[np.float32]:
     return np.interp(image, breaks, np.linspace(0, 1, len(breaks))).astype(np.float32)
 
 
-def _speed(
-    folder: Path,
-    hu: NDArray[np.int16],
-    labels: NDArray[np.uint8],
-    ending: str,
-    rounds: int,
-    seconds: float,
-    step: Callable[[], None],
-) -> Speed:
-    """Time every way on one kind of file."""
-    few, many, stores, jpeg = (folder / name for name in ("few", "many", "stores", "jpeg"))
-    pair = _write_case(folder / "one", hu, labels, ending)
+def _figures(pair: tuple[Path, Path], seconds: float, fastest: Callable[..., list[float]]) -> dict[str, Any]:
+    """Time every way on one case's two files."""
+    few, many, stores, jpeg = (pair[0].parents[1] / name for name in ("few", "many", "stores", "jpeg"))
+    data = StoreConfig(size=SIZE, slices="all")
     _link_cases(few, pair, FEW)
-
-    def litsexp(root: Path, processes: int) -> Callable[[], float]:
-        data = StoreConfig(size=SIZE, slices="all")
-        return partial(_timed, partial(prepare, root, stores, data, processes), stores)
-
-    floors = [partial(_timed, partial(floor_way, *pair, means)) for means in (block_means, tuned_means)]
-    notebook = partial(_timed, partial(notebook_way, *pair, jpeg), jpeg)
-    floor_s, tuned_s, few_s, notebook_s = _fastest([*floors, litsexp(few, 1), notebook], rounds, step)
+    floor_s, tuned_s, few_s, notebook_s = fastest(
+        partial(_timed, None, floor_way, *pair, block_means),
+        partial(_timed, None, floor_way, *pair, tuned_means),
+        partial(_timed, stores, prepare, few, stores, data, 1),
+        partial(_timed, jpeg, notebook_way, *pair, jpeg),
+    )
     ours_s = few_s / FEW
-    cases = _link_cases(many, pair, max(2, round(seconds / ours_s)))
-    one_s, two_s = _fastest([litsexp(many, 1), litsexp(many, 2)], rounds, step)
-    ratios = {"over_notebook": notebook_s, "over_floor": floor_s, "over_tuned_floor": tuned_s}
-    over = {name: other_s / ours_s for name, other_s in ratios.items()}
-    return Speed(ending, ours_s, notebook_s, floor_s, tuned_s, **over, two_processes=one_s / two_s, cases=cases)
-
-
-def _fastest(ways: Sequence[Callable[[], float]], rounds: int, step: Callable[[], None]) -> list[float]:
-    """Of each way the seconds of its fastest round; a first round only warms up."""
-    table = []
-    for _ in range(rounds + 1):
-        table.append([way() for way in ways])
-        step()
-    return [min(times) for times in zip(*table[1:], strict=True)]
+    case_s = {"litsexp_s": ours_s, "notebook_s": notebook_s, "floor_s": floor_s, "tuned_floor_s": tuned_s}
+    over = {f"over_{way}": case_s[f"{way}_s"] / ours_s for way in ("notebook", "floor", "tuned_floor")}
+    cases = max(2, round(seconds / ours_s))
+    _link_cases(many, pair, cases)
+    one_s, two_s = fastest(*(partial(_timed, stores, prepare, many, stores, data, n) for n in (1, 2)))
+    return {**case_s, **over, "two_processes": one_s / two_s, "cases": cases}
 
 
 def _write_case(folder: Path, hu: NDArray[np.int16], labels: NDArray[np.uint8], ending: str) -> tuple[Path, Path]:
     """The case in a folder of its own, stored LPS; its two files."""
     folder.mkdir(parents=True)
-    affine = np.diag([-0.75, -0.75, 2.5, 1])
-    volume, segmentation = (folder / f"{kind}-0{ending}" for kind in ("volume", "segmentation"))
-    for path, array in ((volume, hu), (segmentation, labels)):
-        nib.save(nib.Nifti1Image(array, affine), path)
-    return volume, segmentation
+    pair = (folder / f"volume-0{ending}", folder / f"segmentation-0{ending}")
+    for path, array in zip(pair, (hu, labels), strict=True):
+        nib.save(nib.Nifti1Image(array, np.diag([-0.75, -0.75, 2.5, 1])), path)
+    return pair
 
 
-def _link_cases(folder: Path, pair: tuple[Path, Path], cases: int) -> int:
+def _link_cases(folder: Path, pair: tuple[Path, Path], cases: int) -> None:
     """As many cases, each a link to the one."""
     folder.mkdir()
     for path in pair:
         for number in range(cases):
             (folder / path.name.replace("-0", f"-{number}")).hardlink_to(path)
-    return cases
 
 
-def _timed(work: Callable[[], object], leaves: Path | None = None) -> float:
+def _timed(leaves: Path | None, work: Callable[..., object], *args: Any) -> float:
     """Seconds that the work takes; the folder that it leaves is removed."""
     start_s = time.perf_counter()
-    work()
+    work(*args)
     seconds = time.perf_counter() - start_s
     if leaves is not None:
         shutil.rmtree(leaves)

@@ -7,7 +7,7 @@ import json
 import logging
 import shutil
 import threading
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
@@ -21,7 +21,7 @@ from litsexp.data.ct.layout import Case, find_cases, is_phantom
 from litsexp.data.ct.nifti import one_line_errors
 from litsexp.data.ct.volume import count_slices
 from litsexp.data.parallel import Progress
-from litsexp.data.store.convert import Part, Source, convert_all, new_array, part_path
+from litsexp.data.store.convert import Part, convert_all, new_array, part_path
 from litsexp.data.store.slices import COLUMNS, PIXELS, STORE_FORMAT, Store
 from litsexp.files import whole_folder
 from litsexp.spec.cohort import StoreConfig
@@ -34,11 +34,7 @@ logger = logging.getLogger(__name__)
 
 
 def prepare(
-    root: Path,
-    stores: Path,
-    data: StoreConfig,
-    processes: int | None = None,
-    progress: Progress | None = None,
+    root: Path, stores: Path, data: StoreConfig, processes: int | None = None, progress: Progress | None = None
 ) -> Store:
     """Build the store of all cases under ``root`` in ``stores/<key>/``, or open it where it is there already.
 
@@ -81,10 +77,13 @@ def _build(
     """Convert every case to a part, then join them; an interruption, unlike an error, leaves those that are done."""
     settings = about["settings"]
     keys = [digest({"format": STORE_FORMAT, "settings": settings, "input": one}) for one in about["inputs"]]
-    _keep_parts(parts, keys)
+    parts.mkdir(exist_ok=True)
+    for path in parts.iterdir():
+        if path.name[:16] not in keys:  # an interrupted run left it, and its file has changed since
+            path.unlink()
     try:
         _check_disk(directory.parent, cases, **settings)
-        sources = [Source(case, key) for case, key in zip(cases, keys, strict=True)]
+        sources = dict(zip(keys, cases, strict=True))
         converted = convert_all(sources, **settings, folder=parts, processes=processes, progress=progress)
         _join(converted, parts, directory, about)
     except (LitsexpError, OSError):
@@ -94,25 +93,18 @@ def _build(
 
 
 def _input(root: Path, case: Case) -> dict[str, Any]:
-    """What identifies a case's files without reading them."""
+    """What identifies a case's files without reading all of them: size, time of change, a digest of some bytes."""
     files = {}
     for path in (case.volume, case.segmentation):
-        try:
+        content = hashlib.sha256()
+        with one_line_errors(path), path.open("rb") as file:
             status = path.stat()
-        except OSError as error:
-            raise LitsexpError(f"{path}: cannot be read ({error.strerror}); download or copy the file again") from None
-        files[path.relative_to(root).as_posix()] = [status.st_size, status.st_mtime_ns, _sample(path, status.st_size)]
+            for block in range(SAMPLE_BLOCKS):  # the head, blocks in between, and the tail: gzip's checksum
+                file.seek(max(status.st_size - SAMPLE_BYTES, 0) * block // (SAMPLE_BLOCKS - 1))
+                content.update(file.read(SAMPLE_BYTES))
+        state = [status.st_size, status.st_mtime_ns, content.hexdigest()[:16]]
+        files[path.relative_to(root).as_posix()] = state
     return {"case": case.number, "files": files}
-
-
-def _sample(path: Path, size: int) -> str:
-    """A digest of some of a file's bytes: its head, its tail (gzip's checksum) and blocks in between."""
-    content = hashlib.sha256()
-    with one_line_errors(path), path.open("rb") as file:
-        for block in range(SAMPLE_BLOCKS):
-            file.seek(max(size - SAMPLE_BYTES, 0) * block // (SAMPLE_BLOCKS - 1))
-            content.update(file.read(SAMPLE_BYTES))
-    return content.hexdigest()[:16]
 
 
 def _warn_of_changes(stores: Path, about: dict[str, Any], inputs: list[dict[str, Any]]) -> None:
@@ -133,24 +125,21 @@ def _warn_of_changes(stores: Path, about: dict[str, Any], inputs: list[dict[str,
             )
 
 
-def _keep_parts(folder: Path, keys: Collection[str]) -> None:
-    """Make the folder of parts; of what an interrupted run left there, delete parts of files that have changed."""
-    folder.mkdir(exist_ok=True)
-    for path in folder.iterdir():
-        if path.name[:16] not in keys:
-            path.unlink()
-
-
 def _check_disk(stores: Path, cases: Sequence[Case], size: int, slices: str) -> None:
     """All slices of all cases must fit; of liver slices half of that (about a third of LiTS' slices show liver)."""
     counts = [count_slices(case) for case in cases]
     planned = sum(counts) if slices == "all" else sum(counts) / 2
     needed = (planned + max(counts)) * size**2 * 3  # parts are deleted as they are joined: one is there twice
-    free = shutil.disk_usage(stores).free
-    if needed > free:
+    check_room(stores, needed, "the slice store", "a smaller data.size")
+
+
+def check_room(folder: Path, needed_bytes: float, what: str, instead: str) -> None:
+    """LitsexpError where the disk of ``folder`` has no room for ``what``."""
+    free_bytes = shutil.disk_usage(folder).free
+    if needed_bytes > free_bytes:
         raise LitsexpError(
-            f"{stores}: {free / 1e6:.0f} MB free; expected about {needed / 1e6:.0f} MB for the slice store; "
-            "free space, name another folder, or choose a smaller data.size"
+            f"{folder}: {free_bytes / 1e6:.0f} MB free; expected about {needed_bytes / 1e6:.0f} MB for {what}; "
+            f"free space, name another folder, or choose {instead}"
         )
 
 

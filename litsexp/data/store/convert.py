@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,46 +25,35 @@ from litsexp.spec.errors import LitsexpError
 
 
 @dataclass(frozen=True)
-class Source:
-    """A case, and the identity of its files, by which a part that is there already is known again."""
-
-    case: Case
-    key: str
-
-
-@dataclass(frozen=True)
 class Part:
     """One converted case: ``KEY-hu.npy``, ``KEY-labels.npy`` and, written last, this as ``KEY.json``."""
 
     case: int
-    key: str
+    key: str  # of the case's files
     content: str  # SHA-256 of pixels, labels and rows
     rows: dict[str, list[Any]]  # COLUMNS -> a value a slice
     facts: dict[str, Any]  # of the reading, for people
 
 
 def convert_all(
-    sources: Sequence[Source],
-    size: int,
-    slices: str,
-    folder: Path,
-    processes: int | None,
-    progress: Progress | None,
+    cases: Mapping[str, Case], size: int, slices: str, folder: Path, processes: int | None, progress: Progress | None
 ) -> list[Part]:
-    """Convert the cases that have no part in ``folder`` yet; all parts in case order, or the first refusal."""
-    convert = partial(_try_convert, size=size, slices=slices, folder=folder)
-    done = {source.key: part for source in sources if (part := _read_part(folder, source.key))}
-    left = [source for source in sources if source.key not in done]
+    """Convert the cases (by the key of their files) that have no part in ``folder`` yet.
+
+    All parts in case order, or LitsexpError with the first refusal.
+    """
+    done = [part for key in cases if (part := _read_part(folder, key))]
+    left = [(key, case) for key, case in cases.items() if key not in {part.key for part in done}]
     if progress is not None and done:
-        progress(len(done), len(sources))
-    counted = progress and (lambda n, _: progress(len(done) + n, len(sources)))
-    outcomes = map_parallel(convert, left, processes, counted)
+        progress(len(done), len(cases))
+    counted = progress and (lambda n, _: progress(len(done) + n, len(cases)))
+    outcomes = map_parallel(partial(_try_convert, size=size, slices=slices, folder=folder), left, processes, counted)
     refused = dict(outcome for outcome in outcomes if not isinstance(outcome, Part))
     if refused:
         first, *others = sorted(refused)
         also = f" ({len(others)} more refused: {', '.join(map(str, others[:10]))})" if others else ""
         raise LitsexpError(refused[first] + also)
-    parts = [*done.values(), *(outcome for outcome in outcomes if isinstance(outcome, Part))]
+    parts = [*done, *(outcome for outcome in outcomes if isinstance(outcome, Part))]
     return sorted(parts, key=lambda part: part.case)
 
 
@@ -103,42 +92,41 @@ def _read_part(folder: Path, key: str) -> Part | None:
         return None
 
 
-def _try_convert(source: Source, size: int, slices: str, folder: Path) -> Part | tuple[int, str]:
+def _try_convert(source: tuple[str, Case], size: int, slices: str, folder: Path) -> Part | tuple[int, str]:
     """The part, or the case number and why it is refused."""
     try:
-        return _convert(source, size, slices, folder)
+        return _convert(*source, size, slices, folder)
     except LitsexpError as error:
-        return source.case.number, str(error)
+        return source[1].number, str(error)
 
 
-def _convert(source: Source, size: int, slices: str, folder: Path) -> Part:
+def _convert(key: str, case: Case, size: int, slices: str, folder: Path) -> Part:
     """Read a case plane by plane, resize the slices that are wanted, and write its part."""
-    opened = open_case(source.case)
+    opened = open_case(case)
     resize = Resize(max(opened.shape[1:]), size)
     labels, has_liver = _labels(opened, resize)
     stored = chosen_slices(has_liver, slices)
     if not stored.size:
-        raise no_liver(source.case)
+        raise no_liver(case)
     place = {int(z): row for row, z in enumerate(stored)}
     pixels: dict[str, NDArray[Any]] = {"hu": np.empty((len(stored), size, size), np.int16), "labels": labels[stored]}
     tally = Tally()
     for z, plane in opened.hu_planes(tally):
         if z in place:
             pixels["hu"][place[z]] = opened.upright(resize.hu(squared(plane, HU_MIN, opened.flips)))
-    check_liver(source.case, pixels["hu"][pixels["labels"] > 0])
+    check_liver(case, pixels["hu"][pixels["labels"] > 0])
     rows = _rows(opened, stored, pixels["labels"], size)
     content = hashlib.sha256()
     for name, dtype in PIXELS.items():
         array = np.ascontiguousarray(pixels[name], dtype).data
         content.update(array)
-        with new_array(part_path(folder, source.key, name), dtype, pixels[name].shape) as file:
+        with new_array(part_path(folder, key, name), dtype, pixels[name].shape) as file:
             file.write(array)
     for name, dtype in COLUMNS.items():
         content.update(np.asarray(rows[name], dtype).tobytes())
-    facts = opened.facts(tally)
-    shown = {"clipped_voxels": facts.clipped, "padding_voxels": facts.padding, "remarks": facts.remarks}
-    part = Part(source.case.number, source.key, content.hexdigest(), rows, shown)
-    with whole_file(folder / f"{source.key}.json", replace=True) as temporary:
+    shown = {"clipped_voxels": tally.clipped, "padding_voxels": tally.padding, "remarks": opened.remarks}
+    part = Part(case.number, key, content.hexdigest(), rows, shown)
+    with whole_file(folder / f"{key}.json", replace=True) as temporary:
         temporary.write_text(json.dumps(vars(part)), encoding="utf-8")
     return part
 
@@ -157,12 +145,12 @@ def _labels(opened: OpenCase, resize: Resize) -> tuple[NDArray[np.uint8], NDArra
 def _rows(opened: OpenCase, stored: NDArray[np.int64], labels: NDArray[np.uint8], size: int) -> dict[str, list[Any]]:
     """The store's index of one case."""
     scale = max(opened.shape[1:]) / size
-    spacing_mm = (opened.spacing_mm[0] * scale, opened.spacing_mm[1] * scale, opened.spacing_mm[2])
+    x_mm, y_mm, z_mm = opened.spacing_mm
     columns = [
         [opened.case.number] * len(stored),
         stored.tolist(),
         np.count_nonzero(labels, axis=(1, 2)).tolist(),
         np.count_nonzero(labels == 2, axis=(1, 2)).tolist(),
-        *([mm] * len(stored) for mm in spacing_mm),
+        *([mm] * len(stored) for mm in (x_mm * scale, y_mm * scale, z_mm)),
     ]
     return dict(zip(COLUMNS, columns, strict=True))

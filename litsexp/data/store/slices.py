@@ -50,9 +50,7 @@ class Store:
             index = pd.read_parquet(directory / "slices.parquet")
             arrays = {name: np.load(directory / f"{name}.npy", mmap_mode="r") for name in PIXELS}
             _check(about, index, arrays)
-            return cls(
-                directory, str(about["fingerprint"]), index, arrays["hu"], arrays["labels"], bool(about["phantom"])
-            )
+            return cls(directory, str(about["fingerprint"]), index, **arrays, phantom=bool(about["phantom"]))
         except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
             found = " ".join(f"{type(error).__name__}: {error}".split())
             raise LitsexpError(
@@ -99,8 +97,7 @@ class Store:
         missing = sorted(set(cases) - set(self.cases))
         if missing:
             raise LitsexpError(f"{self.directory}: case {missing[0]} is not stored; expected cases of {self.cases}")
-        rows: NDArray[np.int64] = np.flatnonzero(self.index["case"].isin(list(cases)).to_numpy())
-        return rows
+        return np.flatnonzero(self.index["case"].isin(list(cases)).to_numpy())
 
 
 def _read_about(directory: Path) -> dict[str, Any]:

@@ -137,11 +137,12 @@ def test_lesions_are_the_labels(cases: list[PhantomCase]) -> None:
 
 
 def test_some_lesions_are_hard_and_some_have_rim_or_necrosis(cases: list[PhantomCase]) -> None:
-    lesions = [lesion for case in cases for lesion in case.lesions]
-    assert np.mean([lesion.contrast_hu for lesion in lesions]) == pytest.approx(40, abs=5)
-    assert np.mean([lesion.contrast_hu < 20 for lesion in lesions]) == pytest.approx(0.2, abs=0.1)
-    for name, low, high in (("rim", 0.08, 0.3), ("necrotic", 0.02, 0.2), ("at_capsule", 0.1, 0.3)):
-        assert low < np.mean([getattr(lesion, name) for lesion in lesions]) < high, name
+    looks = [lesion.look for case in cases for lesion in case.lesions]
+    assert np.mean([look.contrast_hu for look in looks]) == pytest.approx(40, abs=5)
+    assert np.mean([look.contrast_hu < 20 for look in looks]) == pytest.approx(0.2, abs=0.1)
+    assert 0.08 < np.mean([look.rim_hu is not None for look in looks]) < 0.3
+    assert 0.02 < np.mean([look.core_hu is not None for look in looks]) < 0.2
+    assert 0.1 < np.mean([look.at_capsule for look in looks]) < 0.3
 
 
 def test_lesion_boundary_is_at_half_height(large_cases: list[PhantomCase], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,7 +213,7 @@ def test_large_lesions_are_the_same_patients_with_more_tumor(
         assert bool(lits.lesions) == bool(large.lesions)
         if large.lesions:
             assert large.lesions[0].diameter_mm >= 20  # 28 as drawn, less where the liver is full
-            assert large.lesions[0].contrast_hu >= 25
+            assert large.lesions[0].look.contrast_hu >= 25
     assert 25 < np.quantile(tumor_cm3(large_cases), 0.25) < 45
     assert 40 < np.median(tumor_cm3(large_cases)) < 110
 
@@ -227,7 +228,7 @@ def test_the_second_site_differs_in_what_is_named(cases: list[PhantomCase], case
     assert (spacing_b - spacing_a > [0.3, 0.3, 0.7]).all()
     liver_a, liver_b = (np.mean([np.median(c.hu[core_of(c)]) for c in found]) for found in (cases, cases_at_b))
     assert (liver_a, liver_b) == pytest.approx((106, 81), abs=9)
-    contrasts = [np.mean([lesion.contrast_hu for c in found for lesion in c.lesions]) for found in (cases, cases_at_b)]
+    contrasts = [np.mean([one.look.contrast_hu for c in found for one in c.lesions]) for found in (cases, cases_at_b)]
     assert contrasts[1] == pytest.approx(0.7 * contrasts[0], rel=0.2)
     aortas = [phantom._in_phase("aorta", SOLID["aorta"], scanner).hu for scanner in (a, b)]
     assert aortas == [162, 300]

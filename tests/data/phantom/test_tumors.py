@@ -11,7 +11,7 @@ from litsexp.data.phantom.scanner import SCANNERS
 from litsexp.data.phantom.tumors import Liver, draw_contrast_hu, draw_diameters
 
 LIVER_HU, LESION_HU = 110.0, 70.0
-PLAIN = tumors._Look(LIVER_HU - LESION_HU, 2.0, None, 3.0, None, 0.5, at_capsule=False, roughness=0.0)
+PLAIN = tumors.Look(LIVER_HU - LESION_HU, 2.0, None, 3.0, None, 0.5, at_capsule=False, roughness=0.0)
 
 
 def a_liver(*, front: int = 2) -> Liver:
@@ -22,9 +22,7 @@ def a_liver(*, front: int = 2) -> Liver:
     return Liver((2.0, 2.0, 2.0), depth_mm.copy(), limit_mm, LIVER_HU, hu, np.zeros(shape, np.uint8))
 
 
-def grow(
-    liver: Liver, look: tumors._Look, at: tuple[float, float, float] = (30, 30, 30), radius_mm: float = 24
-) -> bool:
+def grow(liver: Liver, look: tumors.Look, at: tuple[float, float, float] = (30, 30, 30), radius_mm: float = 24) -> bool:
     rng = np.random.default_rng(0)
     return tumors._grow(liver, np.array(at), radius_mm, look, 1, SCANNERS["A"], rng)
 
@@ -75,7 +73,7 @@ def test_large_lesions_are_larger_than_in_lits() -> None:
     assert 9 < np.median([d for case in cases for d in case[1:]]) < 14
 
 
-def looks(diameter_mm: float, spared: bool = False, site: str = "A", number: int = 2000) -> list[tumors._Look]:
+def looks(diameter_mm: float, spared: bool = False, site: str = "A", number: int = 2000) -> list[tumors.Look]:
     rng, scanner = np.random.default_rng(0), SCANNERS[site]
     return [tumors._draw_look(diameter_mm, spared, scanner, scanner.liver_hu[0], rng) for _ in range(number)]
 
@@ -92,7 +90,7 @@ def test_contrasts_have_a_hard_stratum_and_a_clear_one() -> None:
 
 
 def test_rims_and_necrosis_belong_to_larger_lesions() -> None:
-    def share(found: list[tumors._Look], name: str) -> float:
+    def share(found: list[tumors.Look], name: str) -> float:
         return float(np.mean([getattr(look, name) is not None for look in found]))
 
     small, large = looks(10), looks(30)
