@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from pydantic import BaseModel, ValidationError
 from rich.console import Console
-from rich.table import Table
 
 from litsexp.cli.options import Stores
 from litsexp.display import console, progress_bar, say
@@ -24,8 +22,6 @@ if TYPE_CHECKING:
     from litsexp.data.store import Store
 
 commands = typer.Typer()
-bench = typer.Typer(no_args_is_help=True, help="Measure speed beside a baseline, in one run.")
-commands.add_typer(bench, name="bench")
 
 _Config = TypeVar("_Config", bound=BaseModel)
 
@@ -184,39 +180,6 @@ def phantom(
     with progress_bar("phantom patients") as advance:
         write_cohort(directory, PhantomConfig(patients, seed, size, site=site, lesions=lesions), progress=advance)
     say(f"{patients} phantom patients: {directory}")
-
-
-@bench.command("prepare")
-def bench_prepare(
-    rounds: Annotated[int, typer.Option(min=1, help="Of each comparison.")] = 3,
-    seconds: Annotated[
-        float, typer.Option(min=0.01, help="About how long one process works where it is compared with two.")
-    ] = 20,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
-) -> None:
-    """Time `litsexp prepare` on made-up CT cases of 512 x 512 x 120 voxels, beside two baselines in the same minutes.
-
-    The notebook's way: get_fdata, rot90, three channels a slice with equalisation, JPEG. The floor: decompress both
-    files, block means, and nothing else. Takes some minutes and 300 MB in the temporary folder.
-
-    Example: `litsexp bench prepare --rounds 3`
-    """
-    from litsexp.data.store.bench import FIGURES
-    from litsexp.data.store.bench import bench_prepare as measure
-
-    with progress_bar("bench") as advance:
-        kinds = measure(rounds, seconds, advance)
-    if as_json:
-        typer.echo(json.dumps(kinds, indent=1))
-        return
-    table = Table(title="one case of 512 x 512 x 120 to 128 px, all slices", box=None, pad_edge=False)
-    table.add_column("fastest of the rounds")
-    for kind in kinds:
-        table.add_column(kind["ending"], justify="right")
-    for name, (words, form) in FIGURES.items():
-        table.add_row(words, *(form.format(kind[name]) for kind in kinds))
-    console.print(table)
-    say("floor: decompress both files, then numpy's mean of blocks; tuned: with litsexp's own sums of blocks")
 
 
 def _prepared(root: Path, stores: Path, data: StoreConfig, processes: int | None) -> Store:

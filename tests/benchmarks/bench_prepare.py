@@ -2,11 +2,18 @@
 
 Ratios of one run can be compared between machines; seconds cannot. Every round times the baselines and litsexp one
 after the other on the same files. Of each the fastest round counts: other load on the machine can only add to it.
+The notebook's way: get_fdata, rot90, three channels a slice with equalisation, JPEG. The floor: decompress both files,
+numpy's mean of blocks, and nothing else; tuned: with litsexp's own sums of blocks. Takes some minutes, and 300 MB in
+the temporary folder.
+
+    python tests/benchmarks/bench_prepare.py --rounds 3
 """
 
 from __future__ import annotations
 
+import argparse
 import itertools
+import json
 import shutil
 import tempfile
 import time
@@ -20,12 +27,15 @@ import numpy as np
 from isal import igzip
 from numpy.typing import NDArray
 from PIL import Image
+from rich.console import Console
+from rich.table import Table
 from scipy import ndimage
 
 from litsexp.data.ct.windows import windowed
 from litsexp.data.parallel import Progress
 from litsexp.data.store import prepare
 from litsexp.data.store.resize import Resize
+from litsexp.display import progress_bar
 from litsexp.spec.cohort import StoreConfig
 
 SIDE, SLICES, SIZE = 512, 120, 128
@@ -171,3 +181,30 @@ def _timed(leaves: Path | None, work: Callable[..., object], *args: Any) -> floa
     if leaves is not None:
         shutil.rmtree(leaves)
     return seconds
+
+
+def main() -> None:
+    """Print a table; ``--json`` for programs."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3, help="of each comparison")
+    parser.add_argument(
+        "--seconds", type=float, default=20, help="that one process works where it is compared with two"
+    )
+    parser.add_argument("--json", action="store_true")
+    asked = parser.parse_args()
+    with progress_bar("bench") as advance:
+        speeds = bench_prepare(asked.rounds, asked.seconds, advance)
+    if asked.json:
+        print(json.dumps(speeds, indent=1))
+        return
+    table = Table(title="one case of 512 x 512 x 120 to 128 px, all slices", box=None, pad_edge=False)
+    table.add_column("fastest of the rounds")
+    for speed in speeds:
+        table.add_column(speed["ending"], justify="right")
+    for name, (words, form) in FIGURES.items():
+        table.add_row(words, *(form.format(speed[name]) for speed in speeds))
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from litsexp.cli.app import main
-from litsexp.data.store import bench, prepare
+from litsexp.data.store import prepare
 from litsexp.spec.cohort import DataConfig
+
+from . import bench_prepare as bench
 
 
 @pytest.fixture(autouse=True)
@@ -41,10 +42,10 @@ def test_the_notebooks_way_writes_every_slice(pair: tuple[Path, Path], tmp_path:
     assert set(np.unique(Image.open(tmp_path / "jpeg" / "slice_2_mask.png"))) == {0, 1, 2}
 
 
-def test_the_command_prints_a_table_or_json(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_script_prints_a_table_or_json(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     for words in (["--json"], []):
-        with pytest.raises(SystemExit, match="0"):
-            main(["bench", "prepare", "--rounds", "1", "--seconds", "0.01", *words])
+        monkeypatch.setattr("sys.argv", ["bench_prepare.py", "--rounds", "1", "--seconds", "0.01", *words])
+        bench.main()
         out = capsys.readouterr().out
         if words:
             (speed,) = json.loads(out)
