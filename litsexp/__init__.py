@@ -3,8 +3,6 @@
 The public API, loaded when it is used: ``load_study``, ``run_study``, ``Places``, ``Conclusion``, ``register``.
 """
 
-from __future__ import annotations
-
 import importlib
 from typing import TYPE_CHECKING, Any
 

@@ -6,8 +6,6 @@ histogram-equalised HU). A single window makes a gray image (mode L), which load
 equal channels. Masks are PNG, mode L, with the labels 0, 1 and 2 themselves: black to the eye.
 """
 
-from __future__ import annotations
-
 import io
 import json
 from collections.abc import Mapping

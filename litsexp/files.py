@@ -4,8 +4,6 @@ What is written goes to a temporary name beside its place and is renamed at the 
 it. After any exception, Ctrl-C included, nothing is left, folders above it included. All errors are OSErrors.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Ctrl-C where it does no harm: not in the middle of a database call, and not while a worker process starts."""
 
-from __future__ import annotations
-
 import signal
 import threading
 from collections.abc import Iterator

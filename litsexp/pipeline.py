@@ -1,7 +1,5 @@
 """The whole way of a study: store, runs, verdicts, report, log. The command line, a notebook and the tests call it."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext

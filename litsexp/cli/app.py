@@ -1,7 +1,5 @@
 """The command line: its root, and how an error or an interruption ends it."""
 
-from __future__ import annotations
-
 import logging
 import signal
 import sys

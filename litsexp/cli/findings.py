@@ -1,7 +1,5 @@
 """What `litsexp check` tells: a table of the cases, what was found grouped by kind, one line in sum, and files."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import math

@@ -1,7 +1,5 @@
 """From a study's cohort setting to its slice store: a phantom is written where it is missing, a store built."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path

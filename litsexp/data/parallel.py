@@ -1,7 +1,5 @@
 """Work on many cases at once, in processes of their own: what check, prepare, export and the phantom share."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import signal

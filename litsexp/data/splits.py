@@ -1,7 +1,5 @@
 """Patient-level splits: nobody is in two sets, nobody is lost, tumor-free patients are spread evenly."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """What every section of a study file has in common."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidatorFunctionWrapHandler, field_validator

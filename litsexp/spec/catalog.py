@@ -3,8 +3,6 @@
 To add a row: write its function, and name it here; or ``litsexp.register`` it from a module of your own.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any

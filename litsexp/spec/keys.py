@@ -4,8 +4,6 @@ A setting that is added later is declared with ``added``: while it holds the val
 stays out of every digest, so finished runs stay found and claims stay those that were written down.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Collection, Mapping

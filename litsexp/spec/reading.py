@@ -3,8 +3,6 @@
 A mistake becomes one line, ``file: field: what was found; what was expected``, whoever notices it: YAML or pydantic.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, get_args

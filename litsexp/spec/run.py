@@ -1,7 +1,5 @@
 """One arm's settings: everything that decides what a training run computes, fold and seed apart."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 

@@ -1,7 +1,5 @@
 """A study file as typed data: a question, its claims, and the design that answers it. Reads no CT, trains nothing."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal, Self
 

@@ -5,8 +5,6 @@ used, so that reading a study file loads no torch. ``register`` adds a row from 
 built-in one.
 """
 
-from __future__ import annotations
-
 import difflib
 import importlib
 import inspect

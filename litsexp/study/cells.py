@@ -4,8 +4,6 @@
 ledger. Training and scoring are apart: a finished cell is scored again, or on another cohort, from its weights.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import tempfile

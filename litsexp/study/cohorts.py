@@ -1,7 +1,5 @@
 """The cohorts of a study: what they are called, and which external cohort may stand beside which data."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from litsexp.data.store import Store

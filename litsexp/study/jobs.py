@@ -1,7 +1,5 @@
 """What an executor is handed and gives back: jobs, their scorings, outcomes. Loads no torch."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ enqueued; a search lets the sampler fill them in. A trial left RUNNING belongs t
 lock a study admits one driver at a time.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import socket

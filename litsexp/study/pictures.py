@@ -1,7 +1,5 @@
 """Which slices of a run are drawn, and the drawing: fixed ones during training, best and worst cases at its end."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Where a study's results go, and where its stores lie."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self

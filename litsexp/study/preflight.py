@@ -1,7 +1,5 @@
 """What a design needs, asked before its first run: weights, memory, disk. Hours later is too late."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Sequence

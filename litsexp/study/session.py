@@ -4,8 +4,6 @@
 ``Session.run`` runs the jobs that are left. Running the same command again is how one resumes.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager

@@ -4,8 +4,6 @@ Only ``MlflowClient`` with explicit run ids is used: the fluent API's active run
 the tag ``run_key``, never by name.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import os

@@ -1,7 +1,5 @@
 """Networks around an encoder, built at random from a seed and then initialised."""
 
-from __future__ import annotations
-
 import torch
 from fastai.vision.models.unet import DynamicUnet
 from torch import nn

@@ -5,8 +5,6 @@ Hounsfield units before windowing, the intensity on the windowed channels. Rando
 so a GPU draws the same ones.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

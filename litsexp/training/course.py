@@ -3,8 +3,6 @@
 fastai's own trackers restart with every phase of a fit; these do not.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Encoders: convolutional bodies, and the ImageNet weights that somebody trained them to."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -4,8 +4,6 @@ The whole network is first built at random from the seed; an initialisation then
 that differ in ``init`` start from the same decoder, bit for bit, and nothing else (normalisation, freezing) changes.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path

@@ -4,8 +4,6 @@ Stages, each on a whole batch on its device: encoding, augmentation of the geome
 channels, augmentation of the intensity, normaliser. The last is one for every arm, whatever the encoder's weights.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

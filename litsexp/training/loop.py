@@ -1,7 +1,5 @@
 """One training run: ``train(run, store, split, seed, listener) -> Trained``. fastai's Learner and schedule drive it."""
 
-from __future__ import annotations
-
 import tempfile
 import time
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """How this machine computes: on which device, in which number format, with kernels that repeat."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any

@@ -1,7 +1,5 @@
 """Prediction: labels of a store's slices by a network with given weights."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Check a folder of CT cases: every file read, every case measured and judged, in parallel."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 from collections.abc import Sequence

@@ -3,8 +3,6 @@
 The bounds are wide of LiTS (liver 1.5 +/- 0.4 L, slices 0.45 to 6 mm, up to 79 lesions): a warning is worth a look.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass

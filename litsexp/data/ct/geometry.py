@@ -1,7 +1,5 @@
 """What a CT header says about directions and millimetres, and how far it can be believed."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,7 +1,5 @@
 """CT cases in a folder: LiTS as people have it, each volume paired with its segmentation by number."""
 
-from __future__ import annotations
-
 import logging
 import os
 import re

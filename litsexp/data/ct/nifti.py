@@ -1,7 +1,5 @@
 """NIfTI files, read with suspicion: the header, and voxels a few planes at a time."""
 
-from __future__ import annotations
-
 import gzip
 import zlib
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """A CT window: the (width, level) in Hounsfield units that is shown from black to white, as radiologists set it."""
 
-from __future__ import annotations
-
 from typing import Any, TypeVar
 
 _Values = TypeVar("_Values")

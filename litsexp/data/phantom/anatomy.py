@@ -3,8 +3,6 @@
 Geometry: RAS, mm, so +x is the patient's right. A surface is a field that is below 0 inside, in mm to first order.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import NamedTuple
 

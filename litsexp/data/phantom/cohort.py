@@ -1,7 +1,5 @@
 """The phantom cohort on disk: NIfTI files in LiTS layout with ``phantom.json``, all of it or nothing."""
 
-from __future__ import annotations
-
 import gzip
 import io
 import json

@@ -5,8 +5,6 @@ contrast, correlated noise, mixed storage orientations. Anatomy, lesions and sca
 one patient is put together from them.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ correlation of LiTS case 117. Site B is another hospital: less dose and a sharpe
 is correlated less), a taller scan in thicker slices, a wider field of view, a late arterial phase and a flat couch.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -14,8 +14,6 @@ A lesion that fills no voxel by half is not drawn: on the default grid those und
 enlarged until it fills one, so that a patient with tumor has a tumor.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Building a slice store, or finding it again: identity of the inputs, room on the disk, parts joined to one store."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import logging

@@ -1,7 +1,5 @@
 """CT cases to slices of one size, in parallel: each case becomes a part on disk, which the store joins."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

@@ -4,8 +4,6 @@ All sums are sums of whole numbers that are exact in the type they are made in, 
 its libraries or their order of summation.
 """
 
-from __future__ import annotations
-
 from typing import Any, TypeVar
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Executors: where cells run. One is a generator of (job, outcome); ``executor_of`` makes the one that is asked for."""
 
-from __future__ import annotations
-
 from litsexp.data.parallel import usable_cpus
 from litsexp.spec.catalog import EXECUTORS
 from litsexp.spec.tables import resolve

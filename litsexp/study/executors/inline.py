@@ -1,7 +1,5 @@
 """Cells one after the other, in the driver's own process."""
 
-from __future__ import annotations
-
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial

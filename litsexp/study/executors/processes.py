@@ -4,8 +4,6 @@ Every cell computes with the same number of threads wherever it runs, so that it
 beside it.
 """
 
-from __future__ import annotations
-
 import contextlib
 import multiprocessing
 import os
