@@ -30,21 +30,6 @@ CELL_CASE = ["fold", "seed", "case"]  # what two arms are paired on
 
 
 @dataclass(frozen=True)
-class FalsePositives:
-    """Tumor-free patients of both arms, and in how many an arm painted any tumor pixel in any of its runs."""
-
-    patients: int
-    better: int
-    than: int
-
-
-def _no_differences() -> pd.DataFrame:
-    import pandas as pd
-
-    return pd.DataFrame()
-
-
-@dataclass(frozen=True)
 class Verdict:
     """What the runs say about one claim. Differences are ``better`` minus ``than``, one a patient.
 
@@ -67,12 +52,10 @@ class Verdict:
     substantial: bool  # supported or contradicted, and the effect itself (not all of its interval) beyond the margin
     patients_needed: int | None  # about how many would settle it; only where inconclusive
     post_hoc: bool  # the claim was not fixed, as it stands, before the first run
+    reason: str  # why it is inconclusive, where no number says so
+    kind: str  # what the sentence calls its patients: phantom, external, or both
+    differences: pd.DataFrame = field(compare=False, repr=False)  # better, than, difference; index case, ascending
     p_adjusted: float = math.nan  # Holm, over the claims of the study
-    reason: str = ""  # why it is inconclusive, where no number says so
-    kind: str = ""  # what the sentence calls its patients: phantom, external, or both
-    false_positives: FalsePositives | None = None  # only of tumor metrics
-    differences: pd.DataFrame = field(default_factory=_no_differences, compare=False, repr=False)
-    """Index case; columns better, than, difference. Rows ascending by case."""
 
     @property
     def sentence(self) -> str:
@@ -126,9 +109,9 @@ def judge(
     verdicts = []
     for claim in study.claims:
         word = int.from_bytes(hashlib.sha256(claim.id.encode()).digest()[:8], "big")
+        measured = _measure(study, claim, cases, np.random.default_rng([seed, word]), draws)
         fixed = (preregistered or {}).get(claim.id) == claim.digest
-        measured = _measure(study, claim, cases, np.random.default_rng([seed, word]), draws, post_hoc=not fixed)
-        verdicts.append(dataclasses.replace(measured, kind=kind))
+        verdicts.append(dataclasses.replace(measured, kind=kind, post_hoc=not fixed))
     adjusted = stats.holm([verdict.p for verdict in verdicts])
     return [_rule(dataclasses.replace(v, p_adjusted=p), len(verdicts)) for v, p in zip(verdicts, adjusted, strict=True)]
 
@@ -155,72 +138,54 @@ def _check(cases: pd.DataFrame) -> None:
         )
 
 
-def _measure(
-    study: StudyConfig, claim: Claim, cases: pd.DataFrame, rng: np.random.Generator, draws: int, *, post_hoc: bool
-) -> Verdict:
+def _measure(study: StudyConfig, claim: Claim, cases: pd.DataFrame, rng: np.random.Generator, draws: int) -> Verdict:
     """The numbers of one claim, not yet ruled upon."""
     arms = tuple((better.name, than.name) for better, than in contexts(study, claim))
     measure = measure_of(claim.metric)
     pairs = paired_scores(cases, arms, measure)
-    tested = set(pairs["case"])
-    table = _differences(pairs)
-    values = table["difference"].to_numpy(dtype=np.float64)
-    interval = stats.bootstrap_mean(values, rng, draws, 1 - ALPHA)
+    tested, table = set(pairs["case"]), _differences(pairs)
+    values = table["difference"].to_numpy()
     return Verdict(
         claim=claim,
         arms=arms,
-        **interval._asdict(),
+        **stats.bootstrap_mean(values, rng, draws, 1 - ALPHA)._asdict(),
         p=stats.sign_flip_p(values, rng, draws),
         superiority=stats.superiority(measure.sign * values),
         n_patients=len(table),
         n_undefined=len(tested) - len(table) if measure.scored(cases) else 0,
         n_missing=len(set(cases["case"]) - tested) if len(cases) else 0,
-        better_mean=float(table["better"].mean()) if len(table) else math.nan,
-        than_mean=float(table["than"].mean()) if len(table) else math.nan,
+        better_mean=float(table["better"].mean()),
+        than_mean=float(table["than"].mean()),
         verdict="inconclusive",
         substantial=False,
         patients_needed=None,
-        post_hoc=post_hoc,
+        post_hoc=True,
+        kind="",
         reason=_nothing_to_compare(cases, arms, measure, tested) if not len(table) else "",
-        false_positives=_false_positives(pairs) if claim.metric.endswith("_tumor") else None,
         differences=table,
     )
 
 
 def paired_scores(cases: pd.DataFrame, arms: Iterable[tuple[str, str]], measure: Measured) -> pd.DataFrame:
-    """A row a context, fold, seed and case that both arms were tested on.
-
-    Columns ``context, fold, seed, case, better, than``, and with ``_better`` and ``_than`` the tumor's pixel counts.
-    """
+    """``context, fold, seed, case, better, than``: a row a case of a cell that both arms of a context have."""
     import pandas as pd
 
     if not len(cases):
-        return pd.DataFrame(columns=["context", *CELL_CASE, "better", "than"])
-    counts = [name for name in ("tp_tumor", "fp_tumor", "fn_tumor") if name in cases.columns]
-    scored = cases[["arm", *CELL_CASE, *counts]].assign(value=measure.values(cases))
+        return pd.DataFrame(columns=["context", *CELL_CASE, "better", "than"], dtype=float)
+    scored = cases.assign(value=measure.values(cases)).set_index(CELL_CASE)
     tables = []
     for context, names in enumerate(arms):
-        ours, theirs = (scored[scored["arm"] == name].drop(columns="arm") for name in names)
-        both = ours.merge(theirs, on=CELL_CASE, suffixes=("_better", "_than"))
-        both = both.rename(columns={"value_better": "better", "value_than": "than"})
-        tables.append(both.assign(context=context))
+        better, than = (scored.loc[scored["arm"] == name, "value"] for name in names)
+        both = pd.concat({"better": better, "than": than}, axis="columns", join="inner")
+        tables.append(both.reset_index().assign(context=context))
     return pd.concat(tables).sort_values(["context", *CELL_CASE], ignore_index=True)
 
 
 def _differences(pairs: pd.DataFrame) -> pd.DataFrame:
     """A row a patient: seeds averaged first, then contexts; only pairs whose two values are defined."""
-    defined = pairs.dropna(subset=["better", "than"]).astype({"better": float, "than": float})
-    by_context = defined.groupby(["context", "case"], sort=True)[["better", "than"]].mean()
+    by_context = pairs.dropna().groupby(["context", "case"], sort=True)[["better", "than"]].mean()
     table = by_context.groupby("case", sort=True).mean()
     return table.assign(difference=table["better"] - table["than"])
-
-
-def _false_positives(pairs: pd.DataFrame) -> FalsePositives | None:
-    if "fp_tumor_better" not in pairs.columns:
-        return None
-    free = pairs[pairs["tp_tumor_better"] + pairs["fn_tumor_better"] == 0].groupby("case")
-    any_better, any_than = (int((free[f"fp_tumor_{side}"].max() > 0).sum()) for side in ("better", "than"))
-    return FalsePositives(patients=free.ngroups, better=any_better, than=any_than)
 
 
 def _nothing_to_compare(
@@ -250,7 +215,6 @@ def _rule(verdict: Verdict, claims: int) -> Verdict:
         return dataclasses.replace(verdict, verdict="contradicted", substantial=substantial)
     if -margin < verdict.low and verdict.high < margin:
         return dataclasses.replace(verdict, verdict="equivalent")
-    differences = verdict.differences["difference"].to_numpy(dtype=np.float64)
-    needed = stats.patients_needed(differences, margin, 1 - ALPHA, claims=claims)
+    needed = stats.patients_needed(verdict.differences["difference"].to_numpy(), margin, 1 - ALPHA, claims=claims)
     at_least = None if needed is None else max(needed, verdict.n_patients + 1)  # this many were not enough
     return dataclasses.replace(verdict, patients_needed=at_least)

@@ -154,6 +154,16 @@ def test_a_holdout_tests_some_patients_only(shown):
     assert '<td class="n">0.500<small>' in html  # read against the patients that the arms were tested on
 
 
+def test_tumor_free_patients_count_as_false_positives(shown):
+    cases = pd.DataFrame({"arm": ["baseline"] * 3 + ["init=scratch"] * 3, "case": [0, 1, 2] * 2, "fold": 0, "seed": 0})
+    cases = cases.assign(tp_tumor=0, fn_tumor=0, fp_tumor=[0, 5, 0, 7, 7, 0])
+    cases.loc[cases["case"] == 2, "fn_tumor"] = 9  # a tumor that both missed
+    twice = pd.concat([cases, cases.assign(seed=1, fp_tumor=0)])  # what any run paints counts; pixels are averaged
+    html = report.render(dataclasses.replace(shown, cases=twice))
+    text = " ".join(re.sub("<[^>]+>", " ", html).split())
+    assert "baseline 2 1 1.2 init=scratch 2 2 3.5 augment=none 0 0 –" in text
+
+
 def test_a_search_is_exploratory(make_evidence, make_study):
     asked = make_study(design="search", search={"trials": 5}, claims=[])
     trials = pd.DataFrame(  # as the driver writes it
