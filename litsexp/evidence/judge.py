@@ -48,14 +48,14 @@ class Verdict:
     n_missing: int  # patients that the study tested, but not in a finished run of each arm
     better_mean: float
     than_mean: float
-    verdict: Ruling
-    substantial: bool  # supported or contradicted, and the effect itself (not all of its interval) beyond the margin
-    patients_needed: int | None  # about how many would settle it; only where inconclusive
-    post_hoc: bool  # the claim was not fixed, as it stands, before the first run
-    reason: str  # why it is inconclusive, where no number says so
-    kind: str  # what the sentence calls its patients: phantom, external, or both
     differences: pd.DataFrame = field(compare=False, repr=False)  # better, than, difference; index case, ascending
+    verdict: Ruling = "inconclusive"
+    substantial: bool = False  # has a direction, and the effect itself (not all of its interval) is beyond the margin
+    patients_needed: int | None = None  # about how many would settle it; only where inconclusive
+    post_hoc: bool = True  # the claim was not fixed, as it stands, before the first run
     p_adjusted: float = math.nan  # Holm, over the claims of the study
+    reason: str = ""  # why it is inconclusive, where no number says so
+    kind: str = ""  # what the sentence calls its patients: phantom, external, or both
 
     @property
     def sentence(self) -> str:
@@ -116,12 +116,6 @@ def judge(
     return [_rule(dataclasses.replace(v, p_adjusted=p), len(verdicts)) for v, p in zip(verdicts, adjusted, strict=True)]
 
 
-def patient_means(cases: pd.DataFrame, columns: Iterable[str]) -> pd.DataFrame:
-    """A row a case, each column averaged over folds and seeds, undefined values left out; cases ascending."""
-    ordered = cases.sort_values(["case", "seed", "fold"], kind="stable")
-    return ordered.groupby("case", sort=True)[list(columns)].mean()
-
-
 def _check(cases: pd.DataFrame) -> None:
     """Refuse a table that would be misread; one without rows (every run failed) needs no columns."""
     if cases.empty:
@@ -156,13 +150,8 @@ def _measure(study: StudyConfig, claim: Claim, cases: pd.DataFrame, rng: np.rand
         n_missing=len(set(cases["case"]) - tested) if len(cases) else 0,
         better_mean=float(table["better"].mean()),
         than_mean=float(table["than"].mean()),
-        verdict="inconclusive",
-        substantial=False,
-        patients_needed=None,
-        post_hoc=True,
-        kind="",
-        reason=_nothing_to_compare(cases, arms, measure, tested) if not len(table) else "",
         differences=table,
+        reason=_nothing_to_compare(cases, arms, measure, tested) if not len(table) else "",
     )
 
 

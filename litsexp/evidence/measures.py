@@ -9,7 +9,6 @@ suggests, an arm that is silent on hard patients would be averaged over its easy
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import TYPE_CHECKING
@@ -140,12 +139,6 @@ def measure_of(name: str) -> Measured:
     row: Measure | Metric = MEASURES[name] if name in MEASURES else METRICS[name]
     function = row.values if isinstance(row, Measure) else itemgetter(name)  # a metric's values are its column
     return Measured(name, row.words, row.unit, row.higher_is_better, row.undefined, function)
-
-
-def measured(cases: pd.DataFrame, names: Iterable[str]) -> pd.DataFrame:
-    """The table with a column for each of these measures that it has scored, in place of a column of the same name."""
-    known = (measure_of(name) for name in names)
-    return cases.assign(**{one.name: one.values(cases) for one in known if one.scored(cases)})
 
 
 def main_metrics() -> list[str]:

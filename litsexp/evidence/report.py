@@ -13,7 +13,6 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -26,7 +25,6 @@ from litsexp.evidence.tables import arm_scores, gap_table
 from litsexp.evidence.words import cautions, digits_for, plain
 from litsexp.files import whole_file
 from litsexp.spec.design import arms, cells
-from litsexp.spec.study import StudyConfig
 
 PICTURE_BYTES = 2_000_000  # of PNG in a report; what is over stays in MLflow
 RUN_COLUMNS = ("arm", "fold", "seed", "status", "reason", "minutes", "best_epoch", "epochs", "lr")
@@ -78,7 +76,7 @@ def _content(evidence: Evidence) -> dict[str, Any]:
         "pairs": [(v, _pairs_figure(v, colours)) for v in evidence.verdicts if v.n_patients],
         "pictures": _affordable(evidence.pictures),
         "false_positives": _false_positives(evidence.cases, names),
-        "learning_rates": _learning_rates(evidence.runs, study),
+        "rates": sorted({float(f"{lr:.3g}") for lr in runs["lr"].dropna()}) if "lr" in runs else [],
         "controls": _controls(evidence),
         "split": _grid(split.assign(test_fold=split["test_fold"].where(split["test_fold"] >= 0))),  # -1 is no fold
         "folds": _grid(_folds(split)),
@@ -139,22 +137,6 @@ def _false_positives(cases: pd.DataFrame, names: list[str]) -> dict[Hashable, An
     return whole.to_dict("index") if len(free) else {}
 
 
-def _learning_rates(runs: pd.DataFrame, study: StudyConfig) -> str:
-    """What the runs logged, in words."""
-    rates = sorted({float(f"{lr:.3g}") for lr in runs["lr"].dropna()}) if "lr" in runs else []
-    if not rates:
-        return "No run logged its learning rate."
-    spread = f"{rates[0]:.2g}" + (f" to {rates[-1]:.2g}" if len(rates) > 1 else "")
-    if study.design == "search":
-        return f"The search chose the learning rate ({spread})."
-    if study.run.lr == "find" or "lr" in study.factors:
-        how = "a factor of this study" if "lr" in study.factors else "found by the same procedure in every arm"
-        return f"The learning rate was {how} ({spread})."
-    if len(rates) == 1:
-        return f"Every run used the same learning rate, {spread}."
-    return f"The runs logged different learning rates ({spread}) though the study fixes one: check before believing."
-
-
 def _controls(evidence: Evidence) -> list[str]:
     """Arms that show whether an initialisation helps by its features or by something cheaper."""
     study, found = evidence.study, []
@@ -192,20 +174,16 @@ def _grid(frame: pd.DataFrame) -> dict[str, Any]:
     return {"head": head, "rows": [[_text(value) for value in row] for row in frame.itertuples(index=False)]}
 
 
-def _text(value: object) -> str:
-    if isinstance(value, tuple | list | np.ndarray):
-        return " × ".join(_text(part) for part in value)
-    if value is None or value is pd.NA or value is pd.NaT:
+def _text(value: Any) -> str:
+    if pd.isna(value):
         return "–"
-    if isinstance(value, int | np.integer) and not isinstance(value, bool):
-        return f"{value:,}"
-    if isinstance(value, float | np.floating):
-        return "–" if math.isnan(value) else _minus(f"{value:,.0f}" if value == round(value) else f"{value:.4g}")
-    return str(value)
+    if isinstance(value, float):
+        return _minus(f"{value:,.0f}" if value == round(value) else f"{value:.4g}")
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
-def _number(value: float | None, digits: int = 2) -> str:
-    return "–" if value is None or math.isnan(value) else _minus(plain(value, digits))
+def _number(value: float, digits: int = 2) -> str:
+    return "–" if math.isnan(value) else _minus(plain(value, digits))
 
 
 def _minus(text: str) -> str:

@@ -12,9 +12,9 @@ import pandas as pd
 
 from litsexp.evidence import stats
 from litsexp.evidence.external import Replication
-from litsexp.evidence.judge import Verdict, patient_means
+from litsexp.evidence.judge import Verdict
 from litsexp.evidence.material import Evidence, External
-from litsexp.evidence.measures import measure_of, measured
+from litsexp.evidence.measures import measure_of
 from litsexp.evidence.words import digits_for, interval, plain
 
 EFFECT = ("effect", "low", "high", "p", "p_adjusted")
@@ -60,15 +60,15 @@ def arm_scores(cases: pd.DataFrame, metrics: Sequence[str], by: str = "arm", ord
 
     A patient's seeds are averaged first; undefined scores are left out, so ``patients`` may differ between metrics.
     """
+    scored = [measure for measure in map(measure_of, metrics) if measure.scored(cases)]
+    ordered = cases.sort_values([name for name in ("case", "seed", "fold") if name in cases], kind="stable")
     rows = []
     for arm in (order or sorted(cases[by].unique())) if len(cases) else ():
-        one = cases[cases[by] == arm].assign(**{name: 0 for name in ("fold", "seed") if name not in cases})
-        scored = [name for name in metrics if measure_of(name).scored(one)]
-        means = patient_means(measured(one, scored), scored)
-        for metric in means.columns:
-            values = means[metric].dropna().to_numpy(dtype=np.float64)
-            mean, low, high = stats.bootstrap_mean(values, np.random.default_rng(0))
-            rows.append({by: arm, "metric": metric, "mean": mean, "low": low, "high": high, "patients": len(values)})
+        one = ordered[ordered[by] == arm]
+        for measure in scored:
+            means = measure.values(one).groupby(one["case"]).mean().dropna().to_numpy()
+            found = stats.bootstrap_mean(means, np.random.default_rng(0))
+            rows.append([arm, measure.name, *found, len(means)])
     return pd.DataFrame(rows, columns=[by, "metric", "mean", "low", "high", "patients"])
 
 

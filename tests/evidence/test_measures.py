@@ -5,7 +5,7 @@ import math
 import pandas as pd
 import pytest
 
-from litsexp.evidence.measures import main_metrics, measure_of, measured
+from litsexp.evidence.measures import main_metrics, measure_of
 from litsexp.spec.catalog import MEASURES, METRICS, Measure, Metric
 from litsexp.spec.errors import LitsexpError
 
@@ -87,7 +87,6 @@ def test_a_table_that_has_not_scored_it_is_undefined_and_no_error(name):
     assert not measure_of(name).scored(table)
     assert not measure_of(name).scored(pd.DataFrame())
     assert measure_of(name).values(table).isna().all()
-    assert list(measured(table, [name])) == ["case", "arm"]
 
 
 @pytest.mark.parametrize("name", MEASURES)

@@ -77,7 +77,7 @@ def test_says_what_a_reader_must_know(shown, html):
         "Left out: 2 patients whose tumor Dice is undefined (no tumor to find).",
         "Every run used the same learning rate, 0.001.",
         "add init: shuffled to tell",
-        "0.7 × 0.7 × 5",
+        "0.70 × 0.70 × 5.00",
     ):
         assert words in text, words
 
