@@ -50,13 +50,8 @@ class CaseMasks:
 def masks_of(index: pd.DataFrame, truth: NDArray[np.uint8], prediction: NDArray[np.uint8]) -> Iterator[CaseMasks]:
     """Case by case, ascending; a case's slices as they are in order, views where they stand in one run.
 
-    Args:
-        index: the store's rows of these slices (columns case, z, spacing_*_mm).
-        truth: labels, (slices, height, width).
-        prediction: the same shape.
-
-    Raises:
-        ValueError: shapes that differ.
+    ``index`` holds the store's rows of these slices (columns case, z, spacing_*_mm); truth and prediction are labels,
+    (slices, height, width). ValueError: shapes that differ.
     """
     if truth.shape != prediction.shape or len(truth) != len(index):
         raise ValueError(f"truth {truth.shape}, prediction {prediction.shape}, {len(index)} rows of the index differ")

@@ -33,11 +33,9 @@ def score_lesions(
     """Lesion counts and tumor burden of one case; which lesions exist never depends on the spacing.
 
     Args:
-        truth: (slices, height, width), labels 0 background, 1 liver, 2 tumor.
-        prediction: the same shape.
+        truth: (slices, height, width), labels 0 background, 1 liver, 2 tumor; ``prediction`` the same.
         spacing_mm: voxel size (z, y, x) of these arrays in mm; NaN where unknown.
-        z: (slices,), slice numbers, ascending; lesions do not connect across a number that is missing.
-            Default: no slice is missing.
+        z: (slices,), slice numbers, ascending; lesions do not connect across a missing one. Default: none is missing.
 
     Returns:
         ``lesions_true``, ``lesions_predicted``, ``lesions_detected`` (of the true ones), ``lesions_false`` (of the

@@ -32,22 +32,13 @@ STRONG, PALE = 0.65, 0.4  # opacity of tumor, and of liver errors
 def overlay(image: NDArray[np.float32], truth: Pixels, prediction: Pixels, title: str) -> Image.Image:
     """Image, truth, prediction and error of one slice side by side, with title, slice Dice and legend.
 
-    Args:
-        image: (height, width), one channel in [0, 1].
-        truth: (height, width), labels 0 background, 1 liver, 2 tumor.
-        prediction: the same shape.
-        title: what slice this is, for example ``case 17 · z 240``.
-
-    Returns:
-        RGB; each panel's longer side is ``PANEL_PX``, whatever the slice's size. Masks keep their pixels' edges.
-
-    Raises:
-        ValueError: shapes that differ, or a label above 2.
+    ``image`` is one channel in [0, 1]; truth and prediction have its (height, width) and labels 0, 1, 2; the title says
+    what slice this is: ``case 17 · z 240``. RGB; each panel's longer side is ``PANEL_PX``, whatever the slice's size.
+    Masks keep their pixels' edges. ValueError: shapes that differ, or a label above 2.
     """
     if image.ndim != 2 or not image.shape == truth.shape == prediction.shape:
-        raise ValueError(
-            f"image {image.shape}, truth {truth.shape} and prediction {prediction.shape}; expected one (height, width)"
-        )
+        found = f"image {image.shape}, truth {truth.shape} and prediction {prediction.shape}"
+        raise ValueError(f"{found}; expected one (height, width)")
     alone = CaseMasks(0, truth[None], prediction[None], (math.nan,) * 3, np.zeros(1, np.int64))
     liver, tumor = (f"{score:.2f}".replace("nan", "undefined") for score in (dice_liver(alone), dice_tumor(alone)))
     gray = _resized(grays(image), Image.Resampling.BICUBIC)

@@ -5,15 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from litsexp.evidence.judge import Verdict, paired_scores
 from litsexp.evidence.words import enough_digits, interval, patients
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Holds = Literal["holds", "does not hold", "open"]
 
 
 @dataclass(frozen=True)
@@ -30,8 +28,8 @@ class Replication:
     agreeing: int  # of these, pairs whose mean difference has the sign of the effect there
 
     @property
-    def holds(self) -> Holds:
-        """Whether the verdict here is the verdict there; open where one of them is inconclusive."""
+    def holds(self) -> str:
+        """``holds`` where both verdicts are the same, else ``does not hold``; ``open`` where one is inconclusive."""
         if "inconclusive" in (self.here.verdict, self.there.verdict):
             return "open"
         return "holds" if self.here.verdict == self.there.verdict else "does not hold"

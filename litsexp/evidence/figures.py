@@ -32,27 +32,14 @@ CURVE_ARMS = 12  # more lines than this cannot be told apart
 DRAWN_METRICS = 2  # of those that every epoch logs, beside the loss
 FONTS = "system-ui, -apple-system, 'Segoe UI', Helvetica, Arial, 'Liberation Sans', sans-serif"
 STYLE: Any = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "litsexp",
-    "font.family": ["DejaVu Sans"],
-    "font.size": 8.5,
-    "axes.titlesize": 9,
-    "axes.titlelocation": "left",
-    "axes.titlecolor": INK,
-    "axes.labelcolor": MUTED,
-    "axes.edgecolor": HAIR,
-    "axes.linewidth": 0.8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.major.size": 0,
-    "ytick.major.size": 0,
-    "text.color": INK,
-    "legend.frameon": False,
-    "axes.axisbelow": True,
-    "grid.color": HAIR,
-    "grid.linewidth": 0.6,
+    **{"svg.fonttype": "none", "svg.hashsalt": "litsexp", "font.family": ["DejaVu Sans"], "font.size": 8.5},
+    **dict.fromkeys(("text.color", "axes.titlecolor"), INK),
+    **dict.fromkeys(("axes.labelcolor", "xtick.color", "ytick.color"), MUTED),
+    **dict.fromkeys(("axes.edgecolor", "grid.color"), HAIR),
+    **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False),
+    **dict.fromkeys(("xtick.major.size", "ytick.major.size"), 0),
+    **{"axes.titlesize": 9, "axes.titlelocation": "left", "axes.linewidth": 0.8},
+    **{"axes.axisbelow": True, "grid.linewidth": 0.6},
 }
 styled = style.context(["default", STYLE])  # decorates what draws; nobody's own settings are touched
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -23,6 +23,7 @@ from litsexp.spec.study import StudyConfig
 if TYPE_CHECKING:
     import pandas as pd
 
+Arms = tuple[tuple[str, str], ...]  # pairs (better, than) of arm names
 Ruling = Literal["supported", "contradicted", "equivalent", "inconclusive"]
 ALPHA = 0.05  # of the adjusted p; the intervals are at 1 - ALPHA
 MIN_PATIENTS = 6  # with 5, no two-sided sign-flip p is below 0.05, and a bootstrap interval is too narrow to trust
@@ -37,7 +38,7 @@ class Verdict:
     """
 
     claim: Claim
-    arms: tuple[tuple[str, str], ...]  # every pair (better, than) of arm names that the claim compares
+    arms: Arms  # every pair that the claim compares
     effect: float  # mean difference over patients, units of the measure
     low: float  # 95 % interval of the effect
     high: float
@@ -68,11 +69,6 @@ class Verdict:
         return measure_of(self.claim.metric)
 
     @property
-    def gain(self) -> tuple[float, float]:
-        """The interval of how much more ``better`` serves: the effect's, mirrored where less is better."""
-        return (self.low, self.high) if self.measure.higher_is_better else (-self.high, -self.low)
-
-    @property
     def comparison(self) -> tuple[str, str]:
         """The two sides in words: ``init=imagenet``, ``init=scratch``."""
         claim = self.claim
@@ -92,9 +88,8 @@ def judge(
     Args:
         study: the question, its arms and its claims.
         cases: a row a test case and finished cell: ``arm, fold, seed, case``, and what measures are made of: a column
-            a metric (NaN = undefined), pixel counts, lesion counts. A measure whose columns are missing has not been
-            scored, and its claim is inconclusive. A case may stand in several folds, as an external one does: its
-            folds are averaged like its seeds.
+            a metric (NaN = undefined), pixel and lesion counts. Of a measure whose columns are missing nothing is
+            concluded. A case may stand in several folds, as an external one does: they are averaged like its seeds.
         preregistered: claim id -> ``Claim.digest`` as fixed before the first run. A claim that is absent from it, or
             has another digest now, is post hoc; None: nothing was fixed.
         seed: with the claim's id it seeds the claim's own generator, so no verdict depends on the other claims,
@@ -151,11 +146,11 @@ def _measure(study: StudyConfig, claim: Claim, cases: pd.DataFrame, rng: np.rand
         better_mean=float(table["better"].mean()),
         than_mean=float(table["than"].mean()),
         differences=table,
-        reason=_nothing_to_compare(cases, arms, measure, tested) if not len(table) else "",
+        reason=_nothing_to_compare(cases, arms, measure, len(pairs)) if not len(table) else "",
     )
 
 
-def paired_scores(cases: pd.DataFrame, arms: Iterable[tuple[str, str]], measure: Measured) -> pd.DataFrame:
+def paired_scores(cases: pd.DataFrame, arms: Arms, measure: Measured) -> pd.DataFrame:
     """``context, fold, seed, case, better, than``: a row a case of a cell that both arms of a context have."""
     import pandas as pd
 
@@ -177,23 +172,20 @@ def _differences(pairs: pd.DataFrame) -> pd.DataFrame:
     return table.assign(difference=table["better"] - table["than"])
 
 
-def _nothing_to_compare(
-    cases: pd.DataFrame, arms: tuple[tuple[str, str], ...], measure: Measured, tested: set[object]
-) -> str:
+def _nothing_to_compare(cases: pd.DataFrame, arms: Arms, measure: Measured, pairs: int) -> str:
     """Why a claim has not one difference."""
-    if tested and not measure.scored(cases):
-        return f"no finished run has scored {measure.words}"
-    if tested:
+    if pairs and measure.scored(cases):
         return f"{measure.words} is undefined in every patient"
-    finished = set(cases["arm"]) if len(cases) else set()
-    lost = sorted({name for pair in arms for name in pair} - finished)
+    if pairs:
+        return f"no finished run has scored {measure.words}"
+    lost = sorted({name for pair in arms for name in pair} - set(cases["arm"] if len(cases) else ()))
     return f"no finished run of {' and '.join(lost)}" if lost else "the arms' finished runs share no test patient"
 
 
 def _rule(verdict: Verdict, claims: int) -> Verdict:
     """Apply the rules, in this order: supported, contradicted, equivalent, else inconclusive."""
     margin, significant = verdict.claim.margin, verdict.p_adjusted < ALPHA
-    least_gain, largest_gain = verdict.gain
+    least_gain, largest_gain = sorted(verdict.measure.sign * bound for bound in (verdict.low, verdict.high))
     substantial = abs(verdict.effect) > margin
     if 0 < verdict.n_patients < MIN_PATIENTS:
         few = f"{words.patients(verdict.n_patients, verdict.kind)} cannot settle a claim"

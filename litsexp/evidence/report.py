@@ -95,8 +95,7 @@ def _external(evidence: Evidence) -> dict[str, Any] | None:
     external = evidence.external
     if external is None:
         return None
-    wanted = [*main_metrics()[:EXTERNAL_METRICS], *(claim.metric for claim in evidence.study.claims)]
-    metrics = [metric for metric in dict.fromkeys(wanted) if measure_of(metric).scored(external.cases)]
+    metrics = evidence.scored(external.cases, main_metrics()[:EXTERNAL_METRICS])
     gaps = gap_table(evidence.cases, external.cases, metrics, order=evidence.arm_names)
     trivial = gap_table(evidence.tested_trivial, external.trivial, metrics, by="predictor")
     return {
@@ -147,10 +146,8 @@ def _controls(evidence: Evidence) -> list[str]:
             found.append(f"{arm.name}: the encoder stays as initialised ({arm.run.init})")
     needs = any(c.factor == "init" and {c.better, c.than} == {"imagenet", "scratch"} for c in study.claims)
     if needs and not any("statistics" in text for text in found):
-        found.append(
-            "none for initialisation: a gain of imagenet over scratch may come from the scale of the weights alone "
-            "(Raghu 2019); add init: shuffled to tell"
-        )
+        doubt = "a gain of imagenet over scratch may come from the scale of the weights alone (Raghu 2019)"
+        found.append(f"none for initialisation: {doubt}; add init: shuffled to tell")
     return found
 
 
@@ -163,14 +160,14 @@ def _folds(split: pd.DataFrame) -> pd.DataFrame:
 
 def _best_trials(search: pd.DataFrame) -> pd.DataFrame:
     """Finished trials, highest validation score first; a pruned one's is not comparable."""
-    done = search[search["state"] == "COMPLETE"] if "state" in search else search
+    done = search[search["state"] == "COMPLETE"] if len(search) else search
     return done.sort_values("valid/score", ascending=False, kind="stable").head(BEST_TRIALS) if len(done) else done
 
 
 def _grid(frame: pd.DataFrame) -> dict[str, Any]:
     """A data frame as text: ``head`` with (title, is a number), ``rows`` of cells."""
-    numeric = [pd.api.types.is_numeric_dtype(frame[c]) and frame[c].dtype != bool for c in frame.columns]
-    head = [(str(c).replace("_", " "), number) for c, number in zip(frame.columns, numeric, strict=True)]
+    numeric = frame.select_dtypes("number").columns
+    head = [(str(name).replace("_", " "), name in numeric) for name in frame]
     return {"head": head, "rows": [[_text(value) for value in row] for row in frame.itertuples(index=False)]}
 
 

@@ -188,7 +188,7 @@ class TestWhereLessIsBetter:
         verdict = fewer(-2 + 0.5 * ALTERNATING)
         assert (verdict.verdict, verdict.substantial) == ("supported", True)
         assert verdict.effect == -2 and verdict.high < 0  # the difference keeps its sign
-        assert 0 < verdict.gain[0] < 2 < verdict.gain[1]
+        assert verdict.low < -2 < verdict.high
         assert verdict.superiority == 1
         assert verdict.sentence == (
             "init=imagenet lowered false lesions by 2.00 a case [1.80, 2.20] against init=scratch on 20 patients "

@@ -154,6 +154,26 @@ def test_a_holdout_tests_some_patients_only(shown):
     assert '<td class="n">0.500<small>' in html  # read against the patients that the arms were tested on
 
 
+@pytest.mark.parametrize(
+    ("changes", "rates", "says"),
+    [
+        ({}, [1e-3, 2e-3], "The runs logged different learning rates (0.001 to 0.002) though the study fixes one"),
+        ({"run": {"lr": "find"}}, [1e-3, 2e-3], "was found by the same procedure in every arm (0.001 to 0.002)."),
+        ({"factors": {"lr": [0.01]}, "claims": []}, [1e-3, 1e-2], "was a factor of this study (0.001 to 0.01)."),
+        (
+            {"design": "search", "search": {"trials": 5}, "claims": []},
+            [1e-3],
+            "The search chose the learning rate (0.001).",
+        ),
+        ({}, [math.nan], "No run logged its learning rate."),
+    ],
+)
+def test_how_the_learning_rate_came_about(shown, make_study, changes, rates, says):
+    runs = shown.runs.head(len(rates)).assign(lr=rates)
+    html = report.render(dataclasses.replace(shown, study=make_study(**changes), runs=runs))
+    assert f"<li><b>Learning rate.</b> {says}" in html or f"<li><b>Learning rate.</b> The learning rate {says}" in html
+
+
 def test_tumor_free_patients_count_as_false_positives(shown):
     cases = pd.DataFrame({"arm": ["baseline"] * 3 + ["init=scratch"] * 3, "case": [0, 1, 2] * 2, "fold": 0, "seed": 0})
     cases = cases.assign(tp_tumor=0, fn_tumor=0, fp_tumor=[0, 5, 0, 7, 7, 0])
@@ -185,7 +205,8 @@ def test_a_search_is_exploratory(make_evidence, make_study):
 
 def test_a_search_without_a_finished_trial(make_evidence, make_study):
     asked = make_study(design="search", search={"trials": 5}, claims=[])
-    assert Page(report.render(make_evidence(asked, search=pd.DataFrame()))).ids == SECTIONS
+    for trials in (pd.DataFrame(), pd.DataFrame({"trial": [0], "state": ["FAIL"], "valid/score": [None]})):
+        assert Page(report.render(make_evidence(asked, search=trials))).ids == SECTIONS
 
 
 def test_a_claim_where_less_is_better(shown, make_study, make_evidence):
