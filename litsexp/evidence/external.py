@@ -71,8 +71,9 @@ def replications(here: Sequence[Verdict], there: Sequence[Verdict], cases: pd.Da
     ValueError where the two are not of the same claims.
     """
     if [verdict.claim.id for verdict in here] != [verdict.claim.id for verdict in there]:
-        found = f"{len(here)} verdicts here and {len(there)} there"
-        raise ValueError(f"{found}; expected the same claims in the same order")
+        raise ValueError(
+            f"{len(here)} verdicts here and {len(there)} there; expected the same claims in the same order"
+        )
     return [Replication(a, b, *_runs(b, cases)) for a, b in zip(here, there, strict=True)]
 
 

@@ -121,10 +121,8 @@ def _check(cases: pd.DataFrame) -> None:
     twice = cases[cases.duplicated(["arm", *CELL_CASE])]
     if len(twice):
         row = twice.iloc[0]
-        raise ValueError(
-            f"cases: case {row['case']} stands twice in arm {row['arm']!r}, fold {row['fold']}, seed {row['seed']}; "
-            "expected one row a test case and finished cell"
-        )
+        cell = f"arm {row['arm']!r}, fold {row['fold']}, seed {row['seed']}"
+        raise ValueError(f"cases: case {row['case']} stands twice in {cell}; expected one row a case and finished cell")
 
 
 def _measure(study: StudyConfig, claim: Claim, cases: pd.DataFrame, rng: np.random.Generator, draws: int) -> Verdict:

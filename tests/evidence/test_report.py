@@ -14,6 +14,7 @@ from litsexp.evidence.tables import write_tables
 SECTIONS = ["question", "answer", "verdicts", "arms", "curves", "patients", "pictures"]
 SECTIONS += ["false-positives", "believe", "split", "runs", "settings", "versions"]
 VOID = {"meta", "br", "img"}
+SEARCH = {"design": "search", "search": {"trials": 5}, "claims": []}
 
 
 class Page(HTMLParser):
@@ -158,8 +159,12 @@ def test_a_holdout_tests_some_patients_only(shown):
     ("changes", "rates", "says"),
     [
         ({}, [1e-3, 2e-3], "The runs logged different learning rates (0.001 to 0.002) though the study fixes one"),
-        ({"run": {"lr": "find"}}, [1e-3, 2e-3], "was found by the same procedure in every arm (0.001 to 0.002)."),
-        ({"factors": {"lr": [0.01]}, "claims": []}, [1e-3, 1e-2], "was a factor of this study (0.001 to 0.01)."),
+        ({"run": {"lr": "find"}}, [1e-3, 2e-3], "The learning rate was found by the same procedure in every arm"),
+        (
+            {"factors": {"lr": [0.01]}, "claims": []},
+            [1e-3, 1e-2],
+            "The learning rate was a factor of this study (0.001 to 0.01).",
+        ),
         (
             {"design": "search", "search": {"trials": 5}, "claims": []},
             [1e-3],
@@ -171,7 +176,7 @@ def test_a_holdout_tests_some_patients_only(shown):
 def test_how_the_learning_rate_came_about(shown, make_study, changes, rates, says):
     runs = shown.runs.head(len(rates)).assign(lr=rates)
     html = report.render(dataclasses.replace(shown, study=make_study(**changes), runs=runs))
-    assert f"<li><b>Learning rate.</b> {says}" in html or f"<li><b>Learning rate.</b> The learning rate {says}" in html
+    assert f"<li><b>Learning rate.</b> {says}" in html
 
 
 def test_tumor_free_patients_count_as_false_positives(shown):
@@ -185,7 +190,7 @@ def test_tumor_free_patients_count_as_false_positives(shown):
 
 
 def test_a_search_is_exploratory(make_evidence, make_study):
-    asked = make_study(design="search", search={"trials": 5}, claims=[])
+    asked = make_study(**SEARCH)
     trials = pd.DataFrame(  # as the driver writes it
         {
             "trial": [0, 1, 2, 3],
@@ -204,7 +209,7 @@ def test_a_search_is_exploratory(make_evidence, make_study):
 
 
 def test_a_search_without_a_finished_trial(make_evidence, make_study):
-    asked = make_study(design="search", search={"trials": 5}, claims=[])
+    asked = make_study(**SEARCH)
     for trials in (pd.DataFrame(), pd.DataFrame({"trial": [0], "state": ["FAIL"], "valid/score": [None]})):
         assert Page(report.render(make_evidence(asked, search=trials))).ids == SECTIONS
 
