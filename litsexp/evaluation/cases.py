@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -50,34 +50,22 @@ class CaseMasks:
 def masks_of(index: pd.DataFrame, truth: NDArray[np.uint8], prediction: NDArray[np.uint8]) -> Iterator[CaseMasks]:
     """Case by case, ascending; a case's slices as they are in order, views where they stand in one run.
 
-    Args:
-        index: the store's rows of these slices (columns case, z, spacing_*_mm).
-        truth: labels, (slices, height, width).
-        prediction: the same shape.
-
-    Raises:
-        ValueError: shapes that differ.
+    ``index`` holds the store's rows of these slices (columns case, z, spacing_*_mm); truth and prediction are labels,
+    (slices, height, width). ValueError: shapes that differ.
     """
     if truth.shape != prediction.shape or len(truth) != len(index):
-        raise ValueError(
-            f"truth {truth.shape}, prediction {prediction.shape} and {len(index)} rows of the index differ"
-        )
+        raise ValueError(f"truth {truth.shape}, prediction {prediction.shape}, {len(index)} rows of the index differ")
     numbers, z = index["case"].to_numpy(), index["z"].to_numpy()
     spacing_mm = index[[f"spacing_{axis}_mm" for axis in "zyx"]].to_numpy(dtype=np.float64)
     for number in np.unique(numbers):
         rows = np.flatnonzero(numbers == number)
         here = slice(rows[0], rows[-1] + 1) if rows[-1] - rows[0] + 1 == len(rows) else rows
-        depth, height, width = (float(mm) for mm in spacing_mm[rows[0]])
+        depth, height, width = spacing_mm[rows[0]].tolist()
         yield CaseMasks(int(number), truth[here], prediction[here], (depth, height, width), z[here])
 
 
 def score_cases(index: pd.DataFrame, truth: NDArray[np.uint8], prediction: NDArray[np.uint8]) -> pd.DataFrame:
-    """Counts, every metric, and lesion scores of each case.
-
-    Args:
-        index: the store's rows of these slices (columns case, z, spacing_*_mm), slices of a case in order.
-        truth: labels, (slices, height, width).
-        prediction: the same shape.
+    """Counts, every metric, and lesion scores of each case of the slices that ``masks_of`` describes.
 
     Returns:
         A row a case, ascending: ``case``, ``slices``, ``tp_liver`` ..., the metrics in their table's order, and what
@@ -87,28 +75,21 @@ def score_cases(index: pd.DataFrame, truth: NDArray[np.uint8], prediction: NDArr
         ValueError: shapes that differ, or a label above 2.
         LitsexpError: a registered metric fails, gives no number, or has the name of another column.
     """
-    return pd.DataFrame([_row(case) for case in masks_of(index, truth, prediction)])
-
-
-def _row(case: CaseMasks) -> dict[str, Any]:
-    """A case's row of the table."""
-    counted, scored = {"case": case.case, "slices": len(case.truth), **case.counts}, score(case)
-    if taken := scored.keys() & (counted.keys() | case.lesions.keys()):
-        raise LitsexpError(
-            f"metric {min(taken)!r}: the table of cases has that column; expected another name; rename it"
-        )
-    return {**counted, **scored, **case.lesions}
+    rows = []
+    for case in masks_of(index, truth, prediction):
+        counted, scored = {"case": case.case, "slices": len(case.truth), **case.counts}, score(case)
+        if taken := scored.keys() & (counted.keys() | case.lesions.keys()):
+            found = f"metric {min(taken)!r}: the table of cases has that column"
+            raise LitsexpError(f"{found}; expected another name; rename it")
+        rows.append({**counted, **scored, **case.lesions})
+    return pd.DataFrame(rows)
 
 
 def trivial_cases(store: Store) -> pd.DataFrame:
-    """What no learning scores: the table of ``score_cases`` for each trivial predictor, named in ``predictor``.
-
-    One case's labels are in memory at a time.
-    """
-    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in TRIVIAL}
+    """What no learning scores: ``score_cases`` of each trivial predictor, named in ``predictor``; a case at a time."""
+    tables = []
     for number in store.cases:
         index, truth = store.index[store.index["case"] == number], store.masks(number)
         for name, label in TRIVIAL.items():
-            for case in masks_of(index, truth, np.full_like(truth, label)):
-                rows[name].append({"predictor": name, **_row(case)})
-    return pd.DataFrame([row for of_predictor in rows.values() for row in of_predictor])
+            tables.append(score_cases(index, truth, np.full_like(truth, label)).assign(predictor=name))
+    return pd.concat(tables, ignore_index=True)

@@ -16,6 +16,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
+from scipy.sparse import csr_array
+
+Labels = NDArray[np.uint8]
+Counts = NDArray[np.int64]
 
 TUMOR = 2
 SIX_CONNECTED = ndimage.generate_binary_structure(3, 1)
@@ -24,19 +28,14 @@ SIZE_BINS = ("lt10mm", "10to20mm", "gt20mm")
 
 
 def score_lesions(
-    truth: NDArray[np.uint8],
-    prediction: NDArray[np.uint8],
-    spacing_mm: Sequence[float],
-    z: NDArray[np.integer] | None = None,
+    truth: Labels, prediction: Labels, spacing_mm: Sequence[float], z: NDArray[np.integer] | None = None
 ) -> dict[str, float | int]:
     """Lesion counts and tumor burden of one case; which lesions exist never depends on the spacing.
 
     Args:
-        truth: (slices, height, width), labels 0 background, 1 liver, 2 tumor.
-        prediction: the same shape.
+        truth: (slices, height, width), labels 0 background, 1 liver, 2 tumor; ``prediction`` the same.
         spacing_mm: voxel size (z, y, x) of these arrays in mm; NaN where unknown.
-        z: (slices,), slice numbers, ascending; lesions do not connect across a number that is missing.
-            Default: no slice is missing.
+        z: (slices,), slice numbers, ascending; lesions do not connect across a missing one. Default: none is missing.
 
     Returns:
         ``lesions_true``, ``lesions_predicted``, ``lesions_detected`` (of the true ones), ``lesions_false`` (of the
@@ -50,7 +49,7 @@ def score_lesions(
     """
     _check(truth, prediction, spacing_mm, z)
     reference, found = _separate(truth == TUMOR, prediction == TUMOR, z)
-    true_voxels, predicted_voxels = _component_voxels(reference), _component_voxels(found)
+    true_voxels, predicted_voxels = (np.bincount(lesions.ravel(), minlength=1)[1:] for lesions in (reference, found))
     detected, matched = _match(reference, found, true_voxels, predicted_voxels)
     return {
         "lesions_true": len(true_voxels),
@@ -64,24 +63,19 @@ def score_lesions(
     }
 
 
-def tumor_burden(labels: NDArray[np.uint8]) -> float:
+def tumor_burden(labels: Labels) -> float:
     """Tumor voxels / liver voxels (label >= 1, as LiTS counts), in [0, 1]; NaN where there is no liver."""
     liver = int(np.count_nonzero(labels))
     return int(np.count_nonzero(labels == TUMOR)) / liver if liver else math.nan
 
 
-def sphere_diameter_mm(voxels: NDArray[np.int64], spacing_mm: Sequence[float]) -> NDArray[np.float64]:
+def sphere_diameter_mm(voxels: Counts, spacing_mm: Sequence[float]) -> NDArray[np.float64]:
     """Diameter in mm of the sphere with the volume of so many voxels; NaN where the spacing is."""
     diameter: NDArray[np.float64] = np.cbrt(6 / np.pi * voxels * math.prod(spacing_mm))
     return diameter
 
 
-def _check(
-    truth: NDArray[np.uint8],
-    prediction: NDArray[np.uint8],
-    spacing_mm: Sequence[float],
-    z: NDArray[np.integer] | None,
-) -> None:
+def _check(truth: Labels, prediction: Labels, spacing_mm: Sequence[float], z: NDArray[np.integer] | None) -> None:
     if truth.ndim != 3 or truth.shape != prediction.shape:
         raise ValueError(f"truth {truth.shape} and prediction {prediction.shape}; expected one (slices, height, width)")
     if truth.size and max(truth.max(), prediction.max()) > TUMOR:
@@ -99,13 +93,12 @@ def _separate(
     box = _box(truth | prediction)
     numbers = np.arange(len(truth)) if z is None else z
     gaps = np.flatnonzero(np.diff(numbers[box[0]]) > 1) + 1
-    labelled = (ndimage.label(np.insert(mask[box], gaps, False, axis=0), SIX_CONNECTED) for mask in (truth, prediction))
-    (reference, _), (found, _) = labelled
-    return reference, found
+    reference, found = (np.insert(mask[box], gaps, False, axis=0) for mask in (truth, prediction))
+    return ndimage.label(reference, SIX_CONNECTED)[0], ndimage.label(found, SIX_CONNECTED)[0]
 
 
 def _box(mask: NDArray[np.bool_]) -> tuple[slice, slice, slice]:
-    """The smallest box around all that is set; an empty one where nothing is."""
+    """The smallest box around all that is set; an empty one where nothing is. Far faster than ``find_objects``."""
     slices = _reach(mask.any(axis=(1, 2)))
     flat = np.asarray(mask[slices].any(axis=0))
     return slices, _reach(flat.any(axis=1)), _reach(flat.any(axis=0))
@@ -117,59 +110,33 @@ def _reach(line: ArrayLike) -> slice:
     return slice(int(where[0]), int(where[-1]) + 1) if len(where) else slice(0, 0)
 
 
-def _component_voxels(components: NDArray[np.int32]) -> NDArray[np.int64]:
-    """Voxels of component 1, 2, ..."""
-    return np.bincount(components.ravel(), minlength=1)[1:]
-
-
 def _match(
-    reference: NDArray[np.int32],
-    found: NDArray[np.int32],
-    true_voxels: NDArray[np.int64],
-    predicted_voxels: NDArray[np.int64],
+    reference: NDArray[np.int32], found: NDArray[np.int32], true_voxels: Counts, predicted_voxels: Counts
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Which references are detected and which predictions detect; a tie goes to the lower number.
-
-    A merged object carries the number of the prediction that its references joined.
-    """
-    n_predicted = len(predicted_voxels)
+    """Which references are detected and which predictions detect; an object is called by the prediction it joined."""
     overlapping = (reference > 0) & (found > 0)
-    code = (reference[overlapping] - 1).astype(np.int64) * n_predicted + (found[overlapping] - 1)
-    pair, shared = np.unique(code, return_counts=True)  # only pairs that touch: noise has very many components
-    true, predicted = np.divmod(pair, max(n_predicted, 1))
-
-    object_of_true = _largest(true, predicted, shared, len(true_voxels))
-    pair, index = np.unique(predicted * n_predicted + object_of_true[true], return_inverse=True)
-    shared = np.bincount(index, shared).astype(np.int64)
-    predicted, merged = np.divmod(pair, max(n_predicted, 1))
-    object_of_predicted = _largest(predicted, merged, shared, n_predicted)
-
-    joined = object_of_predicted[predicted] == merged
-    common = _sum_by(merged[joined], shared[joined], n_predicted)
-    union = _sum_by(object_of_true, true_voxels, n_predicted) - common
-    union += _sum_by(object_of_predicted, predicted_voxels, n_predicted)
-    hit = np.append(2 * common > union, False)  # IoU > 0.5 in integers; the last answers for number -1, no object
-    return hit[object_of_true], hit[object_of_predicted]
+    pairs = (reference[overlapping] - 1, found[overlapping] - 1)
+    shape = (len(true_voxels), len(predicted_voxels))
+    shared = csr_array((np.ones(len(pairs[0]), np.int64), pairs), shape)  # voxels; sparse: noise has many components
+    joins = _largest(shared)  # references x objects
+    of_object = joins.T @ shared  # objects x predictions
+    members = _largest(of_object.T).T  # objects x predictions
+    common = of_object.multiply(members).sum(axis=1)
+    union = joins.T @ true_voxels + members @ predicted_voxels - common
+    hit = 2 * common > union  # IoU > 0.5 in integers
+    return joins @ hit > 0, members.T @ hit > 0
 
 
-def _largest(
-    who: NDArray[np.int64], partner: NDArray[np.int64], shared: NDArray[np.int64], n: int
-) -> NDArray[np.int64]:
-    """For each of 0 .. n - 1 the partner that shares most voxels with it, the lower one in a tie; -1 without any."""
-    order = np.lexsort((-partner, shared, who))  # the last of each ``who`` is its largest
-    chosen = np.full(n, -1, dtype=np.int64)
-    last = np.flatnonzero(np.diff(who[order], append=n))
-    chosen[who[order][last]] = partner[order][last]
-    return chosen
+def _largest(shared: csr_array) -> csr_array:
+    """A 1 in each row at its largest number, the first in a tie; an empty row stays empty."""
+    table = shared.tocoo()
+    row, column = table.row, table.col
+    order = np.lexsort((-column, table.data, row))  # the last of each row is its largest
+    chosen = order[np.flatnonzero(np.diff(row[order], append=-1))]
+    return csr_array((np.ones(len(chosen), np.int64), (row[chosen], column[chosen])), shared.shape)
 
 
-def _sum_by(group: NDArray[np.int64], voxels: NDArray[np.int64], n: int) -> NDArray[np.int64]:
-    """Voxels added up by group 0 .. n - 1; group -1 is left out."""
-    known = group >= 0
-    return np.bincount(group[known], voxels[known], minlength=n).astype(np.int64)
-
-
-def _size_bins(name: str, voxels: NDArray[np.int64], spacing_mm: Sequence[float]) -> dict[str, float | int]:
+def _size_bins(name: str, voxels: Counts, spacing_mm: Sequence[float]) -> dict[str, float | int]:
     """How many lesions of so many voxels fall into each of ``SIZE_BINS``; NaN where a spacing is unknown."""
     if any(math.isnan(mm) for mm in spacing_mm):
         return {f"{name}_{size}": math.nan for size in SIZE_BINS}

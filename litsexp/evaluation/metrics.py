@@ -59,7 +59,7 @@ def _of(structure: str, formula: Callable[..., float]) -> Callable[[CaseMasks], 
     return value
 
 
-dice_liver = _of("liver", dice)
+dice_liver, _dice_tumor = _of("liver", dice), _of("tumor", dice)
 sensitivity_liver, sensitivity_tumor = _of("liver", sensitivity), _of("tumor", sensitivity)
 specificity_liver, specificity_tumor = _of("liver", specificity), _of("tumor", specificity)
 precision_liver, precision_tumor = _of("liver", precision), _of("tumor", precision)
@@ -67,8 +67,7 @@ precision_liver, precision_tumor = _of("liver", precision), _of("tumor", precisi
 
 def dice_tumor(case: CaseMasks) -> float:
     """Dice of the tumor; NaN where there is no tumor: false positives are a count then, not an overlap of zero."""
-    tp, fp, fn = (case.counts[f"{kind}_tumor"] for kind in ("tp", "fp", "fn"))
-    return dice(tp, fp, fn) if tp + fn else math.nan
+    return _dice_tumor(case) if case.confusion[2].any() else math.nan
 
 
 def foreground_acc(case: CaseMasks) -> float:
@@ -86,14 +85,9 @@ def pixel_acc(case: CaseMasks) -> float:
 
 
 def confusion(truth: NDArray[np.uint8], prediction: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """(3, 3) pixel counts, rows truth, columns prediction, counted some slices at a time.
+    """(3, 3) pixel counts, rows truth, columns prediction, of two (slices, height, width), some slices at a time.
 
-    Args:
-        truth: (slices, height, width), labels 0, 1, 2.
-        prediction: the same shape.
-
-    Raises:
-        ValueError: shapes that differ, or a label above 2.
+    ValueError: shapes that differ, or a label above 2.
     """
     if truth.shape != prediction.shape:
         raise ValueError(f"truth {truth.shape} and prediction {prediction.shape} differ; expected one shape")
@@ -123,7 +117,6 @@ def score(case: CaseMasks, names: Iterable[str] = METRICS) -> dict[str, float]:
 
 
 def _value(name: str, case: CaseMasks) -> float:
-    """What a metric's own function says of a case."""
     metric, expected = METRICS[name], "expected a finite number, or nan where it is undefined"
     try:
         value = resolve(metric.value)(case)

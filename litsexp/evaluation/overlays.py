@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from litsexp.evaluation.cases import CaseMasks
 from litsexp.evaluation.metrics import dice_liver, dice_tumor
 
+Pixels = NDArray[np.uint8]  # gray, RGB or labels
 Color = tuple[int, int, int]
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
@@ -28,37 +29,26 @@ PAPER: Color = (24, 24, 24)
 STRONG, PALE = 0.65, 0.4  # opacity of tumor, and of liver errors
 
 
-def overlay(
-    image: NDArray[np.float32], truth: NDArray[np.uint8], prediction: NDArray[np.uint8], title: str
-) -> Image.Image:
+def overlay(image: NDArray[np.float32], truth: Pixels, prediction: Pixels, title: str) -> Image.Image:
     """Image, truth, prediction and error of one slice side by side, with title, slice Dice and legend.
 
-    Args:
-        image: (height, width), one channel in [0, 1].
-        truth: (height, width), labels 0 background, 1 liver, 2 tumor.
-        prediction: the same shape.
-        title: what slice this is, for example ``case 17 · z 240``.
-
-    Returns:
-        RGB; each panel's longer side is ``PANEL_PX``, whatever the slice's size. Masks keep their pixels' edges.
-
-    Raises:
-        ValueError: shapes that differ, or a label above 2.
+    ``image`` is one channel in [0, 1]; truth and prediction have its (height, width) and labels 0, 1, 2; the title says
+    what slice this is: ``case 17 · z 240``. RGB; each panel's longer side is ``PANEL_PX``, whatever the slice's size.
+    Masks keep their pixels' edges. ValueError: shapes that differ, or a label above 2.
     """
     if image.ndim != 2 or not image.shape == truth.shape == prediction.shape:
-        raise ValueError(
-            f"image {image.shape}, truth {truth.shape} and prediction {prediction.shape}; expected one (height, width)"
-        )
-    dice = _slice_dice(truth, prediction)
+        found = f"image {image.shape}, truth {truth.shape} and prediction {prediction.shape}"
+        raise ValueError(f"{found}; expected one (height, width)")
+    alone = CaseMasks(0, truth[None], prediction[None], (math.nan,) * 3, np.zeros(1, np.int64))
+    liver, tumor = (f"{score:.2f}".replace("nan", "undefined") for score in (dice_liver(alone), dice_tumor(alone)))
     gray = _resized(grays(image), Image.Resampling.BICUBIC)
     truth, prediction = (_resized(mask, Image.Resampling.NEAREST) for mask in (truth, prediction))
     base = np.repeat(gray[..., None], 3, axis=-1)
     panels = (base, labelled(base, truth), labelled(base, prediction), errors(base, truth, prediction))
     height, width = gray.shape
     picture = Image.new("RGB", (4 * width + 3 * GAP_PX, height + 3 * LINE_PX), PAPER)
-    draw = ImageDraw.Draw(picture)
-    font = ImageFont.load_default(size=FONT_PX)
-    _headline(draw, font, title, dice, picture.width)
+    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(size=FONT_PX)
+    _headline(draw, font, title, f"slice Dice: liver {liver}, tumor {tumor}", picture.width)
     for index, (name, panel) in enumerate(zip(PANELS, panels, strict=True)):
         left = index * (width + GAP_PX)
         draw.text((left + width // 2, LINE_PX * 3 // 2), name, INK, font, anchor="mm")
@@ -74,41 +64,39 @@ def to_png(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def labelled(base: NDArray[np.uint8], labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def labelled(base: Pixels, labels: Pixels) -> Pixels:
     """The (height, width, 3) image with the tumor filled and the liver outlined."""
     return _painted(_painted(base, labels == 2, TUMOR, STRONG), _outline(labels >= 1), LIVER, 1.0)
 
 
-def errors(base: NDArray[np.uint8], truth: NDArray[np.uint8], prediction: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def errors(base: Pixels, truth: Pixels, prediction: Pixels) -> Pixels:
     """The (height, width, 3) image with missed, false and found tumor; liver errors in the same colors, pale."""
     tumor, tumor_found = truth == 2, prediction == 2
-    liver, liver_found = truth >= 1, prediction >= 1
-    settled = tumor | tumor_found  # a pixel has one color: the tumor's error goes before the liver's
-    image = _painted(base, liver & ~liver_found & ~settled, MISSED, PALE)
-    image = _painted(image, liver_found & ~liver & ~settled, FALSE, PALE)
+    # a pixel has one color: where either says tumor, the tumor's error goes before the liver's
+    image = _painted(base, (truth == 1) & (prediction == 0), MISSED, PALE)
+    image = _painted(image, (truth == 0) & (prediction == 1), FALSE, PALE)
     image = _painted(image, tumor & ~tumor_found, MISSED, STRONG)
     image = _painted(image, tumor_found & ~tumor, FALSE, STRONG)
     return _painted(image, tumor & tumor_found, TUMOR, STRONG)
 
 
-def grays(image: NDArray[np.float32]) -> NDArray[np.uint8]:
+def grays(image: NDArray[np.float32]) -> Pixels:
     """A channel in [0, 1] as gray values 0 .. 255."""
     return np.rint(255 * image).astype(np.uint8)
 
 
-def _resized(image: NDArray[np.uint8], resample: Image.Resampling) -> NDArray[np.uint8]:
+def _resized(image: Pixels, resample: Image.Resampling) -> Pixels:
     """The longer side at ``PANEL_PX``, the shape kept."""
     scale = PANEL_PX / max(image.shape)
     height, width = (max(1, round(side * scale)) for side in image.shape)
-    resized: NDArray[np.uint8] = np.asarray(Image.fromarray(image).resize((width, height), resample))
+    resized: Pixels = np.asarray(Image.fromarray(image).resize((width, height), resample))
     return resized
 
 
-def _painted(image: NDArray[np.uint8], mask: NDArray[np.bool_], color: Color, opacity: float) -> NDArray[np.uint8]:
+def _painted(image: Pixels, mask: NDArray[np.bool_], color: Color, opacity: float) -> Pixels:
     """A copy of the (height, width, 3) image with the masked pixels blended towards ``color``."""
     result = image.copy()
-    blend = (1 - opacity) * image[mask] + opacity * np.array(color)
-    result[mask] = np.rint(blend).astype(np.uint8)
+    result[mask] = np.rint((1 - opacity) * image[mask] + opacity * np.array(color))
     return result
 
 
@@ -117,16 +105,6 @@ def _outline(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     padded = np.pad(mask, 2, mode="edge")
     inside = padded[:-4, 2:-2] & padded[4:, 2:-2] & padded[2:-2, :-4] & padded[2:-2, 4:]
     return mask & ~inside
-
-
-def _slice_dice(truth: NDArray[np.uint8], prediction: NDArray[np.uint8]) -> str:
-    """``slice Dice: liver 0.95, tumor 0.71``; ``undefined`` where the truth has none of it."""
-    alone = CaseMasks(0, truth[None], prediction[None], (math.nan,) * 3, np.zeros(1, np.int64))
-    return f"slice Dice: liver {_two_digits(dice_liver(alone))}, tumor {_two_digits(dice_tumor(alone))}"
-
-
-def _two_digits(value: float) -> str:
-    return "undefined" if math.isnan(value) else f"{value:.2f}"
 
 
 def _headline(draw: ImageDraw.ImageDraw, font: Font, title: str, dice: str, width: int) -> None:

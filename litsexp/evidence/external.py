@@ -5,15 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from litsexp.evidence.judge import Verdict, paired_scores
-from litsexp.evidence.words import enough_digits, patients, plain
+from litsexp.evidence.words import enough_digits, interval, patients
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Holds = Literal["holds", "does not hold", "open"]
 
 
 @dataclass(frozen=True)
@@ -30,8 +28,8 @@ class Replication:
     agreeing: int  # of these, pairs whose mean difference has the sign of the effect there
 
     @property
-    def holds(self) -> Holds:
-        """Whether the verdict here is the verdict there; open where one of them is inconclusive."""
+    def holds(self) -> str:
+        """``holds`` where both verdicts are the same, else ``does not hold``; ``open`` where one is inconclusive."""
         if "inconclusive" in (self.here.verdict, self.there.verdict):
             return "open"
         return "holds" if self.here.verdict == self.there.verdict else "does not hold"
@@ -42,12 +40,10 @@ class Replication:
         there = self.there
         if not there.n_patients:
             return ""
-        low, high = there.low, there.high
-        digits = enough_digits(there.claim.margin, there.effect, *(() if math.isnan(low) else (low, high)))
-        interval = "" if math.isnan(low) else f" [{plain(low, digits)}, {plain(high, digits)}]"
-        return (
-            f"{_signed(there.effect, digits)}{there.measure.per}{interval} on {patients(there.n_patients, there.kind)}"
-        )
+        shown = [x for x in (there.effect, there.low, there.high) if not math.isnan(x)]
+        digits = enough_digits(there.claim.margin, *shown)
+        effect = f"{there.effect:+z.{digits}f}{there.measure.per}{interval(there.low, there.high, digits)}"
+        return f"{effect} on {patients(there.n_patients, there.kind)}"
 
     @property
     def words(self) -> str:
@@ -61,18 +57,12 @@ class Replication:
             ruling = f"{here} here, inconclusive there" + (f" ({self.there.reason})" if self.there.reason else "")
         else:
             ruling = f"{there} there, {here} here"
-        agreement = f"; {self.agreeing} of {self.runs} pairs of runs have this sign" if self._directed() else ""
-        return f"{self.numbers}: {self._direction()}{ruling}{agreement}"
-
-    def _direction(self) -> str:
-        """Whether the effect there points to where it points here."""
-        if not self._directed() or not self.here.n_patients:
-            return ""
-        return "same direction, " if self.here.effect * self.there.effect > 0 else "not the same direction, "
-
-    def _directed(self) -> bool:
-        """Whether one of the verdicts is about a direction."""
-        return bool({self.here.verdict, self.there.verdict} & {"supported", "contradicted"})
+        if not {here, there} & {"supported", "contradicted"}:  # neither verdict is about a direction
+            return f"{self.numbers}: {ruling}"
+        if self.here.n_patients:
+            same = self.here.effect * self.there.effect > 0
+            ruling = f"{'same' if same else 'not the same'} direction, {ruling}"
+        return f"{self.numbers}: {ruling}; {self.agreeing} of {self.runs} pairs of runs have this sign"
 
 
 def replications(here: Sequence[Verdict], there: Sequence[Verdict], cases: pd.DataFrame) -> list[Replication]:
@@ -81,21 +71,15 @@ def replications(here: Sequence[Verdict], there: Sequence[Verdict], cases: pd.Da
     ValueError where the two are not of the same claims.
     """
     if [verdict.claim.id for verdict in here] != [verdict.claim.id for verdict in there]:
-        found = f"{len(here)} verdicts here and {len(there)} there"
-        raise ValueError(f"{found}; expected the same claims in the same order")
+        raise ValueError(
+            f"{len(here)} verdicts here and {len(there)} there; expected the same claims in the same order"
+        )
     return [Replication(a, b, *_runs(b, cases)) for a, b in zip(here, there, strict=True)]
 
 
 def _runs(verdict: Verdict, cases: pd.DataFrame) -> tuple[int, int]:
     """How many pairs of runs the verdict averages, and how many of them have its sign."""
-    pairs = paired_scores(cases, verdict.arms, verdict.measure).dropna(subset=["better", "than"])
-    if not len(pairs):
-        return 0, 0
-    differences = pairs.assign(difference=(pairs["better"] - pairs["than"]).astype(float))
-    means = differences.groupby(["context", "fold", "seed"])["difference"].mean()
+    pairs = paired_scores(cases, verdict.arms, verdict.measure)
+    difference = (pairs["better"] - pairs["than"]).groupby([pairs["context"], pairs["fold"], pairs["seed"]])
+    means = difference.mean().dropna()
     return len(means), int((means * verdict.effect > 0).sum())
-
-
-def _signed(value: float, digits: int) -> str:
-    text = plain(value, digits)
-    return text if text.startswith("-") else f"+{text}"

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Mapping, Sequence
-from functools import wraps
-from typing import Any, ParamSpec
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,8 +24,6 @@ from litsexp.evidence.words import digits_for, plain
 from litsexp.spec.catalog import METRICS
 from litsexp.spec.design import format_level
 
-P = ParamSpec("P")
-
 INK, MUTED, HAIR = "#1f2933", "#6b7280", "#d5dae0"
 ARM_COLOURS = ("#3d4650", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
@@ -35,26 +32,16 @@ CURVE_ARMS = 12  # more lines than this cannot be told apart
 DRAWN_METRICS = 2  # of those that every epoch logs, beside the loss
 FONTS = "system-ui, -apple-system, 'Segoe UI', Helvetica, Arial, 'Liberation Sans', sans-serif"
 STYLE: Any = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "litsexp",
-    "font.family": ["DejaVu Sans"],
-    "font.size": 8.5,
-    "axes.titlesize": 9,
-    "axes.titlelocation": "left",
-    "axes.titlecolor": INK,
-    "axes.labelcolor": MUTED,
-    "axes.edgecolor": HAIR,
-    "axes.linewidth": 0.8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.major.size": 0,
-    "ytick.major.size": 0,
-    "text.color": INK,
-    "legend.frameon": False,
-    "axes.unicode_minus": True,
+    **{"svg.fonttype": "none", "svg.hashsalt": "litsexp", "font.family": ["DejaVu Sans"], "font.size": 8.5},
+    **dict.fromkeys(("text.color", "axes.titlecolor"), INK),
+    **dict.fromkeys(("axes.labelcolor", "xtick.color", "ytick.color"), MUTED),
+    **dict.fromkeys(("axes.edgecolor", "grid.color"), HAIR),
+    **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False),
+    **dict.fromkeys(("xtick.major.size", "ytick.major.size"), 0),
+    **{"axes.titlesize": 9, "axes.titlelocation": "left", "axes.linewidth": 0.8},
+    **{"axes.axisbelow": True, "grid.linewidth": 0.6},
 }
+styled = style.context(["default", STYLE])  # decorates what draws; nobody's own settings are touched
 
 
 def arm_colours(arms: Sequence[str]) -> dict[str, str]:
@@ -62,22 +49,14 @@ def arm_colours(arms: Sequence[str]) -> dict[str, str]:
     return {arm: ARM_COLOURS[i % len(ARM_COLOURS)] for i, arm in enumerate(arms)}
 
 
-def _svg(draw: Callable[P, Figure]) -> Callable[P, str]:
-    """Draw in the report's style, without touching anyone's settings, and return the SVG's text."""
-
-    @wraps(draw)
-    def wrapper(*args: P.args, **kwargs: P.kwargs) -> str:
-        buffer = io.StringIO()
-        with style.context(["default", STYLE]):
-            metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-            draw(*args, **kwargs).savefig(buffer, format="svg", metadata=metadata, transparent=True)
-        return buffer.getvalue().replace("'DejaVu Sans'", FONTS)
-
-    return wrapper
+def _svg(figure: Figure) -> str:
+    buffer, unsaid = io.StringIO(), dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    figure.savefig(buffer, format="svg", metadata=unsaid, transparent=True)
+    return buffer.getvalue().replace("'DejaVu Sans'", FONTS)
 
 
-@_svg
-def forest(verdicts: Sequence[Verdict]) -> Figure:
+@styled
+def forest(verdicts: Sequence[Verdict]) -> str:
     """A row a claim: effect and 95 % interval, on the band of differences too small to matter.
 
     Claims in other units have axes of their own. Right of 0 the first arm does better: where less is better the axis
@@ -87,12 +66,11 @@ def forest(verdicts: Sequence[Verdict]) -> Figure:
     for verdict in verdicts:
         groups.setdefault((verdict.measure.unit, verdict.measure.higher_is_better), []).append(verdict)
     rows = [len(group) for group in groups.values()]
-    height = 0.75 * len(rows) + 0.46 * sum(rows)
-    figure = Figure(figsize=(8.6, height), layout="constrained")
+    figure = Figure(figsize=(8.6, 0.75 * len(rows) + 0.46 * sum(rows)), layout="constrained")
     panels = figure.subplots(len(rows), 1, squeeze=False, height_ratios=rows)[:, 0]
     for axes, group in zip(panels, groups.values(), strict=True):
         _forest_panel(axes, group)
-    return figure
+    return _svg(figure)
 
 
 def _forest_panel(axes: Axes, verdicts: Sequence[Verdict]) -> None:
@@ -101,8 +79,7 @@ def _forest_panel(axes: Axes, verdicts: Sequence[Verdict]) -> None:
     for row, verdict in enumerate(verdicts):
         _forest_row(axes, row, verdict)
     axes.axvline(0, color=INK, linewidth=0.9, zorder=2)
-    labels = [f"{v.claim.id}: {v.measure.words}\n{_versus(v)}" for v in verdicts]
-    axes.set_yticks(range(rows), labels, color=INK, linespacing=1.25)
+    axes.set_yticks(range(rows), [_label(verdict) for verdict in verdicts], color=INK, linespacing=1.25)
     axes.set_ylim(rows - 0.5, -0.5)
     reach = max([abs(x) for v in verdicts for x in (v.low, v.high, v.effect, v.claim.margin) if x == x] + [0.01])
     axes.set_xlim(-1.12 * reach * measure.sign, 1.12 * reach * measure.sign)
@@ -125,9 +102,10 @@ def _forest_row(axes: Axes, row: int, verdict: Verdict) -> None:
     axes.plot(verdict.effect, row, "o", color=colour, markersize=6.5, zorder=4)
 
 
-def _versus(verdict: Verdict) -> str:
+def _label(verdict: Verdict) -> str:
     claim = verdict.claim
-    return f"{claim.factor} {format_level(claim.better)} − {format_level(claim.than)}"
+    versus = f"{claim.factor} {format_level(claim.better)} − {format_level(claim.than)}"
+    return f"{claim.id}: {verdict.measure.words}\n{versus}"
 
 
 def _estimate(verdict: Verdict) -> str:
@@ -136,8 +114,8 @@ def _estimate(verdict: Verdict) -> str:
     return "–" if math.isnan(verdict.effect) else f"{effect}  [{low}, {high}]"
 
 
-@_svg
-def curves(table: pd.DataFrame, colours: Mapping[str, str]) -> Figure:
+@styled
+def curves(table: pd.DataFrame, colours: Mapping[str, str]) -> str:
     """Validation curves: mean over folds and seeds a line, smallest to largest a band; arms as in ``colours``."""
     shown = [arm for arm in colours if arm in set(table["arm"])][:CURVE_ARMS]
     columns = max(1, min(5, 125 // (12 + max(map(len, shown), default=0))))  # of the legend, about 125 letters wide
@@ -151,12 +129,11 @@ def curves(table: pd.DataFrame, colours: Mapping[str, str]) -> Figure:
         axes.set_title(title)
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
-        axes.grid(axis="y", color=HAIR, linewidth=0.6)
-        axes.set_axisbelow(True)
+        axes.grid(axis="y")
     handles, labels = panels[0].get_legend_handles_labels()
     if handles:
         figure.legend(handles, labels, loc="outside lower center", ncols=columns, handlelength=2.6)
-    return figure
+    return _svg(figure)
 
 
 def _curve_titles() -> dict[str, str]:
@@ -169,15 +146,13 @@ def _curve_titles() -> dict[str, str]:
 def _curve(axes: Axes, table: pd.DataFrame, arm: str, colour: str, index: int) -> None:
     values = table.dropna(subset=["value"]).sort_values(["epoch", "fold", "seed"]).groupby("epoch")["value"]
     mean, low, high = values.mean(), values.min(), values.max()
-    epochs = mean.index.to_numpy(dtype=float)
-    axes.fill_between(epochs, low.to_numpy(), high.to_numpy(), color=colour, alpha=0.13, linewidth=0)
-    marker = "o" if len(epochs) == 1 else None
-    dash = DASHES[(index // len(ARM_COLOURS)) % len(DASHES)]
-    axes.plot(epochs, mean.to_numpy(), color=colour, linestyle=dash, linewidth=1.7, label=arm, marker=marker)
+    axes.fill_between(mean.index, low, high, color=colour, alpha=0.13, linewidth=0)
+    marker, dash = "o" if len(mean) == 1 else None, DASHES[(index // len(ARM_COLOURS)) % len(DASHES)]
+    axes.plot(mean, color=colour, linestyle=dash, linewidth=1.7, label=arm, marker=marker)
 
 
-@_svg
-def pairs(verdict: Verdict, colours: tuple[str, str]) -> Figure:
+@styled
+def pairs(verdict: Verdict, colours: tuple[str, str]) -> str:
     """A column a patient, both arms' scores joined, from who is worst to who is best served by the first arm.
 
     ``colours`` of better and than: a line takes that of the arm that does better.
@@ -189,7 +164,7 @@ def pairs(verdict: Verdict, colours: tuple[str, str]) -> Figure:
     axes = figure.add_subplot()
     x, better, than = np.arange(len(table)), table["better"].to_numpy(float), table["than"].to_numpy(float)
     few, size = len(table) <= 50, 26 if len(table) <= 60 else 10
-    line = [colours[0] if d > 0 else colours[1] if d < 0 else HAIR for d in sign * (better - than)]
+    line = [colours[0] if d > 0 else colours[1] if d < 0 else HAIR for d in gain]
     axes.vlines(x, than, better, color=line, linewidth=2.2 if len(table) <= 60 else 1, alpha=0.45, zorder=2)
     names = verdict.comparison
     axes.scatter(x, than, s=size, facecolor="white", edgecolor=colours[1], linewidth=1.4, zorder=3, label=names[1])
@@ -199,10 +174,9 @@ def pairs(verdict: Verdict, colours: tuple[str, str]) -> Figure:
     axes.set_xticks(x if few else [], [str(case) for case in table.index] if few else [], fontsize=7.5)
     order = "ascending" if verdict.measure.higher_is_better else "descending"
     axes.set_xlabel(f"patients, {order} by difference" + (" (case number)" if few else ""))
-    axes.grid(axis="y", color=HAIR, linewidth=0.6)
-    axes.set_axisbelow(True)
-    split = int((gain > 0).to_numpy().argmax()) if (gain > 0).any() else len(table)
+    axes.grid(axis="y")
+    split = int((gain <= 0).sum())  # gain ascends
     if 0 < split < len(table):
         axes.axvline(split - 0.5, color=MUTED, linewidth=0.8, linestyle=(0, (2, 2)))
     figure.legend(loc="outside upper left", ncols=2, handletextpad=0.3)
-    return figure
+    return _svg(figure)

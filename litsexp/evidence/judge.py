@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -23,25 +23,11 @@ from litsexp.spec.study import StudyConfig
 if TYPE_CHECKING:
     import pandas as pd
 
+Arms = tuple[tuple[str, str], ...]  # pairs (better, than) of arm names
 Ruling = Literal["supported", "contradicted", "equivalent", "inconclusive"]
 ALPHA = 0.05  # of the adjusted p; the intervals are at 1 - ALPHA
 MIN_PATIENTS = 6  # with 5, no two-sided sign-flip p is below 0.05, and a bootstrap interval is too narrow to trust
 CELL_CASE = ["fold", "seed", "case"]  # what two arms are paired on
-
-
-@dataclass(frozen=True)
-class FalsePositives:
-    """Tumor-free patients of both arms, and in how many an arm painted any tumor pixel in any of its runs."""
-
-    patients: int
-    better: int
-    than: int
-
-
-def _no_differences() -> pd.DataFrame:
-    import pandas as pd
-
-    return pd.DataFrame()
 
 
 @dataclass(frozen=True)
@@ -52,7 +38,7 @@ class Verdict:
     """
 
     claim: Claim
-    arms: tuple[tuple[str, str], ...]  # every pair (better, than) of arm names that the claim compares
+    arms: Arms  # every pair that the claim compares
     effect: float  # mean difference over patients, units of the measure
     low: float  # 95 % interval of the effect
     high: float
@@ -63,16 +49,14 @@ class Verdict:
     n_missing: int  # patients that the study tested, but not in a finished run of each arm
     better_mean: float
     than_mean: float
-    verdict: Ruling
-    substantial: bool  # supported or contradicted, and the effect itself (not all of its interval) beyond the margin
-    patients_needed: int | None  # about how many would settle it; only where inconclusive
-    post_hoc: bool  # the claim was not fixed, as it stands, before the first run
+    differences: pd.DataFrame = field(compare=False, repr=False)  # better, than, difference; index case, ascending
+    verdict: Ruling = "inconclusive"
+    substantial: bool = False  # has a direction, and the effect itself (not all of its interval) is beyond the margin
+    patients_needed: int | None = None  # about how many would settle it; only where inconclusive
+    post_hoc: bool = True  # the claim was not fixed, as it stands, before the first run
     p_adjusted: float = math.nan  # Holm, over the claims of the study
     reason: str = ""  # why it is inconclusive, where no number says so
     kind: str = ""  # what the sentence calls its patients: phantom, external, or both
-    false_positives: FalsePositives | None = None  # only of tumor metrics
-    differences: pd.DataFrame = field(default_factory=_no_differences, compare=False, repr=False)
-    """Index case; columns better, than, difference. Rows ascending by case."""
 
     @property
     def sentence(self) -> str:
@@ -83,11 +67,6 @@ class Verdict:
     def measure(self) -> Measured:
         """What the claim is about: its words, unit and direction."""
         return measure_of(self.claim.metric)
-
-    @property
-    def gain(self) -> tuple[float, float]:
-        """The interval of how much more ``better`` serves: the effect's, mirrored where less is better."""
-        return (self.low, self.high) if self.measure.higher_is_better else (-self.high, -self.low)
 
     @property
     def comparison(self) -> tuple[str, str]:
@@ -109,9 +88,8 @@ def judge(
     Args:
         study: the question, its arms and its claims.
         cases: a row a test case and finished cell: ``arm, fold, seed, case``, and what measures are made of: a column
-            a metric (NaN = undefined), pixel counts, lesion counts. A measure whose columns are missing has not been
-            scored, and its claim is inconclusive. A case may stand in several folds, as an external one does: its
-            folds are averaged like its seeds.
+            a metric (NaN = undefined), pixel and lesion counts. Of a measure whose columns are missing nothing is
+            concluded. A case may stand in several folds, as an external one does: they are averaged like its seeds.
         preregistered: claim id -> ``Claim.digest`` as fixed before the first run. A claim that is absent from it, or
             has another digest now, is post hoc; None: nothing was fixed.
         seed: with the claim's id it seeds the claim's own generator, so no verdict depends on the other claims,
@@ -126,17 +104,11 @@ def judge(
     verdicts = []
     for claim in study.claims:
         word = int.from_bytes(hashlib.sha256(claim.id.encode()).digest()[:8], "big")
+        measured = _measure(study, claim, cases, np.random.default_rng([seed, word]), draws)
         fixed = (preregistered or {}).get(claim.id) == claim.digest
-        measured = _measure(study, claim, cases, np.random.default_rng([seed, word]), draws, post_hoc=not fixed)
-        verdicts.append(dataclasses.replace(measured, kind=kind))
+        verdicts.append(dataclasses.replace(measured, kind=kind, post_hoc=not fixed))
     adjusted = stats.holm([verdict.p for verdict in verdicts])
     return [_rule(dataclasses.replace(v, p_adjusted=p), len(verdicts)) for v, p in zip(verdicts, adjusted, strict=True)]
-
-
-def patient_means(cases: pd.DataFrame, columns: Iterable[str]) -> pd.DataFrame:
-    """A row a case, each column averaged over folds and seeds, undefined values left out; cases ascending."""
-    ordered = cases.sort_values(["case", "seed", "fold"], kind="stable")
-    return ordered.groupby("case", sort=True)[list(columns)].mean()
 
 
 def _check(cases: pd.DataFrame) -> None:
@@ -149,97 +121,69 @@ def _check(cases: pd.DataFrame) -> None:
     twice = cases[cases.duplicated(["arm", *CELL_CASE])]
     if len(twice):
         row = twice.iloc[0]
-        raise ValueError(
-            f"cases: case {row['case']} stands twice in arm {row['arm']!r}, fold {row['fold']}, seed {row['seed']}; "
-            "expected one row a test case and finished cell"
-        )
+        cell = f"arm {row['arm']!r}, fold {row['fold']}, seed {row['seed']}"
+        raise ValueError(f"cases: case {row['case']} stands twice in {cell}; expected one row a case and finished cell")
 
 
-def _measure(
-    study: StudyConfig, claim: Claim, cases: pd.DataFrame, rng: np.random.Generator, draws: int, *, post_hoc: bool
-) -> Verdict:
+def _measure(study: StudyConfig, claim: Claim, cases: pd.DataFrame, rng: np.random.Generator, draws: int) -> Verdict:
     """The numbers of one claim, not yet ruled upon."""
     arms = tuple((better.name, than.name) for better, than in contexts(study, claim))
     measure = measure_of(claim.metric)
     pairs = paired_scores(cases, arms, measure)
-    tested = set(pairs["case"])
-    table = _differences(pairs)
-    values = table["difference"].to_numpy(dtype=np.float64)
-    interval = stats.bootstrap_mean(values, rng, draws, 1 - ALPHA)
+    tested, table = set(pairs["case"]), _differences(pairs)
+    values = table["difference"].to_numpy()
     return Verdict(
         claim=claim,
         arms=arms,
-        **interval._asdict(),
+        **stats.bootstrap_mean(values, rng, draws, 1 - ALPHA)._asdict(),
         p=stats.sign_flip_p(values, rng, draws),
         superiority=stats.superiority(measure.sign * values),
         n_patients=len(table),
         n_undefined=len(tested) - len(table) if measure.scored(cases) else 0,
         n_missing=len(set(cases["case"]) - tested) if len(cases) else 0,
-        better_mean=float(table["better"].mean()) if len(table) else math.nan,
-        than_mean=float(table["than"].mean()) if len(table) else math.nan,
-        verdict="inconclusive",
-        substantial=False,
-        patients_needed=None,
-        post_hoc=post_hoc,
-        reason=_nothing_to_compare(cases, arms, measure, tested) if not len(table) else "",
-        false_positives=_false_positives(pairs) if claim.metric.endswith("_tumor") else None,
+        better_mean=float(table["better"].mean()),
+        than_mean=float(table["than"].mean()),
         differences=table,
+        reason=_nothing_to_compare(cases, arms, measure, len(pairs)) if not len(table) else "",
     )
 
 
-def paired_scores(cases: pd.DataFrame, arms: Iterable[tuple[str, str]], measure: Measured) -> pd.DataFrame:
-    """A row a context, fold, seed and case that both arms were tested on.
-
-    Columns ``context, fold, seed, case, better, than``, and with ``_better`` and ``_than`` the tumor's pixel counts.
-    """
+def paired_scores(cases: pd.DataFrame, arms: Arms, measure: Measured) -> pd.DataFrame:
+    """``context, fold, seed, case, better, than``: a row a case of a cell that both arms of a context have."""
     import pandas as pd
 
     if not len(cases):
-        return pd.DataFrame(columns=["context", *CELL_CASE, "better", "than"])
-    counts = [name for name in ("tp_tumor", "fp_tumor", "fn_tumor") if name in cases.columns]
-    scored = cases[["arm", *CELL_CASE, *counts]].assign(value=measure.values(cases))
+        return pd.DataFrame(columns=["context", *CELL_CASE, "better", "than"], dtype=float)
+    scored = cases.assign(value=measure.values(cases)).set_index(CELL_CASE)
     tables = []
     for context, names in enumerate(arms):
-        ours, theirs = (scored[scored["arm"] == name].drop(columns="arm") for name in names)
-        both = ours.merge(theirs, on=CELL_CASE, suffixes=("_better", "_than"))
-        both = both.rename(columns={"value_better": "better", "value_than": "than"})
-        tables.append(both.assign(context=context))
+        better, than = (scored.loc[scored["arm"] == name, "value"] for name in names)
+        both = pd.concat({"better": better, "than": than}, axis="columns", join="inner")
+        tables.append(both.reset_index().assign(context=context))
     return pd.concat(tables).sort_values(["context", *CELL_CASE], ignore_index=True)
 
 
 def _differences(pairs: pd.DataFrame) -> pd.DataFrame:
     """A row a patient: seeds averaged first, then contexts; only pairs whose two values are defined."""
-    defined = pairs.dropna(subset=["better", "than"]).astype({"better": float, "than": float})
-    by_context = defined.groupby(["context", "case"], sort=True)[["better", "than"]].mean()
+    by_context = pairs.dropna().groupby(["context", "case"], sort=True)[["better", "than"]].mean()
     table = by_context.groupby("case", sort=True).mean()
     return table.assign(difference=table["better"] - table["than"])
 
 
-def _false_positives(pairs: pd.DataFrame) -> FalsePositives | None:
-    if "fp_tumor_better" not in pairs.columns:
-        return None
-    free = pairs[pairs["tp_tumor_better"] + pairs["fn_tumor_better"] == 0].groupby("case")
-    any_better, any_than = (int((free[f"fp_tumor_{side}"].max() > 0).sum()) for side in ("better", "than"))
-    return FalsePositives(patients=free.ngroups, better=any_better, than=any_than)
-
-
-def _nothing_to_compare(
-    cases: pd.DataFrame, arms: tuple[tuple[str, str], ...], measure: Measured, tested: set[object]
-) -> str:
+def _nothing_to_compare(cases: pd.DataFrame, arms: Arms, measure: Measured, pairs: int) -> str:
     """Why a claim has not one difference."""
-    if tested and not measure.scored(cases):
-        return f"no finished run has scored {measure.words}"
-    if tested:
+    if pairs and measure.scored(cases):
         return f"{measure.words} is undefined in every patient"
-    finished = set(cases["arm"]) if len(cases) else set()
-    lost = sorted({name for pair in arms for name in pair} - finished)
+    if pairs:
+        return f"no finished run has scored {measure.words}"
+    lost = sorted({name for pair in arms for name in pair} - set(cases["arm"] if len(cases) else ()))
     return f"no finished run of {' and '.join(lost)}" if lost else "the arms' finished runs share no test patient"
 
 
 def _rule(verdict: Verdict, claims: int) -> Verdict:
     """Apply the rules, in this order: supported, contradicted, equivalent, else inconclusive."""
     margin, significant = verdict.claim.margin, verdict.p_adjusted < ALPHA
-    least_gain, largest_gain = verdict.gain
+    least_gain, largest_gain = sorted(verdict.measure.sign * bound for bound in (verdict.low, verdict.high))
     substantial = abs(verdict.effect) > margin
     if 0 < verdict.n_patients < MIN_PATIENTS:
         few = f"{words.patients(verdict.n_patients, verdict.kind)} cannot settle a claim"
@@ -250,7 +194,6 @@ def _rule(verdict: Verdict, claims: int) -> Verdict:
         return dataclasses.replace(verdict, verdict="contradicted", substantial=substantial)
     if -margin < verdict.low and verdict.high < margin:
         return dataclasses.replace(verdict, verdict="equivalent")
-    differences = verdict.differences["difference"].to_numpy(dtype=np.float64)
-    needed = stats.patients_needed(differences, margin, 1 - ALPHA, claims=claims)
+    needed = stats.patients_needed(verdict.differences["difference"].to_numpy(), margin, 1 - ALPHA, claims=claims)
     at_least = None if needed is None else max(needed, verdict.n_patients + 1)  # this many were not enough
     return dataclasses.replace(verdict, patients_needed=at_least)

@@ -86,5 +86,9 @@ class Evidence:
     @property
     def metrics(self) -> list[str]:
         """The main metrics and the claims' own measures, of those that were scored."""
-        wanted = dict.fromkeys([*main_metrics(), *(claim.metric for claim in self.study.claims)])
-        return [metric for metric in wanted if measure_of(metric).scored(self.cases)]
+        return self.scored(self.cases, main_metrics())
+
+    def scored(self, cases: pd.DataFrame, metrics: Sequence[str]) -> list[str]:
+        """These metrics and the claims' own measures, of those that the cases have."""
+        wanted = dict.fromkeys([*metrics, *(claim.metric for claim in self.study.claims)])
+        return [metric for metric in wanted if measure_of(metric).scored(cases)]

@@ -9,21 +9,16 @@ suggests, an arm that is silent on hard patients would be averaged over its easy
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from operator import itemgetter
+from typing import TYPE_CHECKING
 
-from litsexp.spec.catalog import MEASURES, METRICS
+from litsexp.spec.catalog import MEASURES, METRICS, Measure, Metric
 from litsexp.spec.errors import LitsexpError
 from litsexp.spec.tables import Reference, resolve
 
 if TYPE_CHECKING:
     import pandas as pd
-
-SILENCE = (
-    "Precision is undefined only where there is nothing to find and nothing was predicted. Where an arm is silent "
-    "though there is something to find it counts as 0: left out, an arm that is silent on hard patients would gain."
-)
 
 EXPECTED = "expected a Series of finite numbers with the table's index, NaN where undefined"
 
@@ -43,8 +38,7 @@ def precision_tumor(cases: pd.DataFrame) -> pd.Series[float]:
 
 def lesion_recall(cases: pd.DataFrame) -> pd.Series[float]:
     """The part of the true lesions that was detected; NaN without any."""
-    detected, there = _columns(cases, "lesions_detected", "lesions_true")
-    return detected / there
+    return cases["lesions_detected"] / cases["lesions_true"]
 
 
 def lesion_precision(cases: pd.DataFrame) -> pd.Series[float]:
@@ -52,8 +46,8 @@ def lesion_precision(cases: pd.DataFrame) -> pd.Series[float]:
 
     0 where lesions are there and none was predicted; NaN where there is none and none was predicted.
     """
-    false, predicted, there = _columns(cases, "lesions_false", "lesions_predicted", "lesions_true")
-    return _right(predicted - false, predicted, there)
+    predicted = cases["lesions_predicted"]
+    return _right(predicted - cases["lesions_false"], predicted, cases["lesions_true"])
 
 
 def lesion_f1(cases: pd.DataFrame) -> pd.Series[float]:
@@ -64,8 +58,7 @@ def lesion_f1(cases: pd.DataFrame) -> pd.Series[float]:
 
 def lesions_false(cases: pd.DataFrame) -> pd.Series[float]:
     """Predicted lesions that belong to no detected object, on the stored slices of a case."""
-    (false,) = _columns(cases, "lesions_false")
-    return false
+    return cases["lesions_false"]
 
 
 def burden_error(cases: pd.DataFrame) -> pd.Series[float]:
@@ -73,22 +66,17 @@ def burden_error(cases: pd.DataFrame) -> pd.Series[float]:
 
     An arm that paints no liver paints no tumor: its burden is 0, so that it is not left out where it fails.
     """
-    true, predicted = _columns(cases, "burden_true", "burden_predicted")
-    return (predicted.fillna(0.0) - true).abs()
+    return (cases["burden_predicted"].fillna(0.0) - cases["burden_true"]).abs()
 
 
 def _precision(cases: pd.DataFrame, structure: str) -> pd.Series[float]:
-    tp, fp, fn = _columns(cases, f"tp_{structure}", f"fp_{structure}", f"fn_{structure}")
+    tp, fp, fn = (cases[f"{kind}_{structure}"] for kind in ("tp", "fp", "fn"))
     return _right(tp, tp + fp, tp + fn)
 
 
 def _right(right: pd.Series[float], predicted: pd.Series[float], there: pd.Series[float]) -> pd.Series[float]:
     """The part of what was predicted that is right; silence about something that is there is 0."""
     return (right / predicted).mask((predicted == 0) & (there > 0), 0.0)
-
-
-def _columns(cases: pd.DataFrame, *names: str) -> list[pd.Series[float]]:
-    return [cases[name].astype(float) for name in names]
 
 
 @dataclass(frozen=True)
@@ -100,7 +88,7 @@ class Measured:
     unit: str  # "a case"; empty for a share
     higher_is_better: bool
     undefined: str  # why it is NaN where it is
-    function: Reference | None  # None: the column of its name
+    function: Reference  # (DataFrame, a row a case and run) -> Series of the same index
 
     @property
     def sign(self) -> int:
@@ -129,8 +117,9 @@ class Measured:
         return pd.Series(math.nan, index=cases.index, dtype=float) if found is None else found
 
     def _computed(self, cases: pd.DataFrame) -> pd.Series[float] | None:
-        if self.function is None:
-            return cases[self.name].astype(float) if self.name in cases.columns else None
+        """The checked values; None where a column that they are made of is not there."""
+        import pandas as pd
+
         try:
             found = resolve(self.function)(cases)
         except KeyError:  # no such column
@@ -138,31 +127,18 @@ class Measured:
         except Exception as error:  # whatever somebody's function does
             what = " ".join(f"{type(error).__name__}: {error}".split())
             raise LitsexpError(f"measure {self.name!r}: its function failed ({what}); {EXPECTED}") from error
-        return self._checked(found, cases)
-
-    def _checked(self, found: Any, cases: pd.DataFrame) -> pd.Series[float]:
-        import pandas as pd
-
         numbers = isinstance(found, pd.Series) and pd.api.types.is_numeric_dtype(found)
-        if numbers and found.index.equals(cases.index) and not found.abs().eq(math.inf).any():
-            values: pd.Series[float] = found.astype(float)
-            return values
-        raise LitsexpError(f"measure {self.name!r}: its function gave a {type(found).__name__}; {EXPECTED}")
+        if not (numbers and found.index.equals(cases.index) and not found.abs().eq(math.inf).any()):
+            raise LitsexpError(f"measure {self.name!r}: its function gave a {type(found).__name__}; {EXPECTED}")
+        values: pd.Series[float] = found.astype(float)
+        return values
 
 
 def measure_of(name: str) -> Measured:
     """The measure of this name, or else the metric; LitsexpError where there is neither."""
-    if name in MEASURES:
-        row = MEASURES[name]
-        return Measured(name, row.words, row.unit, row.higher_is_better, row.undefined, row.values)
-    metric = METRICS[name]
-    return Measured(name, metric.words, metric.unit, metric.higher_is_better, metric.undefined, None)
-
-
-def measured(cases: pd.DataFrame, names: Iterable[str]) -> pd.DataFrame:
-    """The table with a column for each of these measures that it has scored, in place of a column of the same name."""
-    known = (measure_of(name) for name in names)
-    return cases.assign(**{one.name: one.values(cases) for one in known if one.scored(cases)})
+    row: Measure | Metric = MEASURES[name] if name in MEASURES else METRICS[name]
+    function = row.values if isinstance(row, Measure) else itemgetter(name)  # a metric's values are its column
+    return Measured(name, row.words, row.unit, row.higher_is_better, row.undefined, function)
 
 
 def main_metrics() -> list[str]:

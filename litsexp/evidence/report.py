@@ -8,11 +8,11 @@ from __future__ import annotations
 import base64
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -20,12 +20,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from litsexp.evidence import figures
 from litsexp.evidence.judge import Verdict
 from litsexp.evidence.material import Evidence, Picture
-from litsexp.evidence.measures import SILENCE, main_metrics, measure_of
+from litsexp.evidence.measures import main_metrics, measure_of
 from litsexp.evidence.tables import arm_scores, gap_table
 from litsexp.evidence.words import cautions, digits_for, plain
 from litsexp.files import whole_file
 from litsexp.spec.design import arms, cells
-from litsexp.spec.study import StudyConfig
 
 PICTURE_BYTES = 2_000_000  # of PNG in a report; what is over stays in MLflow
 RUN_COLUMNS = ("arm", "fold", "seed", "status", "reason", "minutes", "best_epoch", "epochs", "lr")
@@ -46,52 +45,45 @@ def render(evidence: Evidence) -> str:
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {
-        "number": _number,
-        "minus": _minus,
-        "measure": measure_of,
-        "uri": _uri,
-        "digits": digits_for,
-    }
+    environment.filters |= {"number": _number, "minus": _minus, "uri": _uri}
+    environment.filters |= {"measure": measure_of, "digits": digits_for}
     return environment.get_template("report.html").render(**_content(evidence))
 
 
 def _content(evidence: Evidence) -> dict[str, Any]:
     """What the template shows, section by section."""
-    study, names, metrics = evidence.study, evidence.arm_names, evidence.metrics
+    study, split, names, metrics = evidence.study, evidence.split, evidence.arm_names, evidence.metrics
     colours = figures.arm_colours(names)
     scores = arm_scores(evidence.cases, metrics, order=names)
     trivial = arm_scores(evidence.tested_trivial, metrics, by="predictor")
     runs = evidence.runs[[column for column in RUN_COLUMNS if column in evidence.runs]]
-    finished = int((runs["status"] == "FINISHED").sum()) if len(runs) else 0
+    failures = runs[runs["status"] != "FINISHED"] if len(runs) else runs
     return {
         "evidence": evidence,
         "study": study,
         "verdicts": [(v, cautions(v, evidence.trivial)) for v in evidence.verdicts],
-        "right_of_0": _right_of_0(evidence.verdicts),
         "elsewhere": {pair.here.claim.id: pair for pair in evidence.replications},
         "external": _external(evidence),
         "forest": figures.forest(evidence.verdicts) if evidence.verdicts else "",
         "metrics": metrics,
-        "silence": SILENCE,
         "colours": colours,
-        "scores": {(row["arm"], row["metric"]): row for row in scores.to_dict("records")},
-        "trivial": {(row["predictor"], row["metric"]): row for row in trivial.to_dict("records")},
+        "scores": scores.set_index(["arm", "metric"]).to_dict("index"),
+        "trivial": trivial.set_index(["predictor", "metric"]).to_dict("index"),
         "most": scores.groupby("metric")["patients"].max().to_dict(),
-        "predictors": list(dict.fromkeys(trivial["predictor"])),
+        "predictors": list(trivial["predictor"].unique()),
         "curves": figures.curves(evidence.curves, colours) if len(evidence.curves) else "",
         "curve_arms": figures.CURVE_ARMS,
         "pairs": [(v, _pairs_figure(v, colours)) for v in evidence.verdicts if v.n_patients],
         "pictures": _affordable(evidence.pictures),
         "false_positives": _false_positives(evidence.cases, names),
-        "learning_rates": _learning_rates(evidence.runs, study),
+        "rates": sorted({float(f"{lr:.3g}") for lr in runs["lr"].dropna()}) if "lr" in runs else [],
         "controls": _controls(evidence),
-        "split": _grid(_never_tested_blank(evidence.split)),
-        "folds": _grid(_folds(evidence.split)),
+        "split": _grid(split.assign(test_fold=split["test_fold"].where(split["test_fold"] >= 0))),  # -1 is no fold
+        "folds": _grid(_folds(split)),
         "runs": _grid(runs),
-        "failures": _grid(runs[runs["status"] != "FINISHED"]) if len(runs) else None,
-        "planned": len(evidence.runs) if study.design == "search" else len(cells(study)),
-        "finished": finished,
+        "failures": _grid(failures),
+        "planned": len(runs) if study.design == "search" else len(cells(study)),
+        "finished": len(runs) - len(failures),
         "minutes": float(runs["minutes"].sum()) if "minutes" in runs else 0.0,
         "trials": _grid(_best_trials(evidence.search)) if evidence.search is not None else None,
         "settings": yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100),
@@ -103,27 +95,19 @@ def _external(evidence: Evidence) -> dict[str, Any] | None:
     external = evidence.external
     if external is None:
         return None
-    wanted = [*main_metrics()[:EXTERNAL_METRICS], *(claim.metric for claim in evidence.study.claims)]
-    metrics = [metric for metric in dict.fromkeys(wanted) if measure_of(metric).scored(external.cases)]
-    rows = gap_table(evidence, metrics).to_dict("records")
-    trivial = gap_table(evidence, metrics, by="predictor").to_dict("records")
+    metrics = evidence.scored(external.cases, main_metrics()[:EXTERNAL_METRICS])
+    gaps = gap_table(evidence.cases, external.cases, metrics, order=evidence.arm_names)
+    trivial = gap_table(evidence.tested_trivial, external.trivial, metrics, by="predictor")
     return {
         "metrics": metrics,
-        "gaps": {(row["arm"], row["metric"]): row for row in rows},
-        "trivial": {(row["predictor"], row["metric"]): row for row in trivial},
-        "predictors": list(dict.fromkeys(row["predictor"] for row in trivial)),
+        "gaps": gaps.set_index(["arm", "metric"]).to_dict("index"),
+        "trivial": trivial.set_index(["predictor", "metric"]).to_dict("index"),
+        "predictors": list(trivial["predictor"].unique()),
         "pairs": [(pair, cautions(pair.there, external.trivial)) for pair in evidence.replications],
         "forest": figures.forest(external.verdicts) if external.verdicts else "",
         "patients": external.trivial["case"].nunique() if len(external.trivial) else 0,
         "pictures": _affordable(external.pictures),
     }
-
-
-def _right_of_0(verdicts: Sequence[Verdict]) -> str:
-    """How to read a forest plot."""
-    less = any(not verdict.measure.higher_is_better for verdict in verdicts)
-    reversed_axis = " (where less is better the axis runs from right to left, so that right stays better)" * less
-    return f"To the right of 0 the arm named first does better{reversed_axis}."
 
 
 def _pairs_figure(verdict: Verdict, colours: dict[str, str]) -> str:
@@ -136,41 +120,20 @@ def _pairs_figure(verdict: Verdict, colours: dict[str, str]) -> str:
 
 def _affordable(pictures: Sequence[Picture]) -> list[Picture]:
     """The first pictures, as many as keep the file a size that mail carries."""
-    total, kept = 0, []
-    for picture in pictures:
-        total += len(picture.png)
-        if total <= PICTURE_BYTES:
-            kept.append(picture)
-    return kept
+    totals = accumulate(len(picture.png) for picture in pictures)
+    return [picture for picture, total in zip(pictures, totals, strict=True) if total <= PICTURE_BYTES]
 
 
-def _false_positives(cases: pd.DataFrame, names: Sequence[str]) -> list[dict[str, Any]]:
-    """Per arm: tumor-free patients, those with any false-positive tumor pixel, and the pixels a patient on average."""
+def _false_positives(cases: pd.DataFrame, names: list[str]) -> dict[Hashable, Any]:
+    """Arm -> tumor-free patients, those with any false-positive tumor pixel, and the pixels a patient on average."""
     if not {"tp_tumor", "fp_tumor", "fn_tumor"} <= set(cases.columns):
-        return []
+        return {}
     free = cases[cases["tp_tumor"] + cases["fn_tumor"] == 0]
-    rows = []
-    for name in names:
-        patients = free[free["arm"] == name].groupby("case")["fp_tumor"]
-        pixels = float(patients.mean().mean()) if patients.ngroups else math.nan
-        rows.append({"arm": name, "patients": patients.ngroups, "any": int((patients.max() > 0).sum()), "mean": pixels})
-    return rows if any(row["patients"] for row in rows) else []
-
-
-def _learning_rates(runs: pd.DataFrame, study: StudyConfig) -> str:
-    """What the runs logged, in words."""
-    rates = sorted({float(f"{lr:.3g}") for lr in runs["lr"].dropna()}) if "lr" in runs else []
-    if not rates:
-        return "No run logged its learning rate."
-    spread = f"{rates[0]:.2g}" + (f" to {rates[-1]:.2g}" if len(rates) > 1 else "")
-    if study.design == "search":
-        return f"The search chose the learning rate ({spread})."
-    if study.run.lr == "find" or "lr" in study.factors:
-        how = "a factor of this study" if "lr" in study.factors else "found by the same procedure in every arm"
-        return f"The learning rate was {how} ({spread})."
-    if len(rates) == 1:
-        return f"Every run used the same learning rate, {spread}."
-    return f"The runs logged different learning rates ({spread}) though the study fixes one: check before believing."
+    pixels = free.groupby(["arm", "case"])["fp_tumor"].agg(["mean", "max"])
+    by_arm = pixels.assign(any=pixels["max"] > 0).groupby("arm")
+    table = by_arm.agg(patients=("any", "size"), any=("any", "sum"), mean=("mean", "mean")).reindex(names)
+    whole = table.fillna({"patients": 0, "any": 0}).astype({"patients": int, "any": int})
+    return whole.to_dict("index") if len(free) else {}
 
 
 def _controls(evidence: Evidence) -> list[str]:
@@ -181,61 +144,43 @@ def _controls(evidence: Evidence) -> list[str]:
             found.append(f"{arm.name}: the pretrained weights' statistics without their features")
         elif arm.run.frozen_epochs == arm.run.epochs:
             found.append(f"{arm.name}: the encoder stays as initialised ({arm.run.init})")
-    needs = any(
-        claim.factor == "init" and {"imagenet", "scratch"} == {claim.better, claim.than} for claim in study.claims
-    )
+    needs = any(c.factor == "init" and {c.better, c.than} == {"imagenet", "scratch"} for c in study.claims)
     if needs and not any("statistics" in text for text in found):
-        found.append(
-            "none for initialisation: a gain of imagenet over scratch may come from the scale of the weights alone "
-            "(Raghu 2019); add init: shuffled to tell"
-        )
+        doubt = "a gain of imagenet over scratch may come from the scale of the weights alone (Raghu 2019)"
+        found.append(f"none for initialisation: {doubt}; add init: shuffled to tell")
     return found
 
 
 def _folds(split: pd.DataFrame) -> pd.DataFrame:
     """A row a test fold: patients, tumor-free ones, slices, pixels."""
-    if not len(split):
-        return split
-    free = split.assign(tumor_free=(split["tumor_pixels"] == 0).astype(int), patients=1)
-    tested = free[free["test_fold"] >= 0]
+    tested = split[split["test_fold"] >= 0].assign(patients=1, tumor_free=split["tumor_pixels"] == 0)
     columns = ["patients", "tumor_free", "slices", "liver_pixels", "tumor_pixels"]
     return tested.groupby("test_fold", as_index=False)[columns].sum()
 
 
-def _never_tested_blank(split: pd.DataFrame) -> pd.DataFrame:
-    """A holdout tests some patients only: fold -1 is no fold."""
-    if not len(split):
-        return split
-    return split.assign(test_fold=split["test_fold"].where(split["test_fold"] >= 0))
-
-
 def _best_trials(search: pd.DataFrame) -> pd.DataFrame:
     """Finished trials, highest validation score first; a pruned one's is not comparable."""
-    done = search[search["state"] == "COMPLETE"] if "state" in search else search
+    done = search[search["state"] == "COMPLETE"] if len(search) else search
     return done.sort_values("valid/score", ascending=False, kind="stable").head(BEST_TRIALS) if len(done) else done
 
 
 def _grid(frame: pd.DataFrame) -> dict[str, Any]:
     """A data frame as text: ``head`` with (title, is a number), ``rows`` of cells."""
-    numeric = [pd.api.types.is_numeric_dtype(frame[c]) and frame[c].dtype != bool for c in frame.columns]
-    head = [(str(c).replace("_", " "), number) for c, number in zip(frame.columns, numeric, strict=True)]
+    numeric = frame.select_dtypes("number").columns
+    head = [(str(name).replace("_", " "), name in numeric) for name in frame]
     return {"head": head, "rows": [[_text(value) for value in row] for row in frame.itertuples(index=False)]}
 
 
-def _text(value: object) -> str:
-    if isinstance(value, tuple | list | np.ndarray):
-        return " × ".join(_text(part) for part in value)
-    if value is None or value is pd.NA or value is pd.NaT:
+def _text(value: Any) -> str:
+    if pd.isna(value):
         return "–"
-    if isinstance(value, int | np.integer) and not isinstance(value, bool):
-        return f"{value:,}"
-    if isinstance(value, float | np.floating):
-        return "–" if math.isnan(value) else _minus(f"{value:,.0f}" if value == round(value) else f"{value:.4g}")
-    return str(value)
+    if isinstance(value, float):
+        return _minus(f"{value:,.0f}" if value == round(value) else f"{value:.4g}")
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
-def _number(value: float | None, digits: int = 2) -> str:
-    return "–" if value is None or math.isnan(value) else _minus(plain(value, digits))
+def _number(value: float, digits: int = 2) -> str:
+    return "–" if math.isnan(value) else _minus(plain(value, digits))
 
 
 def _minus(text: str) -> str:

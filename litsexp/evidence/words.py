@@ -21,20 +21,17 @@ def sentence(verdict: Verdict) -> str:
     measure = verdict.measure
     if not verdict.n_patients:
         return f"{better} and {than} could not be compared in {measure.words}: inconclusive; {verdict.reason}."
-    low, high, effect = verdict.low, verdict.high, verdict.effect
-    what = _what_it_did(verdict)
+    low, high, effect, what = verdict.low, verdict.high, verdict.effect, _what_it_did(verdict)
     if what == "lowered":
         low, high, effect = -high, -low, -effect
     shown = (low,) if what != "changed" else (effect, low, high)  # an interval that excludes 0 should be seen to
     digits = enough_digits(verdict.claim.margin, *shown)
-    interval = "" if math.isnan(low) else f" [{plain(low, digits)}, {plain(high, digits)}]"
-    on = patients(verdict.n_patients, verdict.kind)
     where = ", ".join(f"{name}={format_level(level)}" for name, level in verdict.claim.where.items())
     p = "p < 0.001" if verdict.p_adjusted < 0.001 else f"p = {verdict.p_adjusted:.3f}"
     return (
-        f"{better} {what} {measure.words} by {plain(effect, digits)}{measure.per}{interval} "
-        f"{'over' if what == 'raised' else 'against'} {than}{where and f' where {where}'} on {on} (adjusted {p}): "
-        f"{_conclusion(verdict)}."
+        f"{better} {what} {measure.words} by {plain(effect, digits)}{measure.per}{interval(low, high, digits)} "
+        f"{'over' if what == 'raised' else 'against'} {than}{where and f' where {where}'} "
+        f"on {patients(verdict.n_patients, verdict.kind)} (adjusted {p}): {_conclusion(verdict)}."
     )
 
 
@@ -65,8 +62,8 @@ def cautions(verdict: Verdict, trivial: pd.DataFrame) -> list[str]:
     if measure.higher_is_better and not measure.unit and max(verdict.better_mean, verdict.than_mean) < FAILING:
         found.append(f"Both arms stay below {FAILING:g}: two models that hardly segment are compared.")
     if verdict.n_undefined:
-        left_out = f"{patients(verdict.n_undefined)} whose {measure.words} is undefined ({measure.undefined})"
-        found.append(f"Left out: {left_out}.")
+        undefined = f"whose {measure.words} is undefined ({measure.undefined})"
+        found.append(f"Left out: {patients(verdict.n_undefined)} {undefined}.")
     if verdict.n_missing:
         found.append(f"Missing: {patients(verdict.n_missing)} without a finished run in each arm.")
     if len(verdict.arms) > 1:
@@ -109,8 +106,12 @@ def enough_digits(margin: float, *shown: float) -> int:
 
 def plain(value: float, digits: int) -> str:
     """Fixed decimals, without a minus before zero."""
-    text = f"{value:.{digits}f}"
-    return text.removeprefix("-") if float(text) == 0 else text
+    return f"{value:z.{digits}f}"
+
+
+def interval(low: float, high: float, digits: int) -> str:
+    """`` [0.08, 0.12]``, as it follows a number; empty where there is none."""
+    return "" if math.isnan(low) else f" [{plain(low, digits)}, {plain(high, digits)}]"
 
 
 def _rounded(number: int) -> str:

@@ -73,7 +73,7 @@ def evidence(asked=None, **changes):
             "liver_pixels": 5000,
             "tumor_pixels": 60,
             "slices": 9,
-            "spacing": (0.7, 0.7, 5.0),
+            "spacing": "0.70 × 0.70 × 5.00",
         }
         for c in range(12)
     ]

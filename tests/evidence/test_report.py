@@ -14,6 +14,7 @@ from litsexp.evidence.tables import write_tables
 SECTIONS = ["question", "answer", "verdicts", "arms", "curves", "patients", "pictures"]
 SECTIONS += ["false-positives", "believe", "split", "runs", "settings", "versions"]
 VOID = {"meta", "br", "img"}
+SEARCH = {"design": "search", "search": {"trials": 5}, "claims": []}
 
 
 class Page(HTMLParser):
@@ -77,7 +78,7 @@ def test_says_what_a_reader_must_know(shown, html):
         "Left out: 2 patients whose tumor Dice is undefined (no tumor to find).",
         "Every run used the same learning rate, 0.001.",
         "add init: shuffled to tell",
-        "0.7 × 0.7 × 5",
+        "0.70 × 0.70 × 5.00",
     ):
         assert words in text, words
 
@@ -154,8 +155,42 @@ def test_a_holdout_tests_some_patients_only(shown):
     assert '<td class="n">0.500<small>' in html  # read against the patients that the arms were tested on
 
 
+@pytest.mark.parametrize(
+    ("changes", "rates", "says"),
+    [
+        ({}, [1e-3, 2e-3], "The runs logged different learning rates (0.001 to 0.002) though the study fixes one"),
+        ({"run": {"lr": "find"}}, [1e-3, 2e-3], "The learning rate was found by the same procedure in every arm"),
+        (
+            {"factors": {"lr": [0.01]}, "claims": []},
+            [1e-3, 1e-2],
+            "The learning rate was a factor of this study (0.001 to 0.01).",
+        ),
+        (
+            {"design": "search", "search": {"trials": 5}, "claims": []},
+            [1e-3],
+            "The search chose the learning rate (0.001).",
+        ),
+        ({}, [math.nan], "No run logged its learning rate."),
+    ],
+)
+def test_how_the_learning_rate_came_about(shown, make_study, changes, rates, says):
+    runs = shown.runs.head(len(rates)).assign(lr=rates)
+    html = report.render(dataclasses.replace(shown, study=make_study(**changes), runs=runs))
+    assert f"<li><b>Learning rate.</b> {says}" in html
+
+
+def test_tumor_free_patients_count_as_false_positives(shown):
+    cases = pd.DataFrame({"arm": ["baseline"] * 3 + ["init=scratch"] * 3, "case": [0, 1, 2] * 2, "fold": 0, "seed": 0})
+    cases = cases.assign(tp_tumor=0, fn_tumor=0, fp_tumor=[0, 5, 0, 7, 7, 0])
+    cases.loc[cases["case"] == 2, "fn_tumor"] = 9  # a tumor that both missed
+    twice = pd.concat([cases, cases.assign(seed=1, fp_tumor=0)])  # what any run paints counts; pixels are averaged
+    html = report.render(dataclasses.replace(shown, cases=twice))
+    text = " ".join(re.sub("<[^>]+>", " ", html).split())
+    assert "baseline 2 1 1.2 init=scratch 2 2 3.5 augment=none 0 0 –" in text
+
+
 def test_a_search_is_exploratory(make_evidence, make_study):
-    asked = make_study(design="search", search={"trials": 5}, claims=[])
+    asked = make_study(**SEARCH)
     trials = pd.DataFrame(  # as the driver writes it
         {
             "trial": [0, 1, 2, 3],
@@ -174,8 +209,9 @@ def test_a_search_is_exploratory(make_evidence, make_study):
 
 
 def test_a_search_without_a_finished_trial(make_evidence, make_study):
-    asked = make_study(design="search", search={"trials": 5}, claims=[])
-    assert Page(report.render(make_evidence(asked, search=pd.DataFrame()))).ids == SECTIONS
+    asked = make_study(**SEARCH)
+    for trials in (pd.DataFrame(), pd.DataFrame({"trial": [0], "state": ["FAIL"], "valid/score": [None]})):
+        assert Page(report.render(make_evidence(asked, search=trials))).ids == SECTIONS
 
 
 def test_a_claim_where_less_is_better(shown, make_study, make_evidence):

@@ -87,7 +87,8 @@ def test_external_tables_stand_apart(shown_elsewhere, tmp_path):
 
 
 def test_gaps_of_what_learns_nothing(shown_elsewhere, shown):
-    table = tables.gap_table(shown_elsewhere, ["dice_liver", "pixel_acc"], by="predictor")
+    there = shown_elsewhere.external.trivial
+    table = tables.gap_table(shown.trivial, there, ["dice_liver", "pixel_acc"], by="predictor")
     assert list(zip(table["predictor"], table["metric"], strict=True)) == [("all background", "dice_liver")]
     assert table["gap"].tolist() == pytest.approx([0.1])
-    assert len(tables.gap_table(shown, ["dice_liver"])) == 0  # no external cohort
+    assert len(tables.gap_table(shown.cases, pd.DataFrame(), ["dice_liver"])) == 0  # no run scored an external case
