@@ -1,7 +1,5 @@
 """A contact sheet: one liver slice a case, so that a person sees at a glance what no rule would notice."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 

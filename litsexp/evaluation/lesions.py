@@ -8,8 +8,6 @@ count mixes merged and single lesions, ``lesions_detected`` counts every referen
 ``lesions_false`` counts the predicted lesions that belong to none.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """Pictures of one slice: the image, the truth, the prediction, and where they differ. Pillow draws, numpy colors."""
 
-from __future__ import annotations
-
 import io
 import math
 

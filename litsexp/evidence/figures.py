@@ -4,8 +4,6 @@ Text stays text, laid out with the wide font that matplotlib brings and shown in
 colour an arm throughout, from the palette of Okabe and Ito (2008), which colour-blind readers can tell apart.
 """
 
-from __future__ import annotations
-
 import io
 import math
 from collections.abc import Mapping, Sequence

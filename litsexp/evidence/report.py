@@ -3,8 +3,6 @@
 No scripts, no external resources, no dates: the same evidence gives the same bytes.
 """
 
-from __future__ import annotations
-
 import base64
 import math
 import re

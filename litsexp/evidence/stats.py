@@ -4,8 +4,6 @@ Every function takes ``differences``, shape (n,): one number a patient, arm A's 
 over seeds. Slices, epochs and seeds never count as patients.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from statistics import NormalDist

@@ -1,7 +1,5 @@
 """The evidence as tables, for papers (CSV, LaTeX) and for the report."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
