@@ -34,16 +34,9 @@ def draw_extremes(
     folder: Path,
     external: bool = False,
 ) -> None:
-    """Write overlays of the best and worst cases by tumor Dice (liver Dice where no case has a tumor).
+    """Write overlays of the best and worst cases by tumor Dice (liver Dice where no case has a tumor) to a folder.
 
-    Args:
-        store: of the cohort.
-        rows: of the store that were labeled.
-        prediction: their labels.
-        cases: their scores, a row a case.
-        cell: name of the run.
-        folder: to write in, made where it is missing.
-        external: whether the patients are of another cohort than the run's own.
+    ``prediction`` labels these ``rows`` of the store; ``cases`` are their scores; ``cell`` names the run.
     """
     folder.mkdir(exist_ok=True)
     metric = "dice_tumor" if cases["dice_tumor"].notna().any() else "dice_liver"
