@@ -111,8 +111,8 @@ class LiveDisplay:
     def _mark(self, place: tuple[str, int, int], now: dict[tuple[str, int, int], Cell]) -> str:
         if place in now:
             done, score = self.running[now[place]]
-            epochs = now[place].arm.run.epochs
-            return f"[cyan]{done}/{epochs}[/]" + ("" if score != score else f" [dim]{score:.2f}[/]")
+            shown = "" if score != score else f" [dim]{score:.2f}[/]"
+            return f"[cyan]{done}/{now[place].arm.run.epochs}[/]{shown}"
         return self.marks.get(place, "[dim]·[/]")
 
 
@@ -125,9 +125,8 @@ def say(text: str, style: str = "") -> None:
 def progress_bar(what: str, console: Console = console) -> Iterator[Callable[[int, int], None]]:
     """A bar for ``progress(done, total)``; it leaves no trace, and shows nothing where nothing is done."""
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(
-        *columns, console=console, transient=True, disable=not (console.is_terminal or console.is_jupyter)
-    ) as bar:
+    hidden = not (console.is_terminal or console.is_jupyter)
+    with Progress(*columns, console=console, transient=True, disable=hidden) as bar:
         tasks: list[TaskID] = []
 
         def advance(done: int, total: int) -> None:

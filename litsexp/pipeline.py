@@ -99,16 +99,14 @@ def conclude(session: Session, command: str = "") -> Conclusion:
 
     What has not finished is reported as missing.
     """
-    results = session.results()
+    results, phantom = session.results(), session.store.phantom
     failures = {cell.name: outcome.reason for cell, outcome in session.failures.items()}
-    phantom = session.store.phantom
-    kind = "phantom" if phantom else ""
     evidence = Evidence(
         name=session.name,
         study=session.study,
         cohort=cohort_name(session.study.data, session.store),
         phantom=phantom,
-        verdicts=judge(session.study, results.cases, session.parent.preregistered, kind=kind),
+        verdicts=judge(session.study, results.cases, session.parent.preregistered, kind="phantom" * phantom),
         cases=results.cases,
         curves=results.curves,
         runs=results.runs,
@@ -124,11 +122,10 @@ def conclude(session: Session, command: str = "") -> Conclusion:
     directory.mkdir(parents=True, exist_ok=True)
     write_tables(evidence, directory)
     report = write_report(evidence, directory / "report.html")
-    session.tracking.log_score(session.parent, scalars(evidence))
     tags = {**cohort_tags(session.study, session.store), **verdict_tags(evidence)}
     if session.external is not None and evidence.external is not None:
         tags |= {"external_cohort": evidence.external.cohort, "external_fingerprint": session.external.fingerprint}
-    session.tracking.conclude(session.parent, note(evidence), tags, directory)
+    session.tracking.conclude(session.parent, note(evidence), tags, scalars(evidence), directory)
     ran = (failures, session.trained_s, session.wall_s, session.name)
     return Conclusion(evidence, report, results, *ran)
 
@@ -180,13 +177,13 @@ def pictures(session: Session, runs: pd.DataFrame, store: Store, kind: CohortKin
     patient = "phantom case" if store.phantom else "case"
     caption = {"test": "test case of fold {}", "external": "external cohort, scored by the run of fold {}"}[kind]
     shown = []
-    for arm in list(dict.fromkeys(runs["arm"]))[:PICTURED_ARMS]:
-        done = runs[(runs["arm"] == arm) & (runs["status"] == "FINISHED")]
-        for run_id, fold in zip(done["run_id"].head(1), done["fold"].head(1), strict=True):
-            for path in session.pictures(run_id, kind):
-                rank, _, case = Path(path).stem.partition("_case_")
-                png = session.tracking.artifact(run_id, path)
-                shown.append(Picture(f"{arm}: {rank}, {patient} {case}", caption.format(fold), png))
+    arms = runs["arm"].isin(runs["arm"].unique()[:PICTURED_ARMS])
+    firsts = runs[arms & (runs["status"] == "FINISHED")].drop_duplicates("arm")
+    for arm, fold, run_id in zip(firsts["arm"], firsts["fold"], firsts["run_id"], strict=True):
+        for path in session.pictures(run_id, kind):
+            rank, _, case = Path(path).stem.partition("_case_")
+            png = session.tracking.artifact(run_id, path)
+            shown.append(Picture(f"{arm}: {rank}, {patient} {case}", caption.format(fold), png))
     return shown
 
 
@@ -214,17 +211,18 @@ def facts(session: Session, runs: pd.DataFrame, command: str) -> dict[str, str]:
 
 def scalars(evidence: Evidence) -> dict[str, float]:
     """The effects, as metrics of the parent run."""
-    there = evidence.external.verdicts if evidence.external else ()
-    effects = {f"effect/{verdict.claim.id}": verdict.effect for verdict in evidence.verdicts}
-    effects |= {f"effect_external/{verdict.claim.id}": verdict.effect for verdict in there}
+    effects = {f"effect{cohort}/{verdict.claim.id}": verdict.effect for cohort, verdict in _everywhere(evidence)}
     return {name: effect for name, effect in effects.items() if not math.isnan(effect)}
 
 
 def verdict_tags(evidence: Evidence) -> dict[str, str]:
     """The verdicts, as tags of the parent run."""
+    return {f"verdict{cohort}.{verdict.claim.id}": verdict.verdict for cohort, verdict in _everywhere(evidence)}
+
+
+def _everywhere(evidence: Evidence) -> list[tuple[str, Verdict]]:
     there = evidence.external.verdicts if evidence.external else ()
-    tags: dict[str, str] = {f"verdict.{verdict.claim.id}": verdict.verdict for verdict in evidence.verdicts}
-    return tags | {f"verdict_external.{verdict.claim.id}": verdict.verdict for verdict in there}
+    return [*(("", verdict) for verdict in evidence.verdicts), *(("_external", verdict) for verdict in there)]
 
 
 def note(evidence: Evidence) -> str:

@@ -60,7 +60,8 @@ def test_a_file_gives_the_study_and_its_name(study: StudyConfig, places: Places,
 
     file = tmp_path / "mine.yaml"
     file.write_text(to_yaml(study))
-    assert run_study(file, places, train=False).experiment == "mine"
+    assert litsexp.load_study(str(file)) == litsexp.load_study(file) == study
+    assert run_study(str(file), places, train=False).experiment == "mine"
     with pytest.raises(litsexp.LitsexpError, match=r"gone\.yaml: cannot be read"):
         run_study(tmp_path / "gone.yaml", places)
 

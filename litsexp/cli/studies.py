@@ -59,17 +59,12 @@ def study(
     from litsexp.study.places import Places
 
     load_plugins(plugins or ())
-    asked = load_study(file, settings or (), data, external)
+    asked, name = load_study(file, settings or (), data, external), _name(file, data)
     places = Places.below(mlruns, tracking_uri, storage, stores)
+    command = _command(file, data, external, settings, plugins)
     with _resumable():
         conclusion = run_study(
-            asked,
-            places,
-            name=_name(file, data),
-            executor=executor,
-            workers=workers,
-            threads=threads,
-            command=_command(file, data, external, settings, plugins),
+            asked, places, name=name, executor=executor, workers=workers, threads=threads, command=command
         )
     _show(conclusion.evidence)
     say(f"report: {conclusion.report}")
@@ -103,16 +98,11 @@ def report(
     from litsexp.study.places import Places
 
     load_plugins(plugins or ())
-    asked = load_study(file, settings or (), data, external)
+    asked, name = load_study(file, settings or (), data, external), _name(file, data)
     places = Places.below(mlruns, tracking_uri, storage, stores)
+    command = _command(file, data, external, settings, plugins)
     with _resumable():
-        conclusion = run_study(
-            asked,
-            places,
-            name=_name(file, data),
-            train=False,
-            command=_command(file, data, external, settings, plugins),
-        )
+        conclusion = run_study(asked, places, name=name, train=False, command=command)
     _show(conclusion.evidence)
     say(f"report: {conclusion.report}")
 
@@ -175,10 +165,9 @@ def _where(places: Places, mlruns: Path) -> str:
 
 def _pace(conclusion: Conclusion) -> str:
     """How long this session took, beside what its runs needed."""
-    needed_s = sum(conclusion.trained_s)
-    runs, ratio = len(conclusion.trained_s), conclusion.wall_s / needed_s
-    minutes = f"{conclusion.wall_s / 60:.1f} min for {runs} runs of {needed_s / 60:.1f} min together"
-    return f"time:   {minutes} (fit and evaluation): wall time is {ratio:.2f} of their sum"
+    runs, needed_s, wall_s = len(conclusion.trained_s), sum(conclusion.trained_s), conclusion.wall_s
+    minutes = f"{wall_s / 60:.1f} min for {runs} runs of {needed_s / 60:.1f} min together"
+    return f"time:   {minutes} (fit and evaluation): wall time is {wall_s / needed_s:.2f} of their sum"
 
 
 def _grouped(failures: Mapping[str, str]) -> dict[str, list[str]]:

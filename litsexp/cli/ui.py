@@ -64,10 +64,10 @@ def listen(port: int) -> socket.socket:
     try:
         return socket.create_server((HOST, port))
     except OSError as error:
-        code = error.errno or errno.EADDRINUSE
-        found = "taken by another program; end that one, or" if code == errno.EADDRINUSE else f"{os.strerror(code)};"
-        other = port + 1 if 1024 <= port < 65535 else 5000
-        raise LitsexpError(f"--port {port}: {found} take another, as --port {other}") from None
+        found = (
+            "taken by another program; end that one, or" if error.errno == errno.EADDRINUSE else f"{error.strerror};"
+        )
+        raise LitsexpError(f"--port {port}: {found} take another, as --port {max(1024, port % 65535 + 1)}") from None
 
 
 def make_server(uri: str, artifacts: Path) -> Server:
@@ -88,9 +88,8 @@ def make_server(uri: str, artifacts: Path) -> Server:
         with unbroken():
             handlers.initialize_backend_stores(uri, uri, root)
     except (MlflowException, SQLAlchemyError) as error:
-        raise LitsexpError(
-            f"{uri}: MLflow cannot open it ({str(error).splitlines()[0]}); see what else uses it"
-        ) from None
+        first = str(error).splitlines()[0]
+        raise LitsexpError(f"{uri}: MLflow cannot open it ({first}); see what else uses it") from None
     with warnings.catch_warnings(action="ignore"):  # MLflow's app uses a part of Starlette's that is on its way out
         from mlflow.server.fastapi_app import app
     # without its life span, which cleans up after sandboxes that are not used here

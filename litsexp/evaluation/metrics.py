@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litsexp.spec.catalog import METRICS
-from litsexp.spec.errors import LitsexpError
+from litsexp.spec.errors import LitsexpError, one_line
 from litsexp.spec.tables import resolve
 
 if TYPE_CHECKING:
@@ -121,8 +121,8 @@ def _value(name: str, case: CaseMasks) -> float:
     try:
         value = resolve(metric.value)(case)
     except Exception as error:  # whatever somebody's function does
-        what = " ".join(f"{type(error).__name__}: {error}".split())
-        raise LitsexpError(f"metric {name!r}: case {case.case}: its function failed ({what}); {expected}") from error
+        failed = f"its function failed ({one_line(error)}); {expected}"
+        raise LitsexpError(f"metric {name!r}: case {case.case}: {failed}") from error
     if not isinstance(value, numbers.Real) or isinstance(value, bool) or math.isinf(value):
         raise LitsexpError(f"metric {name!r}: case {case.case}: its function gave {value!r}; {expected}")
     return float(value)

@@ -14,7 +14,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from litsexp.spec.catalog import MEASURES, METRICS, Measure, Metric
-from litsexp.spec.errors import LitsexpError
+from litsexp.spec.errors import LitsexpError, one_line
 from litsexp.spec.tables import Reference, resolve
 
 if TYPE_CHECKING:
@@ -125,8 +125,7 @@ class Measured:
         except KeyError:  # no such column
             return None
         except Exception as error:  # whatever somebody's function does
-            what = " ".join(f"{type(error).__name__}: {error}".split())
-            raise LitsexpError(f"measure {self.name!r}: its function failed ({what}); {EXPECTED}") from error
+            raise LitsexpError(f"measure {self.name!r}: its function failed ({one_line(error)}); {EXPECTED}") from error
         numbers = isinstance(found, pd.Series) and pd.api.types.is_numeric_dtype(found)
         if not (numbers and found.index.equals(cases.index) and not found.abs().eq(math.inf).any()):
             raise LitsexpError(f"measure {self.name!r}: its function gave a {type(found).__name__}; {EXPECTED}")

@@ -1,13 +1,15 @@
-"""Every table with its built-in rows: what a study file may name.
+"""Every table, and what its rows have; the built-in rows themselves stand in ``catalog.toml``.
 
-To add a row: write its function, and name it here; or ``litsexp.register`` it from a module of your own.
+To add a row: write its function, and name it there; or ``litsexp.register`` it from a module of your own.
 """
 
-from collections.abc import Mapping
+import tomllib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from litsexp.spec.tables import Reference, Row, Table
+from litsexp.spec.tables import R, Reference, Row, Table
 
 EQUALISED = "equalised"  # a view of a slice that is not a window: its HU, histogram-equalised
 
@@ -60,7 +62,7 @@ class Encoding(Part):
 class Window(Row):
     """The channels that a network sees: one view thrice, or three views."""
 
-    views: tuple[tuple[float, float] | str, ...]  # (width, level) in HU, or EQUALISED
+    views: Sequence[Sequence[float] | str]  # (width, level) in HU, or EQUALISED
 
 
 @dataclass(frozen=True)
@@ -71,127 +73,23 @@ class Augmentation(Row):
     jitter: Reference | None = None  # (channels (B, C, H, W), CPU generator) -> channels
 
 
-_METRICS = "litsexp.evaluation.metrics:"
-_NO_TUMOR, _SILENT = "no tumor to find", "nothing predicted"
-METRICS = Table(
-    "metric",
-    Metric,
-    {
-        "dice_liver": Metric("liver Dice", _METRICS + "dice_liver", shown=2, curve=True),
-        "sensitivity_liver": Metric("liver sensitivity", _METRICS + "sensitivity_liver"),
-        "specificity_liver": Metric("liver specificity", _METRICS + "specificity_liver"),
-        "precision_liver": Metric("liver precision", _METRICS + "precision_liver", _SILENT),
-        "dice_tumor": Metric("tumor Dice", _METRICS + "dice_tumor", _NO_TUMOR, shown=1, curve=True),
-        "sensitivity_tumor": Metric(
-            "tumor sensitivity", _METRICS + "sensitivity_tumor", _NO_TUMOR, shown=3, curve=True
-        ),
-        "specificity_tumor": Metric("tumor specificity", _METRICS + "specificity_tumor", curve=True),
-        "precision_tumor": Metric("tumor precision", _METRICS + "precision_tumor", _SILENT, shown=4),
-        "foreground_acc": Metric("foreground accuracy", _METRICS + "foreground_acc", shown=5, curve=True),
-        "pixel_acc": Metric("pixel accuracy", _METRICS + "pixel_acc", shown=6, curve=True),
-    },
-)
+_ROWS = tomllib.loads((Path(__file__).parent / "catalog.toml").read_text(encoding="utf-8"))
 
-_MEASURES = "litsexp.evidence.measures:"
-_NO_LESION, _NO_LESION_AT_ALL = "no lesion to find", "no lesion, and none predicted"
-MEASURES = Table(
-    "measure",
-    Measure,
-    {
-        "precision_liver": Measure("liver precision", _MEASURES + "precision_liver", "no liver, and none predicted"),
-        "precision_tumor": Measure("tumor precision", _MEASURES + "precision_tumor", "no tumor, and none predicted"),
-        "lesion_recall": Measure("lesion recall", _MEASURES + "lesion_recall", _NO_LESION),
-        "lesion_precision": Measure(
-            "lesion precision", _MEASURES + "lesion_precision", "no lesion, and none predicted"
-        ),
-        "lesion_f1": Measure("lesion F1", _MEASURES + "lesion_f1", "no lesion, and none predicted"),
-        "lesions_false": Measure(
-            "false lesions", _MEASURES + "lesions_false", "never", higher_is_better=False, unit="a case"
-        ),
-        "burden_error": Measure(
-            "tumor burden error", _MEASURES + "burden_error", "no liver to find", higher_is_better=False
-        ),
-    },
-)
 
-_ENCODERS = "litsexp.training.encoders:"
-_RESNET = (_ENCODERS + "resnet", _ENCODERS + "resnet_imagenet")
-ENCODERS = Table(
-    "encoder",
-    Encoder,
-    {
-        "tf_efficientnet_lite0": Encoder(
-            "EfficientNet-Lite0 (timm); its ImageNet weights are bundled",
-            _ENCODERS + "lite0",
-            _ENCODERS + "lite0_imagenet",
-        ),
-        "resnet18": Encoder("ResNet-18 (torchvision)", *_RESNET),
-        "resnet34": Encoder("ResNet-34 (torchvision)", *_RESNET),
-        "resnet50": Encoder("ResNet-50 (torchvision), the paper's", *_RESNET),
-    },
-)
+def _table(concept: str, row: type[R]) -> Table[R]:
+    return Table(concept, row, {name: row(**fields) for name, fields in _ROWS[concept].items()})
 
-ARCHITECTURES = Table(  # (encoder, labels, size in pixels) -> nn.Module: (B, 3, size, size) -> (B, labels, size, size)
-    "architecture",
-    Part,
-    {"dynamic_unet": Part("fastai's DynamicUnet, the paper's", "litsexp.training.architectures:dynamic_unet")},
-)
 
-_INIT = "litsexp.training.init:"
-WEIGHTS_FILE = "FILE.safetensors"  # stands for every file of that ending
-INITIALISATIONS = Table(  # (RunConfig, seed) -> state dict of the encoder, or None: it stays as the seed made it
-    "init",
-    Part,
-    {
-        "scratch": Part("random, from the seed", _INIT + "scratch"),
-        "imagenet": Part("pretrained on ImageNet", _INIT + "imagenet"),
-        "shuffled": Part("control: ImageNet's weights, each tensor shuffled", _INIT + "shuffled_imagenet"),
-        WEIGHTS_FILE: Part("your own encoder: a safetensors file of its state dict", _INIT + "from_file"),
-    },
-)
-
-ENCODINGS = Table(  # (Tensor (B, H, W) of int16 HU, window) -> Tensor (B, C, H, W)
-    "encoding", Encoding, {"hu": Encoding("Hounsfield units as they are stored", "litsexp.training.inputs:stored_hu")}
-)
-
-WINDOWS = Table(
-    "window",
-    Window,
-    {
-        "liver": Window("-45 to 105 HU: width 150, level 30 (the paper's)", ((150.0, 30.0),)),
-        "custom": Window("-40 to 160 HU: width 200, level 60 (the paper's)", ((200.0, 60.0),)),
-        "wide": Window("-160 to 240 HU: width 400, level 40", ((400.0, 40.0),)),
-        "notebook": Window("three channels: liver, custom, equalised HU", ((150.0, 30.0), (200.0, 60.0), EQUALISED)),
-    },
-)
-
-_AUGMENT = "litsexp.training.augment:"
-AUGMENTATIONS = Table(
-    "augment",
-    Augmentation,
-    {
-        "paper": Augmentation(
-            "rotation, zoom, flip, elastic deformation, brightness, contrast", _AUGMENT + "move", _AUGMENT + "jitter"
-        ),
-        "none": Augmentation("slices as they are"),
-    },
-)
-
-LOSSES = Table(  # (RunConfig) -> a function of logits (B, C, H, W) and labels (B, H, W) -> scalar
-    "loss",
-    Part,
-    {"ce_dice": Part("cross entropy and soft Dice, by dice_weight", "litsexp.training.losses:ce_dice")},
-)
-
-_EXECUTORS = "litsexp.study.executors."
-EXECUTORS = Table(  # (workers, threads a run) -> study.jobs.Executor
-    "executor",
-    Part,
-    {
-        "inline": Part("one after the other, in the driver's process", _EXECUTORS + "inline:inline"),
-        "processes": Part("worker processes on this machine", _EXECUTORS + "processes:processes"),
-    },
-)
+METRICS, MEASURES = _table("metric", Metric), _table("measure", Measure)
+ENCODERS = _table("encoder", Encoder)
+ARCHITECTURES = _table("architecture", Part)  # (encoder, labels, size in pixels) -> nn.Module of logits
+INITIALISATIONS = _table("init", Part)  # (RunConfig, seed) -> state dict of the encoder, or None: as the seed made it
+WEIGHTS_FILE = "FILE.safetensors"  # the row that stands for every file of that ending
+ENCODINGS = _table("encoding", Encoding)  # (Tensor (B, H, W) of int16 HU, window) -> Tensor (B, C, H, W)
+WINDOWS = _table("window", Window)
+AUGMENTATIONS = _table("augment", Augmentation)
+LOSSES = _table("loss", Part)  # (RunConfig) -> a function of logits (B, C, H, W) and labels (B, H, W) -> scalar
+EXECUTORS = _table("executor", Part)  # (workers, threads a run) -> study.jobs.Executor
 
 _SCORES, _NETWORKS = (METRICS, MEASURES), (ENCODERS, ARCHITECTURES, INITIALISATIONS)
 _TABLES = (*_SCORES, *_NETWORKS, ENCODINGS, WINDOWS, AUGMENTATIONS, LOSSES, EXECUTORS)

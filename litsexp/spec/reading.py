@@ -37,13 +37,14 @@ EXPECTED = {  # by pydantic's error type, the context filled in; any other type 
 
 
 def load_study(
-    path: Path, overrides: Sequence[str] = (), data: Path | None = None, external: Path | None = None
+    file: Path | str, overrides: Sequence[str] = (), data: Path | None = None, external: Path | None = None
 ) -> StudyConfig:
     """Read a study file, apply ``key.key=value`` overrides, point it at folders; LitsexpError in one line.
 
     ``data`` replaces the file's cohort and leaves out its external one if that is a phantom: models of real patients
     are not scored on it. ``external`` replaces the external cohort.
     """
+    path = Path(file)
     try:
         content = _yaml(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from litsexp.spec.errors import LitsexpError
+from litsexp.spec.errors import LitsexpError, one_line
 from litsexp.spec.keys import file_sha256
 
 Reference = Callable[..., Any] | str  # a function, or where it stands: "package.module:function"
@@ -113,9 +113,8 @@ def load_plugins(modules: Iterable[str]) -> None:
         except LitsexpError:
             raise
         except Exception as error:  # whatever somebody's module does when it is loaded
-            what = " ".join(f"{type(error).__name__}: {error}".split())
             expected = f"expected a module of {here}, or an installed one"
-            raise LitsexpError(f"--plugin {module}: cannot be imported ({what}); {expected}") from None
+            raise LitsexpError(f"--plugin {module}: cannot be imported ({one_line(error)}); {expected}") from None
         finally:
             sys.path[:] = before
 

@@ -10,7 +10,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +48,8 @@ def run_cell(job: Job, on_epoch: OnCellEpoch) -> Outcome:
         load_plugins(module for module in job.modules if module != "__main__")
         client = MlflowClient(job.tracking_uri)
         if not job.trained:
-            outcome = _train(client, job, on_epoch)
+            log = TrainingLog(client, job, on_epoch)
+            outcome = log.results(train(job.cell.arm.run, log.store, job.split, job.cell.seed, log))
         if outcome.status == "pruned":
             _finish(client, job)
             return outcome
@@ -101,13 +102,6 @@ def describe(error: Exception) -> str:
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in first:
         return f"out of memory ({first}); try a smaller run.batch_size or data.size, or fewer --workers"
     return f"{type(error).__name__}: {first}"
-
-
-def _train(client: MlflowClient, job: Job, on_epoch: OnCellEpoch) -> Outcome:
-    """Train and log everything but scores."""
-    log = TrainingLog(client, job, on_epoch)
-    trained = train(job.cell.arm.run, log.store, job.split, job.cell.seed, log)
-    return log.results(trained)
 
 
 def _finish(client: MlflowClient, job: Job, scalars: Mapping[str, float] | None = None) -> None:
@@ -166,17 +160,10 @@ class TrainingLog:
     def _description(self, trained: Trained) -> dict[str, object]:
         """What the weights need beside them to be used, and how they came to be."""
         cell, split = self.job.cell, self.job.split
-        return {
-            "run_key": self.job.run_key,
-            "run": cell.arm.run.model_dump(mode="json"),
-            "fold": cell.fold,
-            "seed": cell.seed,
-            "size": self.store.size,
-            "data_fingerprint": self.store.fingerprint,
-            "split": {"train": split.train, "valid": split.valid, "test": split.test},
-            "best_epoch": trained.best_epoch,
-            "facts": trained.facts,
-        }
+        asked = {"run": cell.arm.run.model_dump(mode="json"), "fold": cell.fold, "seed": cell.seed}
+        data = {"size": self.store.size, "data_fingerprint": self.store.fingerprint, "split": asdict(split)}
+        found = {"best_epoch": trained.best_epoch, "facts": trained.facts}
+        return {"run_key": self.job.run_key, **asked, **data, **found}
 
 
 def log_inputs(client: MlflowClient, run_id: str, inputs: list[DatasetInput]) -> None:

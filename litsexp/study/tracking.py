@@ -4,6 +4,7 @@ Only ``MlflowClient`` with explicit run ids is used: the fluent API's active run
 the tag ``run_key``, never by name.
 """
 
+import io
 import json
 import logging
 import os
@@ -160,18 +161,16 @@ class Tracking:
             self.client.log_text(run_id, detail, "failure.txt")
         self.client.set_terminated(run_id, status)
 
-    def conclude(self, parent: Parent, note: str, tags: Mapping[str, str], directory: Path) -> None:
-        """Write answer, tags and every file of ``directory`` to the parent and finish it."""
-        self.client.set_tag(parent.run_id, MLFLOW_RUN_NOTE, note)
-        for name, value in tags.items():
+    def conclude(
+        self, parent: Parent, note: str, tags: Mapping[str, str], scores: Mapping[str, float], directory: Path
+    ) -> None:
+        """Write answer, tags, scores and every file of ``directory`` to the parent and finish it."""
+        for name, value in {MLFLOW_RUN_NOTE: note, **tags}.items():
             self.client.set_tag(parent.run_id, name, value[:8000])
+        for name, score in scores.items():
+            self.client.log_metric(parent.run_id, name, score)
         self.client.log_artifacts(parent.run_id, str(directory))
         self.client.set_terminated(parent.run_id, "FINISHED")
-
-    def log_score(self, parent: Parent, scores: Mapping[str, float]) -> None:
-        """Scalars of the parent run: effects, so that the UI's table shows them."""
-        for name, value in scores.items():
-            self.client.log_metric(parent.run_id, name, value)
 
     def read(self, cells: Mapping[str, Cell], wanted: Mapping[str, Sequence[Scoring]]) -> Results:
         """The finished cells' curves and tables of cases, and the state of every cell.
@@ -196,8 +195,7 @@ class Tracking:
     def cases(self, run: Run, scoring: Scoring) -> pd.DataFrame:
         """A finished cell's table of cases."""
         path = "/".join(part for part in (run.data.tags[scoring.tag], "cases.parquet") if part != ".")
-        with tempfile.TemporaryDirectory() as directory:
-            return pd.read_parquet(self.client.download_artifacts(run.info.run_id, path, directory))
+        return pd.read_parquet(io.BytesIO(self.artifact(run.info.run_id, path)))
 
     def artifact(self, run_id: str, path: str) -> bytes:
         """The bytes of one artifact of a run."""

@@ -137,7 +137,7 @@ class Full(Exception):
 def test_what_fails_in_the_driver_is_not_taken_for_a_dead_worker(tmp_path: Path) -> None:
     """A full disk is an OSError, and so is a broken pipe."""
     ours, theirs = processes.multiprocessing.get_context("spawn").Pipe()
-    crew = processes.Crew(1, 1)
+    crew = processes.Crew(1)
     crew.workers = [processes.Worker(None, ours, job_without_store(0, tmp_path))]  # type: ignore[arg-type]  # no process
 
     def full_disk(*_: object) -> bool:
@@ -159,7 +159,7 @@ DRIVER = """
 import time
 from litsexp.study.executors.processes import Crew
 if __name__ == "__main__":
-    crew = Crew(2, 1)
+    crew = Crew(1)
     class Idle:
         modules = ()
     for _ in "ab":

@@ -17,7 +17,7 @@ from litsexp.data.ct.layout import Case, is_phantom, scan
 from litsexp.data.ct.volume import HU_MIN, CtVolume, no_liver, read_case
 from litsexp.data.parallel import Progress, map_parallel
 from litsexp.data.store.resize import Resize, squared
-from litsexp.spec.errors import LitsexpError
+from litsexp.spec.errors import LitsexpError, one_line
 
 THUMBNAIL_PX = 160
 _PLANES = 16  # hashed at once
@@ -106,8 +106,9 @@ def check_case(case: Case, root: Path) -> CaseReport:
         lack = "too large for the memory there is; expected a CT volume; free memory, or use fewer processes"
         return report(error=f"{case.volume}: {lack}")
     except Exception as error:  # one file, however broken, must not end the check of all the others
-        what = " ".join(f"{type(error).__name__}: {error}".split())
-        unforeseen = f"cannot be read ({what}); expected a CT volume; leave the case out, and please report this"
+        unforeseen = (
+            f"cannot be read ({one_line(error)}); expected a CT volume; leave the case out, and please report this"
+        )
         return report(error=f"{case.volume}: {unforeseen}")
 
 

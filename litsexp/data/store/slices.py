@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from litsexp.spec.errors import LitsexpError
+from litsexp.spec.errors import LitsexpError, one_line
 
 STORE_FORMAT = 2  # raise it when the same input would be stored differently
 COLUMNS: Mapping[str, str] = {  # of the index; liver_pixels counts label >= 1, tumor_pixels label 2, as stored
@@ -52,10 +52,8 @@ class Store:
             _check(about, index, arrays)
             return cls(directory, str(about["fingerprint"]), index, **arrays, phantom=bool(about["phantom"]))
         except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
-            found = " ".join(f"{type(error).__name__}: {error}".split())
-            raise LitsexpError(
-                f"{directory}: not a whole slice store ({found}); remove this folder and run again to rebuild it"
-            ) from None
+            todo = "remove this folder and run again to rebuild it"
+            raise LitsexpError(f"{directory}: not a whole slice store ({one_line(error)}); {todo}") from None
 
     def __reduce__(self) -> tuple[Callable[[Path], Store], tuple[Path]]:
         return Store.open, (self.directory,)

@@ -29,12 +29,12 @@ def processes(workers: int, threads: int) -> Executor:
     """The executor ``processes``: so many workers at a time; one that dies fails its job and is replaced."""
 
     def run(jobs: Iterable[Job], on_epoch: OnEpoch) -> Generator[tuple[Job, Outcome]]:
-        crew, queue = Crew(workers, threads), iter(jobs)
+        crew, queue = Crew(threads), iter(jobs)
         try:
             while True:
-                while crew.has_room() and (job := next(queue, None)) is not None:
+                while crew.jobs() < workers and (job := next(queue, None)) is not None:
                     crew.give(job)
-                if not crew.busy():
+                if not crew.jobs():
                     return
                 yield from crew.hear(on_epoch)
         finally:
@@ -55,17 +55,13 @@ class Worker:
 class Crew:
     """The workers."""
 
-    def __init__(self, limit: int, threads: int):
-        self.limit, self.threads = limit, threads
+    def __init__(self, threads: int):
+        self.threads = threads
         self.workers: list[Worker] = []
 
-    def has_room(self) -> bool:
-        """Whether a worker is free or may still be started."""
-        return len(self.workers) < self.limit or any(worker.job is None for worker in self.workers)
-
-    def busy(self) -> bool:
-        """Whether any worker has a job."""
-        return any(worker.job is not None for worker in self.workers)
+    def jobs(self) -> int:
+        """How many workers have a job."""
+        return sum(worker.job is not None for worker in self.workers)
 
     def give(self, job: Job) -> None:
         """Send the job to a free worker, or start one."""
