@@ -95,10 +95,7 @@ def run_study(
 
 
 def conclude(session: Session, command: str = "") -> Conclusion:
-    """Judge the claims, write report and tables, log them to the study's parent run and finish it.
-
-    What has not finished is reported as missing.
-    """
+    """Judge the claims, write report and tables, log them to the parent run; what has not finished is missing."""
     results, phantom = session.results(), session.store.phantom
     failures = {cell.name: outcome.reason for cell, outcome in session.failures.items()}
     evidence = Evidence(
@@ -118,7 +115,10 @@ def conclude(session: Session, command: str = "") -> Conclusion:
         notes=[f"{name} failed: {reason}" for name, reason in failures.items()],
         external=external_part(session, results),
     )
-    directory = session.places.root / "reports" / f"{session.name}-{_report_key(session)[:8]}"
+    key = session.digest
+    if session.external is not None:  # a report of the same runs on another external cohort is another report
+        key = digest({"design": key, "external": session.external.fingerprint})
+    directory = session.places.root / "reports" / f"{session.name}-{key[:8]}"
     directory.mkdir(parents=True, exist_ok=True)
     write_tables(evidence, directory)
     report = write_report(evidence, directory / "report.html")
@@ -126,14 +126,7 @@ def conclude(session: Session, command: str = "") -> Conclusion:
     if session.external is not None and evidence.external is not None:
         tags |= {"external_cohort": evidence.external.cohort, "external_fingerprint": session.external.fingerprint}
     session.tracking.conclude(session.parent, note(evidence), tags, scalars(evidence), directory)
-    ran = (failures, session.trained_s, session.wall_s, session.name)
-    return Conclusion(evidence, report, results, *ran)
-
-
-def _report_key(session: Session) -> str:
-    """A report of the same runs on another external cohort is another report."""
-    external = session.external
-    return digest({"design": session.digest, "external": external.fingerprint}) if external else session.digest
+    return Conclusion(evidence, report, results, failures, session.trained_s, session.wall_s, session.name)
 
 
 def external_part(session: Session, results: Results) -> External | None:

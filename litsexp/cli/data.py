@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -12,7 +9,7 @@ import typer
 from pydantic import BaseModel, ValidationError
 from rich.console import Console
 
-from litsexp.cli.options import Stores
+from litsexp.cli.options import Stores, going_on
 from litsexp.display import console, progress_bar, say
 from litsexp.spec.cohort import DataConfig, StoreConfig
 from litsexp.spec.errors import LitsexpError
@@ -48,7 +45,7 @@ def prepare(
     Example: `litsexp prepare ~/LiTS --size 128 --slices liver`
     """
     data = _checked(DataConfig, {"cohort": str(directory), "size": size, "slices": slices})
-    with _goes_on():
+    with going_on("the cases that are stored"):
         store = _prepared(directory, stores, data, processes)
     kind = "phantom cases" if store.phantom else "cases"
     say(f"{len(store.cases)} {kind}, {len(store.index)} slices of {store.size} px: {store.directory}")
@@ -91,7 +88,7 @@ def export(
     image = {"format": form, "quality": quality, "subsampling": subsampling, "window": window}
     config = _checked(ExportConfig, {**image, "split": split})
     refuse_early(directory, out, config)
-    with _goes_on():
+    with going_on("the cases that are stored"):
         store = _prepared(directory, stores, stored, processes)
         with progress_bar("exported cases") as advance:
             s = export_store(store, out, config, processes, advance)
@@ -187,16 +184,6 @@ def _prepared(root: Path, stores: Path, data: StoreConfig, processes: int | None
 
     with progress_bar("slice store") as advance:
         return prepare_store(root, stores / "stores", data, processes, progress=advance)
-
-
-@contextmanager
-def _goes_on() -> Iterator[None]:
-    """Ctrl-C inside is one line, and exit code 130."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        print("interrupted; the cases that are stored are kept, and the same command goes on", file=sys.stderr)
-        raise typer.Exit(130) from None
 
 
 def _checked(config: type[_Config], content: dict[str, Any]) -> _Config:

@@ -1,5 +1,8 @@
-"""Options that several commands share."""
+"""What several commands share: options, and how Ctrl-C ends them."""
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -25,3 +28,13 @@ Uri = Annotated[str | None, typer.Option("--tracking-uri", help="MLflow; default
 Storage = Annotated[str | None, typer.Option("--storage", help="Optuna's database; default: mlruns/optuna.db.")]
 Runs = Annotated[Path, typer.Option("--mlruns", metavar="DIR", help="Folder for databases, artifacts, reports.")]
 Stores = Annotated[Path, typer.Option("--stores", metavar="DIR", help="Folder for phantom and slice stores.")]
+
+
+@contextmanager
+def going_on(kept: str) -> Iterator[None]:
+    """Ctrl-C inside is one line that says what is kept, and exit code 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(f"interrupted; {kept} are kept, and the same command goes on", file=sys.stderr)
+        raise typer.Exit(130) from None

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from litsexp.cli.options import Data, External, File, Plugins, Runs, Settings, Storage, Stores, Uri
+from litsexp.cli.options import Data, External, File, Plugins, Runs, Settings, Storage, Stores, Uri, going_on
 from litsexp.display import console, say
 from litsexp.spec.catalog import TABLES
 from litsexp.spec.reading import load_study
@@ -62,7 +59,7 @@ def study(
     asked, name = load_study(file, settings or (), data, external), _name(file, data)
     places = Places.below(mlruns, tracking_uri, storage, stores)
     command = _command(file, data, external, settings, plugins)
-    with _resumable():
+    with going_on("finished runs"):
         conclusion = run_study(
             asked, places, name=name, executor=executor, workers=workers, threads=threads, command=command
         )
@@ -72,7 +69,8 @@ def study(
     if conclusion.trained_s:
         say(_pace(conclusion))
     if conclusion.failures:
-        for reason, names in _grouped(conclusion.failures).items():
+        for reason in dict.fromkeys(conclusion.failures.values()):
+            names = [name for name, why in conclusion.failures.items() if why == reason]
             say(f"{len(names)} failed: {reason}\n  " + "\n  ".join(names), style="red")
         console.print("The same command runs the failed ones again.")
         raise typer.Exit(1)
@@ -101,7 +99,7 @@ def report(
     asked, name = load_study(file, settings or (), data, external), _name(file, data)
     places = Places.below(mlruns, tracking_uri, storage, stores)
     command = _command(file, data, external, settings, plugins)
-    with _resumable():
+    with going_on("finished runs"):
         conclusion = run_study(asked, places, name=name, train=False, command=command)
     _show(conclusion.evidence)
     say(f"report: {conclusion.report}")
@@ -144,16 +142,6 @@ def _command(
     return shlex.join(["python", "run_study.py", str(file), *words])
 
 
-@contextmanager
-def _resumable() -> Iterator[None]:
-    """Ctrl-C inside leaves a study that goes on with the same command."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        print("interrupted; finished runs are kept, and the same command goes on", file=sys.stderr)
-        sys.exit(130)
-
-
 def _where(places: Places, mlruns: Path) -> str:
     """How to see the runs: the server's address, or the command that opens the database."""
     if not places.tracking_uri.startswith("sqlite"):
@@ -168,11 +156,6 @@ def _pace(conclusion: Conclusion) -> str:
     runs, needed_s, wall_s = len(conclusion.trained_s), sum(conclusion.trained_s), conclusion.wall_s
     minutes = f"{wall_s / 60:.1f} min for {runs} runs of {needed_s / 60:.1f} min together"
     return f"time:   {minutes} (fit and evaluation): wall time is {wall_s / needed_s:.2f} of their sum"
-
-
-def _grouped(failures: Mapping[str, str]) -> dict[str, list[str]]:
-    """Names of the failed runs by reason."""
-    return {reason: [name for name in failures if failures[name] == reason] for reason in failures.values()}
 
 
 def _show(evidence: Evidence) -> None:

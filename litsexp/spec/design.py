@@ -69,7 +69,7 @@ def arms(study: StudyConfig) -> list[Arm]:
 def arm_of(study: StudyConfig, levels: Mapping[str, Level]) -> Arm:
     """The arm with these levels, named after them (``baseline`` where there are none)."""
     name = ", ".join(f"{factor}={_label(study, factor, level)}" for factor, level in levels.items()) or "baseline"
-    return Arm(name, study.with_levels(levels))
+    return Arm(name, study.run.changed(levels))
 
 
 def cells(study: StudyConfig) -> list[Cell]:

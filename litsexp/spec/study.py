@@ -1,6 +1,6 @@
 """A study file as typed data: a question, its claims, and the design that answers it. Reads no CT, trains nothing."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
@@ -124,7 +124,3 @@ class StudyConfig(Strict):
         """The levels that arms of this design take; an ablation's baseline level comes first."""
         listed = list(self.factors[factor])
         return [getattr(self.run, factor), *listed] if self.design == "ablation" else listed
-
-    def with_levels(self, levels: Mapping[str, Level]) -> RunConfig:
-        """The baseline with these levels, checked like the baseline itself; ValidationError names the factor."""
-        return self.run.changed(levels)

@@ -51,12 +51,11 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job ended. ``value`` is its best validation score; ``reason`` says why it failed, in one line."""
+    """How a job ended; ``scored``: it was trained before; ``unscored``: it is trained, but a later scoring failed."""
 
     status: Literal["finished", "scored", "pruned", "failed", "unscored"]
-    # scored: it was trained before; unscored: it is trained, but a later scoring failed
-    value: float = math.nan
-    reason: str = ""
+    value: float = math.nan  # best validation score
+    reason: str = ""  # why it failed, in one line
     detail: str = ""  # the traceback
     seconds: float = 0.0  # of fitting and evaluating
 

@@ -46,12 +46,14 @@ class Ledger:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         try:
             storage = optuna.storages.RDBStorage(storage_url)
+            pruner = optuna.pruners.MedianPruner(PRUNE_AFTER_TRIALS, PRUNE_AFTER_EPOCHS)
             self.study = optuna.create_study(
-                storage=storage, study_name=name, direction="maximize", load_if_exists=True, pruner=_pruner()
+                storage=storage, study_name=name, direction="maximize", load_if_exists=True, pruner=pruner
             )
         except (SQLAlchemyError, ImportError, ValueError) as error:
             raise _no_database(storage_url, error) from None
-        self.study.sampler = _sampler(study, started=len(self.study.get_trials(deepcopy=False)))
+        started = len(self.study.get_trials(deepcopy=False))  # a resumed search would draw its first samples again
+        self.study.sampler = optuna.samplers.TPESampler(seed=study.seeds[0] * 100_003 + started)
         self.space = distributions(study)
         self._asked: dict[int, optuna.trial.Trial] = {}
 
@@ -164,20 +166,9 @@ def one_driver(storage_url: str, name: str, fallback: Path) -> Iterator[None]:
 
 
 def _no_database(storage_url: str, error: Exception) -> LitsexpError:
-    first = str(error).splitlines()[0]
-    return LitsexpError(
-        f"--storage {storage_url}: cannot be opened ({first}); expected a database URL such as sqlite:///optuna.db"
-    )
+    first, expected = str(error).splitlines()[0], "expected a database URL such as sqlite:///optuna.db"
+    return LitsexpError(f"--storage {storage_url}: cannot be opened ({first}); {expected}")
 
 
 def _key(trial: FrozenTrial) -> str:
     return str(trial.user_attrs.get("run_key", ""))
-
-
-def _pruner() -> optuna.pruners.BasePruner:
-    return optuna.pruners.MedianPruner(n_startup_trials=PRUNE_AFTER_TRIALS, n_warmup_steps=PRUNE_AFTER_EPOCHS)
-
-
-def _sampler(study: StudyConfig, started: int) -> optuna.samplers.BaseSampler:
-    """TPE. Its seed moves on with the trials, or a resumed search would draw its first samples a second time."""
-    return optuna.samplers.TPESampler(seed=study.seeds[0] * 100_003 + started)

@@ -153,7 +153,7 @@ class Session:
         for _ in range(left):
             ticket = self.ledger.ask()
             cell = Cell(arm_of(self.study, ticket.params), fold=0, seed=self.study.seeds[0])
-            key = self._key(cell)
+            key = cell.run_key(self.study.split, self.store.fingerprint)
             self.ledger.name(ticket.number, key)
             self.cells[key] = cell
             if key in finished:
@@ -163,8 +163,9 @@ class Session:
 
     def _start(self, cell: Cell) -> Job:
         """Open the cell's MLflow run; a cell of the same content that failed before becomes an earlier attempt."""
-        key, of = self._key(cell), {"study_digest": self.digest, "data_fingerprint": self.store.fingerprint}
-        tags = {**of, **cohort_tags(self.study, self.store), **versions()}
+        key = cell.run_key(self.study.split, self.store.fingerprint)
+        tags = {"study_digest": self.digest, "data_fingerprint": self.store.fingerprint}
+        tags |= {**cohort_tags(self.study, self.store), **versions()}
         run_id = self.tracking.start_cell(cell, key, self.parent, tags)
         return self._job(key, cell, run_id, self._scorings(key, first=True))
 
@@ -218,9 +219,6 @@ class Session:
                     f"claim {claim.id} can no longer be answered: no pair of its runs is left; {cell.name} failed: "
                     f"{self.failures[cell].reason}; mend that, and the same command goes on"
                 )
-
-    def _key(self, cell: Cell) -> str:
-        return cell.run_key(self.study.split, self.store.fingerprint)
 
 
 @contextmanager
