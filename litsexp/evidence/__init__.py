@@ -1,1 +1,1 @@
-"""Numbers: paired statistics, verdicts, the report."""
+"""Numbers and words: measures, paired statistics, verdicts, the report. No torch, Optuna or MLflow."""

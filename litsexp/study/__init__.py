@@ -1,1 +1,1 @@
-"""The only rooms that know Optuna (ledger) and MLflow (tracking)."""
+"""The room that knows Optuna (the ledger of cells) and MLflow (their results)."""

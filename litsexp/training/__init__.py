@@ -1,4 +1,4 @@
-"""fastai: batches, augmentation, models, losses, one training run. Knows neither Optuna nor MLflow."""
+"""fastai: inputs, networks, losses, one training run, prediction. Knows neither Optuna nor MLflow."""
 
 import os
 import sys

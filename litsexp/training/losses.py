@@ -1,4 +1,4 @@
-"""The training loss: a mix of cross entropy and soft Dice."""
+"""Losses: a mix of cross entropy and soft Dice."""
 
 from __future__ import annotations
 

@@ -9,8 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import pytest
 import torch
 from mlflow import MlflowClient
@@ -27,7 +25,6 @@ from litsexp.spec.study import StudyConfig
 from litsexp.study import pictures
 from litsexp.study.cells import describe, points, run_cell
 from litsexp.study.jobs import Job, scoring_of
-from litsexp.study.pictures import fixed_slices, tallest
 from litsexp.study.tracking import Tracking
 from litsexp.training import architectures, loop
 
@@ -172,7 +169,6 @@ def test_pictures_say_phantom_and_external_in_their_titles(
     assert run_cell(job(external=external_store), go_on).status == "finished"
     assert all(re.match(r"(external )?phantom case \d+, z \d+: ", title) for title in titles), titles
     assert sum(title.startswith("external ") for title in titles) == 2
-    assert pictures.slice_title(store_of(INDEX.assign(z=7)), 2) == "case 2, z 7"
 
 
 def test_two_workers_that_log_the_same_data_at_once_both_go_on(
@@ -255,28 +251,6 @@ def test_a_store_that_is_gone_fails_the_cell(job: Callable[..., Job], tmp_path: 
     outcome = run_cell(replace(job(), store=tmp_path / "nothing"), go_on)
     assert outcome.status == "failed"
     assert str(tmp_path / "nothing") in outcome.reason
-
-
-def store_of(index: pd.DataFrame, phantom: bool = False) -> Store:
-    empty = np.zeros((len(index), 1, 1))
-    return Store(Path("nowhere"), "f", index, empty.astype(np.int16), empty.astype(np.uint8), phantom)
-
-
-INDEX = pd.DataFrame(
-    [(1, 5, 0), (1, 9, 0), (2, 4, 3), (2, 8, 7), (2, 9, 7), (3, 6, 9), (5, 1, 1)],
-    columns=["case", "liver_pixels", "tumor_pixels"],
-)
-
-
-def test_the_tallest_slice_is_the_one_with_most_tumor_or_else_most_liver() -> None:
-    assert list(tallest(store_of(INDEX), [3, 2, 1])) == [1, 4, 5]
-    assert list(tallest(store_of(INDEX), [])) == []
-
-
-def test_the_watched_slices_are_the_tallest_tumors_of_the_cases() -> None:
-    assert pictures.WATCHED_SLICES == 2
-    assert list(fixed_slices(store_of(INDEX), [1, 2, 3])) == [5, 4]
-    assert list(fixed_slices(store_of(INDEX), [1])) == [1]
 
 
 def test_points_leave_out_what_is_undefined() -> None:

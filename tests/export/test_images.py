@@ -3,99 +3,21 @@
 import io
 import json
 import shutil
-from collections import namedtuple
-from collections.abc import Callable
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from PIL import Image
 from PIL.JpegImagePlugin import get_sampling
-from pydantic import ValidationError
 
-from litsexp import export as export_module
 from litsexp.data.ct.layout import PHANTOM_FILE
-from litsexp.data.splits import Split, make_splits
-from litsexp.data.store import Store, prepare
-from litsexp.export import ExportConfig, channels, encode, export, pictures, refuse_early
-from litsexp.spec.cohort import SplitConfig, StoreConfig
-from litsexp.spec.errors import LitsexpError
+from litsexp.data.splits import make_splits
+from litsexp.export import ExportConfig, channels, encode, export, pictures
+from litsexp.spec.cohort import StoreConfig
 
-SHAPE = (64, 48, 6)  # x, y, z in RAS: wider than deep
-ALL = StoreConfig(size=32, slices="all")
-LIVER = StoreConfig(size=32)
-JPEG, PNG = ExportConfig(), ExportConfig(format="png")
-SPLIT = SplitConfig(train=0.7, valid=0.15, test=0.15, seed=0)
-
-
-def write_case(root: Path, number: int, hu: np.ndarray | None = None, labels: np.ndarray | None = None) -> None:
-    """One RAS case of 0.5 x 0.5 x 2 mm: smooth noise; liver in slices 1 to 3, tumor in slice 2 of every even case."""
-    root.mkdir(parents=True, exist_ok=True)
-    if hu is None:
-        x, y, z = np.ogrid[: SHAPE[0], : SHAPE[1], : SHAPE[2]]
-        waves = 90 * np.sin(x / 5 + number) + 60 * np.cos(y / 7 - z) + 50
-        hu = (waves + np.random.default_rng(number).normal(0, 8, SHAPE)).astype(np.int16)
-    if labels is None:
-        labels = np.zeros(SHAPE, np.uint8)
-        labels[8:40, 8:40, 1:4] = 1
-        labels[16:24, 16:24, 2] = 2 - number % 2
-    affine = np.diag([0.5, 0.5, 2, 1])
-    nib.save(nib.Nifti1Image(hu, affine), root / f"volume-{number}.nii.gz")
-    nib.save(nib.Nifti1Image(labels, affine), root / f"segmentation-{number}.nii.gz")
-
-
-@pytest.fixture(scope="session")
-def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Seven patients, four of them with tumor."""
-    root = tmp_path_factory.mktemp("cohort") / "ct"
-    for number in (0, 1, 2, 3, 4, 11, 12):
-        write_case(root, number)
-    return root
-
-
-@pytest.fixture
-def few(cohort: Path, tmp_path: Path) -> Path:
-    """A copy of three patients to spoil."""
-    root = tmp_path / "ct"
-    root.mkdir()
-    for number in (0, 1, 2):
-        for path in cohort.glob(f"*-{number}.nii.gz"):
-            shutil.copy(path, root)
-    return root
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
-
-
-def pixels(path: Path) -> np.ndarray:
-    return np.asarray(Image.open(path))
-
-
-def run(
-    root: Path, out: Path, config: ExportConfig = JPEG, data: StoreConfig = LIVER, processes: int = 1
-) -> Split | None:
-    """What the command does: refuse early, build the store or open it, export."""
-    refuse_early(root, out, config)
-    return export(stored(root, data), out, config, processes)
-
-
-def stored(root: Path, data: StoreConfig = LIVER) -> Store:
-    return prepare(root, root.with_name(f"{root.name}-stores"), data, processes=1)
-
-
-def refusal(attempt: Callable[[], object], out: Path) -> str:
-    """The one line with which an export to ``out`` is refused; nothing new lies in its folder."""
-    before = [sorted(folder.glob("*")) for folder in (out.parent.parent, out.parent, out)]
-    with pytest.raises(LitsexpError) as error:
-        attempt()
-    assert "\n" not in str(error.value)
-    assert [sorted(folder.glob("*")) for folder in (out.parent.parent, out.parent, out)] == before
-    return str(error.value)
+from .conftest import ALL, JPEG, SPLIT, files, pixels, run, stored, write_case
 
 
 def test_names_sizes_and_modes_are_the_papers(few: Path, tmp_path: Path) -> None:
@@ -243,103 +165,3 @@ def test_what_the_folder_says_of_itself(few: Path, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "phantom" / "export.json").read_text())["phantom"] is True
     readme = (tmp_path / "phantom" / "README.txt").read_text()
     assert "SYNTHETIC" in readme and "3 synthetic patients" in readme and "CC BY" not in readme
-
-
-def test_an_empty_folder_is_filled(few: Path, tmp_path: Path) -> None:
-    (tmp_path / "out").mkdir()
-    there = (tmp_path / "out").stat().st_ino
-    run(few, tmp_path / "out")
-    assert (tmp_path / "out").stat().st_ino == there
-    run(few, tmp_path / "new" / "deep")
-    assert files(tmp_path / "out") == files(tmp_path / "new" / "deep")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["ct", "ct-stores", "new", "out"]
-    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["deep"]
-
-
-def test_a_folder_in_use_is_refused_before_anything_is_read(few: Path, tmp_path: Path) -> None:
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "mine.txt").touch()
-    store = stored(few)
-    for out, said in (
-        (tmp_path / "out", "found mine.txt in it; expected a new or empty folder"),
-        (tmp_path / "out" / "mine.txt", "cannot be used (Not a directory)"),
-        (tmp_path / "out" / "mine.txt" / "x", "cannot be used (Not a directory)"),
-    ):
-        assert said in refusal(lambda out=out: refuse_early(tmp_path / "no", out, JPEG), out)
-        assert said in refusal(lambda out=out: export(store, out, JPEG, processes=1), out)
-    said = refusal(lambda: refuse_early(tmp_path / "no", tmp_path / "new", JPEG), tmp_path / "new")
-    assert "found nothing; expected a folder with" in said
-
-
-@pytest.mark.parametrize("there", [False, True])
-def test_a_broken_case_leaves_nothing(few: Path, tmp_path: Path, there: bool) -> None:
-    broken = few / "volume-2.nii.gz"
-    broken.write_bytes(broken.read_bytes()[:-9])
-    out = tmp_path / "new" / "out"
-    if there:
-        out.mkdir(parents=True)
-    (tmp_path / "ct-stores").mkdir()
-    assert f"{broken}: truncated" in refusal(lambda: run(few, out), out)
-    assert (tmp_path / "new").exists() == there
-
-
-def test_a_case_without_liver(few: Path, tmp_path: Path) -> None:
-    write_case(few, 1, labels=np.zeros(SHAPE, np.uint8))
-    (tmp_path / "ct-stores").mkdir()
-    assert "case 1 has no liver" in refusal(lambda: run(few, tmp_path / "out"), tmp_path / "out")
-    run(few, tmp_path / "out", data=ALL)
-    assert len(list((tmp_path / "out" / "images").iterdir())) == 18
-
-
-def test_too_few_patients_for_the_split_are_noticed_before_any_work(few: Path, tmp_path: Path) -> None:
-    (few / "volume-0.nii.gz").write_bytes(b"")
-    for path in few.glob("*-2.nii.gz"):
-        path.unlink()
-    message = refusal(lambda: refuse_early(few, tmp_path / "out", JPEG), tmp_path / "out")
-    assert "found 2 patients; expected at least 3" in message and "--no-split" in message
-
-
-def test_a_full_disk(few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store, out = stored(few), tmp_path / "out"
-    usage = namedtuple("usage", "total used free")
-    with monkeypatch.context() as patch:
-        patch.setattr(shutil, "disk_usage", lambda _: usage(9, 9, 100))
-        assert "0 MB free; expected about" in refusal(lambda: export(store, out, JPEG, processes=1), out)
-
-    def full(*_: object) -> bytes:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(export_module, "to_png", full)
-    said = refusal(lambda: export(store, out, JPEG, processes=1), out)
-    assert "cannot write the export (No space left on device)" in said
-
-
-@pytest.mark.parametrize("there", [False, True])
-def test_an_interrupt_leaves_nothing(few: Path, tmp_path: Path, there: bool) -> None:
-    def interrupt(*_: int) -> None:
-        raise KeyboardInterrupt
-
-    if there:
-        (tmp_path / "out").mkdir()
-    store = stored(few)
-    with pytest.raises(KeyboardInterrupt):
-        export(store, tmp_path / "out", JPEG, 1, interrupt)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["ct", "ct-stores", *(["out"] if there else [])]
-    assert not there or not any((tmp_path / "out").iterdir())
-
-
-@pytest.mark.parametrize(
-    ("settings", "said"),
-    [
-        ({"quality": 0}, "greater than or equal to 1"),
-        ({"window": "bone"}, "expected one of liver, custom, wide, notebook"),
-        ({"format": "png", "quality": 90}, "format: found png, which loses nothing, with quality 90"),
-        ({"format": "png", "subsampling": "4:2:0"}, "expected jpeg, or neither"),
-        ({"split": {"folds": 3}}, "split: found folds"),
-        ({"qualty": 90}, "Extra inputs"),
-    ],
-)
-def test_settings_that_do_not_fit(settings: dict[str, object], said: str) -> None:
-    with pytest.raises(ValidationError) as error:
-        ExportConfig.model_validate(settings)
-    assert said in str(error.value)
