@@ -290,9 +290,8 @@ class TestPureFunction:
 
 
 def test_refuses_a_case_twice_in_a_cell():
-    cases = table({"baseline": [0.6], "init=scratch": [0.5]})
     with pytest.raises(ValueError, match="case 0 stands twice in arm 'baseline', fold 0, seed 0"):
-        judge(study(), pd.concat([cases, cases]), None)
+        judge(study(), pd.concat([table({"baseline": [0.6], "init=scratch": [0.5]})] * 2), None)
 
 
 @pytest.mark.parametrize("column", ["arm", "fold", "seed", "case"])
