@@ -1,5 +1,6 @@
 """Prediction: labels of a store's slices by a network with given weights."""
 
+import gc
 from collections.abc import Mapping
 
 import numpy as np
@@ -24,6 +25,8 @@ def predict(run: RunConfig, weights: Mapping[str, Tensor], store: Store, rows: N
         rows: of the store.
     """
     device = default_device()
+    if device.type == "cuda":
+        gc.collect()  # a learner that has done its work holds itself in cycles, and a GPU's memory with it
     with repeatable():
         network, _ = build_network(run, store.size, seed=0, initialise=False)
         network.load_state_dict(weights)

@@ -63,7 +63,7 @@ def log_runs(session: Session, folder: Path) -> None:
     """Finish every cell with made-up scores of its test cases."""
     rng, client = np.random.default_rng(0), session.tracking.client
 
-    def finish(jobs, on_epoch):  # type: ignore[no-untyped-def]  # an executor, as in study.jobs
+    def finish(jobs, on_epoch):  # an executor, as in study.jobs
         for job in jobs:
             assert isinstance(job, Job)
             table = pd.DataFrame({"case": job.split.test, "slices": 1})

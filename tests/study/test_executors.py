@@ -138,7 +138,7 @@ def test_what_fails_in_the_driver_is_not_taken_for_a_dead_worker(tmp_path: Path)
     """A full disk is an OSError, and so is a broken pipe."""
     ours, theirs = processes.multiprocessing.get_context("spawn").Pipe()
     crew = processes.Crew(1)
-    crew.workers = [processes.Worker(None, ours, job_without_store(0, tmp_path))]  # type: ignore[arg-type]  # no process
+    crew.workers = [processes.Worker(None, ours, job_without_store(0, tmp_path))]  # no process
 
     def full_disk(*_: object) -> bool:
         raise OSError(28, "No space left on device")
