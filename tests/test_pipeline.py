@@ -15,7 +15,7 @@ from litsexp.study.places import Places
 
 STUDY = {
     "question": "Does a wide window help?",
-    "split": {"folds": 2, "valid": 0.25},
+    "split": {"train": 0.5, "valid": 0.25, "test": 0.25},
     "run": {"init": "scratch", "window": "wide", "augment": "none", "epochs": 1, "steps_per_epoch": 1, "batch_size": 4},
     "factors": {"window": ["liver"]},
     "claims": [{"id": "wide", "says": "It helps.", "factor": "window", "better": "wide", "than": "liver"}],
@@ -38,9 +38,9 @@ def test_a_study_runs_to_its_conclusion_and_again_trains_nothing(
     study: StudyConfig, places: Places, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first = run_study(study, places, name="tiny", workers=1)
-    assert "0 runs done before, 4 to train" in capsys.readouterr().out
+    assert "0 runs done before, 2 to train" in capsys.readouterr().out
     assert [verdict.claim.id for verdict in first.verdicts] == ["wide"]
-    assert first.results.cases.groupby(["arm", "fold"]).ngroups == len(first.trained_s) == 4
+    assert first.results.cases.groupby(["arm", "fold"]).ngroups == len(first.trained_s) == 2
     assert first.report.is_file() and first.report.is_relative_to(places.root / "reports")
     assert first.failures == {}
     again = run_study(study, places, name="tiny", workers=1)
