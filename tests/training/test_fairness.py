@@ -108,7 +108,7 @@ def test_a_seed_repeats_bit_for_bit_and_another_differs(run_arm: Train) -> None:
 
 def test_the_shipped_encoder_repeats_too_and_nothing_warns(phantom_store: Store, phantom_split: Split) -> None:
     """Pretrained, in bf16 and channels-last; torch would warn of a kernel that does not repeat."""
-    run = RunConfig(epochs=1, steps_per_epoch=2, batch_size=4, precision="bf16")
+    run = RunConfig(epochs=1, steps_per_epoch=1, batch_size=2, precision="bf16")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         first, second = (train(run, phantom_store, phantom_split, 0, Ears()) for _ in range(2))
