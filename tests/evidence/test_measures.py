@@ -16,7 +16,7 @@ def values(name, **columns):
     return measure_of(name).values(pd.DataFrame(columns, index=range(10, 10 + len(next(iter(columns.values()))))))
 
 
-def equal(found, expected):
+def assert_equal(found, expected):
     assert list(found.index) == list(range(10, 10 + len(expected)))
     assert found.dtype == float
     assert found.tolist() == pytest.approx(expected, nan_ok=True)
@@ -27,7 +27,7 @@ def test_precision_is_0_where_an_arm_is_silent_though_there_is_something_to_find
     """Found in part; silent about one; made up where there is none; nothing there and nothing said."""
     counts = {"tp": [6, 0, 0, 0], "fp": [2, 0, 5, 0], "fn": [1, 9, 0, 0]}
     found = values(f"precision_{structure}", **{f"{kind}_{structure}": column for kind, column in counts.items()})
-    equal(found, [0.75, 0, 0, NAN])
+    assert_equal(found, [0.75, 0, 0, NAN])
 
 
 LESIONS = {
@@ -48,13 +48,13 @@ LESIONS = {
     ],
 )
 def test_lesions_by_hand(name, expected):
-    equal(values(name, **LESIONS), expected)
+    assert_equal(values(name, **LESIONS), expected)
 
 
 def test_an_arm_that_paints_no_liver_sees_no_tumor():
     """Too much; too little; no liver painted; none there; neither."""
     true, predicted = [0.1, 0.3, 0.2, NAN, NAN], [0.15, 0.1, NAN, 0.4, NAN]
-    equal(values("burden_error", burden_true=true, burden_predicted=predicted), [0.05, 0.2, 0.2, NAN, NAN])
+    assert_equal(values("burden_error", burden_true=true, burden_predicted=predicted), [0.05, 0.2, 0.2, NAN, NAN])
 
 
 def test_an_arm_that_is_silent_on_hard_patients_does_not_gain():
@@ -65,7 +65,7 @@ def test_an_arm_that_is_silent_on_hard_patients_does_not_gain():
 
 
 def test_a_metrics_own_column_is_its_measure():
-    equal(values("dice_tumor", dice_tumor=[1, NAN]), [1, NAN])
+    assert_equal(values("dice_tumor", dice_tumor=[1, NAN]), [1, NAN])
     words = measure_of("dice_tumor")
     assert (words.words, words.title, words.undefined, words.sign) == (
         "tumor Dice",
@@ -94,7 +94,7 @@ def test_what_an_older_run_left_open_stays_undefined(name):
     """Its rows in a table of several runs are NaN, not 0."""
     columns = [f"{kind}_{structure}" for kind in ("tp", "fp", "fn") for structure in ("liver", "tumor")]
     columns += [*LESIONS, "burden_true", "burden_predicted"]
-    equal(values(name, **{column: [NAN] for column in columns}), [NAN])
+    assert_equal(values(name, **{column: [NAN] for column in columns}), [NAN])
 
 
 def test_an_unknown_measure_lists_the_known_ones():
