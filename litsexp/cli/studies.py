@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from litsexp.cli.options import Data, External, File, Plugins, Runs, Settings, Storage, Stores, Uri, going_on
@@ -120,12 +119,9 @@ def list_tables(
     if concept is not None and concept not in TABLES:
         raise typer.BadParameter(f"found {concept!r}; expected one of {', '.join(TABLES)}")
     for name, table in TABLES.items() if concept is None else [(concept, TABLES[concept])]:
-        grid = Table(title=name, title_justify="left", title_style="bold", box=None, show_header=False, pad_edge=False)
-        grid.add_column(no_wrap=True, min_width=22)
-        grid.add_column()
-        for row_name, row in table.items():
-            grid.add_row(escape(row_name), escape(row.words))
-        console.print(grid)
+        say(name, style="bold")
+        for row_name, row in table.items():  # one line each, also on a pipe or a narrow terminal
+            say(f"{row_name:<24}{row.words}")
 
 
 def _name(file: Path, data: Path | None) -> str:
