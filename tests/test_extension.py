@@ -27,7 +27,7 @@ def constant_weights(name):
             for key, value in body(name).state_dict().items()}
 
 
-def upsampled(encoder, labels, size):
+def upsampled(encoder, labels, size, run):
     \"\"\"An architecture: the encoder, one convolution, and back to full size.\"\"\"
     return nn.Sequential(encoder, nn.Conv2d(8, labels, 1), nn.Upsample(size=(size, size), mode="bilinear"))
 

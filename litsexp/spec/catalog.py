@@ -82,7 +82,7 @@ def _table(concept: str, row: type[R]) -> Table[R]:
 
 METRICS, MEASURES = _table("metric", Metric), _table("measure", Measure)
 ENCODERS = _table("encoder", Encoder)
-ARCHITECTURES = _table("architecture", Part)  # (encoder, labels, size in pixels) -> nn.Module of logits
+ARCHITECTURES = _table("architecture", Part)  # (encoder, labels, size in pixels, RunConfig) -> nn.Module of logits
 INITIALISATIONS = _table("init", Part)  # (RunConfig, seed) -> state dict of the encoder, or None: as the seed made it
 WEIGHTS_FILE = "FILE.safetensors"  # the row that stands for every file of that ending
 ENCODINGS = _table("encoding", Encoding)  # (Tensor (B, H, W) of int16 HU, window) -> Tensor (B, C, H, W)

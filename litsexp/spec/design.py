@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from litsexp.spec.base import Level
 from litsexp.spec.catalog import WEIGHTS_FILE
 from litsexp.spec.claim import Claim
@@ -18,7 +20,7 @@ from litsexp.spec.run import IN_TABLES, RunConfig, row_name
 if TYPE_CHECKING:
     from litsexp.spec.study import StudyConfig
 
-RUN_KEY_FORMAT = 1  # raise it when the same settings would no longer train the same model
+RUN_KEY_FORMAT = 2  # raise it when the same settings would no longer train the same model (2: seeds differ by fold)
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,14 @@ class Cell:
         asked = {"run": run, "fold": self.fold, "seed": self.seed, "split": content(split), "data": data_fingerprint}
         registered = {"registered": used} if (used := {name: sha for name, sha in sources.items() if sha}) else {}
         return digest({"format": RUN_KEY_FORMAT, **asked, **registered})
+
+    @property
+    def random_seed(self) -> int:
+        """Of all that is random in this run: from fold and seed, so that folds are runs of their own; below 2**32.
+
+        The same for every arm: the two runs of a pair share decoder weights, batch order and augmentation.
+        """
+        return int(np.random.SeedSequence([self.seed, self.fold]).generate_state(1)[0])
 
     @property
     def name(self) -> str:

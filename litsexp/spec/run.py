@@ -53,6 +53,7 @@ class RunConfig(Strict):
 
     encoder: Annotated[str, known(ENCODERS)] = "tf_efficientnet_lite0"
     architecture: Annotated[str, known(ARCHITECTURES)] = added("dynamic_unet")
+    decoder_width: int | None = added(None, ge=8)  # channels of a unet's first decoder block; default: 256
     init: Annotated[str, known(INITIALISATIONS)] = "imagenet"  # or the path of an encoder.safetensors
     encoding: Annotated[str, known(ENCODINGS)] = added("hu")
     window: Annotated[str, known(WINDOWS)] = "notebook"
@@ -66,15 +67,23 @@ class RunConfig(Strict):
     steps_per_epoch: int | None = Field(None, ge=1)  # default: as many batches as the whole training set gives
     batch_size: int = Field(16, ge=2)
     lr: Annotated[float, Field(gt=0)] | Literal["find"] = 1e-3  # peak of the one-cycle schedule
+    warmup: float = added(0.25, gt=0, lt=1)  # part of a phase's steps in which the learning rate rises
+    clip_norm: float | None = added(None, gt=0)  # gradients are scaled down to this norm
+    ema: float = added(0.0, ge=0, lt=1)  # decay a step of the averaged weights that are validated and kept; 0: none
     weight_decay: float = Field(0.1, ge=0)
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 autocast where it is faster
     channels_last: bool = True
 
     @model_validator(mode="after")
-    def _phases(self) -> Self:
+    def _consistent(self) -> Self:
         if self.frozen_epochs > self.epochs:
             raise ValueError(
                 f"frozen_epochs: found {self.frozen_epochs} with epochs = {self.epochs}; expected at most epochs"
+            )
+        if self.decoder_width is not None and self.architecture == "dynamic_unet":
+            raise ValueError(
+                f"decoder_width: found {self.decoder_width} with architecture = dynamic_unet, whose decoder follows "
+                "from its encoder; expected architecture: unet, or no decoder_width"
             )
         return self
 

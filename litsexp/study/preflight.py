@@ -8,6 +8,7 @@ from contextlib import suppress
 from litsexp.data.store import Store
 from litsexp.spec.design import Cell
 from litsexp.spec.errors import LitsexpError
+from litsexp.spec.run import RunConfig
 from litsexp.study.places import Places
 
 COPIES = 5  # of a network's weights in a run's memory: itself, gradients, two moments of Adam, the best checkpoint
@@ -24,12 +25,11 @@ def check_needs(to_train: Sequence[Cell], store: Store, places: Places) -> None:
     for run in {(run.encoder, run.init): run for run in runs}.values():
         check_initialisation(run)
     network_bytes = {}
-    for run in {(run.architecture, run.encoder): run for run in runs}.values():
+    for run in {_network(run): run for run in runs}.values():
         network, _ = build_network(run, store.size, seed=0, initialise=False)
-        state = network.state_dict().values()
-        network_bytes[run.architecture, run.encoder] = sum(value.nbytes for value in state)
+        network_bytes[_network(run)] = sum(value.nbytes for value in network.state_dict().values())
     if places.tracking_uri.startswith("sqlite"):  # artifacts lie on this machine
-        kept = sum(network_bytes[cell.arm.run.architecture, cell.arm.run.encoder] for cell in to_train)
+        kept = sum(network_bytes[_network(cell.arm.run)] for cell in to_train)
         home = next(folder for folder in (places.root, *places.root.parents) if folder.is_dir())
         _check_room(
             kept,
@@ -42,6 +42,11 @@ def check_needs(to_train: Sequence[Cell], store: Store, places: Places) -> None:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         needed = COPIES * max(network_bytes.values()) + store.labels.nbytes
         _check_room(needed, memory, "this machine: ", " of memory", "for one run; use a smaller encoder or data.size")
+
+
+def _network(run: RunConfig) -> tuple[str, str, int | None]:
+    """The settings that decide how many weights a run has."""
+    return run.architecture, run.encoder, run.decoder_width
 
 
 def _check_room(needed: int, there: int, where: str, state: str, what: str) -> None:

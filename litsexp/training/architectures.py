@@ -26,14 +26,14 @@ def build_network(run: RunConfig, size: int, seed: int, initialise: bool = True)
     """
     torch.manual_seed(seed)
     encoder = random_encoder(run.encoder)
-    network: nn.Module = resolve(ARCHITECTURES[run.architecture].make)(encoder, N_LABELS, size)
+    network: nn.Module = resolve(ARCHITECTURES[run.architecture].make)(encoder, N_LABELS, size, run)
     state = initial_state(run, seed) if initialise else None
     if state is not None:
         load_encoder(encoder, state, run)
     return network, encoder
 
 
-def dynamic_unet(encoder: nn.Module, labels: int, size: int) -> nn.Module:
+def dynamic_unet(encoder: nn.Module, labels: int, size: int, run: RunConfig) -> nn.Module:
     """fastai's U-Net: its decoder is made to fit the encoder's stages, whatever they are."""
     unet: nn.Module = DynamicUnet(encoder, labels, (size, size))
     return unet

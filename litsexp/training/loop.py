@@ -16,8 +16,10 @@ import numpy as np
 import pandas as pd
 import torch
 from fastai.callback.core import Callback, CancelFitException, TrainEvalCallback
+from fastai.callback.training import GradientClip
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner, Recorder
+from fastai.optimizer import OptimWrapper
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -30,6 +32,7 @@ from litsexp.spec.errors import LitsexpError
 from litsexp.spec.run import RunConfig
 from litsexp.spec.tables import resolve
 from litsexp.training.architectures import build_network
+from litsexp.training.averaged import Averaged
 from litsexp.training.init import weights_sha256
 from litsexp.training.loaders import EvalLoader, Slices, TrainLoader
 from litsexp.training.machine import MixedPrecision, default_device, repeatable
@@ -216,10 +219,11 @@ def build_learner(run: RunConfig, slices: Slices, split: Split, seed: int) -> Le
         loaders,
         MixedPrecision(network, run, slices.device),
         loss_func=resolve(LOSSES[run.loss].make)(run),
+        opt_func=partial(OptimWrapper, opt=torch.optim.AdamW, betas=(0.9, 0.99), eps=1e-5, fused=True),
         splitter=partial(encoder_and_rest, encoder),
         train_bn=False,  # else fastai trains a frozen encoder's BatchNorm weights
         wd=run.weight_decay,
-        cbs=[TrainEvalCallback(), Recorder(add_time=False)],
+        cbs=[TrainEvalCallback(), Recorder(add_time=False), *([GradientClip(run.clip_norm)] if run.clip_norm else [])],
         default_cbs=False,
     )
     learner.logger = _silent
@@ -232,13 +236,16 @@ def fit(learner: Learner, run: RunConfig, lr: float, listener: Listener) -> Cour
     FloatingPointError where a loss is not finite.
     """
     store, rows = learner.dls.valid.slices.store, learner.dls.valid.rows
+    averaged = [Averaged(learner.model.net, run.ema)] if run.ema else []
     course = Course(rows, store.index.iloc[rows], np.asarray(store.labels[rows]), listener, history=[])
     if run.frozen_epochs:
         learner.freeze()
-        learner.fit_one_cycle(run.frozen_epochs, lr, cbs=Watch(course, patience=0))
+        watch = Watch(course, patience=0)
+        learner.fit_one_cycle(run.frozen_epochs, lr, pct_start=run.warmup, cbs=[watch, *averaged])
         learner.unfreeze()
     if run.epochs > run.frozen_epochs and not course.pruned and not course.failure:
-        learner.fit_one_cycle(run.epochs - run.frozen_epochs, lr, cbs=Watch(course, run.patience))
+        watch = Watch(course, run.patience)
+        learner.fit_one_cycle(run.epochs - run.frozen_epochs, lr, pct_start=run.warmup, cbs=[watch, *averaged])
     if course.failure:
         raise FloatingPointError(course.failure)
     return course

@@ -20,6 +20,7 @@ OTHER = {
     "dice_weight": 0.0,
     "augment": "none",
     "architecture": "another",
+    "decoder_width": 64,
     "encoding": "another",
     "loss": "another",
     "train_fraction": 0.25,
@@ -29,10 +30,14 @@ OTHER = {
     "steps_per_epoch": 5,
     "batch_size": 8,
     "lr": "find",
+    "warmup": 0.4,
+    "clip_norm": 1.0,
+    "ema": 0.9,
     "weight_decay": 0.01,
     "precision": "fp32",
     "channels_last": False,
 }
+NEEDS = {"decoder_width": {"architecture": "unet"}}  # settings that another has to allow
 SPLIT = SplitConfig(folds=3)
 ABC = "abc"
 CLAIM = {"id": "window", "says": "It helps.", "factor": "window", "better": "liver", "than": "notebook"}
@@ -74,7 +79,7 @@ def test_an_ablation_is_the_baseline_and_one_change_at_a_time():
 @pytest.mark.usefixtures("another")
 @pytest.mark.parametrize("factor", RunConfig.model_fields)
 def test_every_setting_can_be_a_factor_and_changes_nothing_else(factor):
-    baseline, arm = arms(study(factors={factor: [OTHER[factor]]}))
+    baseline, arm = arms(study(factors={factor: [OTHER[factor]]}, run=NEEDS.get(factor, {})))
     assert differing_fields(baseline.run, arm.run) == {factor}
 
 
@@ -147,7 +152,8 @@ def test_the_list_of_other_values_is_complete():
 @pytest.mark.usefixtures("another")
 @pytest.mark.parametrize("field", RunConfig.model_fields)
 def test_run_key_changes_with_every_setting(field):
-    assert run_key(**{field: OTHER[field]}) != run_key()
+    needs = NEEDS.get(field, {})
+    assert run_key(**needs, **{field: OTHER[field]}) != run_key(**needs)
 
 
 @pytest.mark.parametrize(

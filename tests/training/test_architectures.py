@@ -1,0 +1,61 @@
+"""The U-Nets: their shapes, what they share, and what they cannot have."""
+
+import pytest
+import torch
+from torch import nn
+
+from litsexp.spec.run import RunConfig
+from litsexp.training.architectures import build_network
+from litsexp.training.unet import Unet, last_of_each_resolution
+
+from .conftest import tiny_encoder
+
+UNET = RunConfig(architecture="unet", init="scratch", decoder_width=32)
+
+
+def test_a_unet_taps_the_last_stage_of_each_resolution() -> None:
+    encoder = nn.Sequential(*tiny_encoder(), nn.Conv2d(8, 12, 3, padding=1))
+    assert last_of_each_resolution(encoder, 64) == ([0, 1, 3], [8, 8, 12])
+    assert encoder.training
+
+
+@pytest.mark.parametrize("encoder", ["tf_efficientnet_lite0", "resnet18"])
+@pytest.mark.parametrize("size", [64, 96])
+def test_it_answers_in_the_inputs_size(encoder: str, size: int) -> None:
+    network, inside = build_network(UNET.changed({"encoder": encoder}), size, seed=0)
+    assert isinstance(network, Unet) and network.encoder is inside
+    assert network(torch.zeros(2, 3, size, size)).shape == (2, 3, size, size)
+
+
+def test_every_skip_reaches_the_logits() -> None:
+    network = Unet(tiny_encoder(), 3, 64, 32).eval()
+    image = torch.rand(1, 3, 64, 64)
+    before, seen = network(image), set()
+    for stage in network.taps:
+        hook = network.encoder[stage].register_forward_hook(lambda _m, _i, out: out + 1)
+        seen.add(stage) if not torch.equal(network(image), before) else None
+        hook.remove()
+    assert seen == {0, 1, 2}
+
+
+def test_the_decoders_width_is_a_setting_that_halves_down_to_sixteen() -> None:
+    def widths(run: RunConfig) -> list[int]:
+        network, _ = build_network(run, 64, seed=0)
+        return [block.conv2[0].out_channels for block in network.decoder.blocks]
+
+    assert widths(UNET.changed({"decoder_width": 128})) == [128, 64, 32, 16, 16]
+    assert widths(RunConfig(architecture="unet", init="scratch")) == [256, 128, 64, 32, 16]
+
+
+def test_arms_that_differ_in_init_share_the_units_decoder_bit_for_bit() -> None:
+    scratch, imagenet = (
+        build_network(UNET.changed({"init": init}), 64, seed=3)[0].state_dict() for init in ("scratch", "imagenet")
+    )
+    same = {name for name in scratch if torch.equal(scratch[name], imagenet[name])}
+    assert {name for name in scratch if not name.startswith("encoder.")} <= same
+    assert any(name not in same for name in scratch)
+
+
+def test_a_width_for_a_decoder_that_has_none_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"decoder_width: found 128 with architecture = dynamic_unet"):
+        RunConfig(decoder_width=128)
