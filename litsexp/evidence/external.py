@@ -5,22 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from litsexp.evidence.judge import Verdict, paired_scores
+from litsexp.evidence.judge import RUN_PAIR, Verdict
 from litsexp.evidence.words import enough_digits, interval, patients
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 @dataclass(frozen=True)
 class Replication:
-    """One claim on both cohorts, by the same runs.
-
-    There every run meets every patient, so the interval covers how patients vary and not how training does: one run
-    that went wrong moves all of them. How many pairs of runs agree says something about that.
-    """
+    """One claim on both cohorts, by the same runs. There every run meets every patient."""
 
     here: Verdict
     there: Verdict
@@ -65,8 +57,8 @@ class Replication:
         return f"{self.numbers}: {ruling}; {self.agreeing} of {self.runs} pairs of runs have this sign"
 
 
-def replications(here: Sequence[Verdict], there: Sequence[Verdict], cases: pd.DataFrame) -> list[Replication]:
-    """Both verdicts of each claim, in the study file's order; ``cases`` are those that ``there`` was judged on.
+def replications(here: Sequence[Verdict], there: Sequence[Verdict]) -> list[Replication]:
+    """Both verdicts of each claim, in the study file's order.
 
     ValueError where the two are not of the same claims.
     """
@@ -74,12 +66,11 @@ def replications(here: Sequence[Verdict], there: Sequence[Verdict], cases: pd.Da
         raise ValueError(
             f"{len(here)} verdicts here and {len(there)} there; expected the same claims in the same order"
         )
-    return [Replication(a, b, *_runs(b, cases)) for a, b in zip(here, there, strict=True)]
+    return [Replication(a, b, *_runs(b)) for a, b in zip(here, there, strict=True)]
 
 
-def _runs(verdict: Verdict, cases: pd.DataFrame) -> tuple[int, int]:
+def _runs(verdict: Verdict) -> tuple[int, int]:
     """How many pairs of runs the verdict averages, and how many of them have its sign."""
-    pairs = paired_scores(cases, verdict.arms, verdict.measure)
-    difference = (pairs["better"] - pairs["than"]).groupby([pairs["context"], pairs["fold"], pairs["seed"]])
-    means = difference.mean().dropna()
+    difference = verdict.pairs["better"] - verdict.pairs["than"]
+    means = difference.groupby([verdict.pairs[name] for name in RUN_PAIR]).mean()
     return len(means), int((means * verdict.effect > 0).sum())

@@ -1,18 +1,16 @@
-"""From results to verdicts: what the runs say about each claim of the study file.
+"""From results to verdicts: what the runs say about each claim.
 
-A verdict is a pure function of the study, the scores per case, and the claims as they stood before the first run.
+A verdict is a pure function of the claims with the arms that they compare, the scores per case, and the claims as they
+stood before the first run.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
-
-import numpy as np
 
 from litsexp.evidence import stats, words
 from litsexp.evidence.measures import Measured, measure_of
@@ -26,41 +24,50 @@ if TYPE_CHECKING:
 Arms = tuple[tuple[str, str], ...]  # pairs (better, than) of arm names
 Ruling = Literal["supported", "contradicted", "equivalent", "inconclusive"]
 ALPHA = 0.05  # of the adjusted p; the intervals are at 1 - ALPHA
-MIN_PATIENTS = 6  # with 5, no two-sided sign-flip p is below 0.05, and a bootstrap interval is too narrow to trust
+MIN_PATIENTS = 6  # fewer say nothing about patients
+MIN_RUN_PAIRS = 5  # fewer say nothing about training: readers' studies of radiology ask for as many readers
+RUN_PAIR = ["context", "fold", "seed"]  # the two runs of a claim's two arms that share all of these
 CELL_CASE = ["fold", "seed", "case"]  # what two arms are paired on
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the runs say about one claim. Differences are ``better`` minus ``than``, one a patient.
+    """What the runs say about one claim. Differences are ``better`` minus ``than``.
 
     They keep their sign where less is better: there a claim is supported when they lie below 0.
     """
 
     claim: Claim
     arms: Arms  # every pair that the claim compares
-    effect: float  # mean difference over patients, units of the measure
-    low: float  # 95 % interval of the effect
+    effect: float  # mean over patients of each patient's mean difference over its runs, units of the measure
+    low: float  # 95 % interval of the effect: new patients and new runs
     high: float
-    p: float
+    p: float  # two-sided, of that interval
+    models_low: float  # 95 % interval: new patients, these trained models
+    models_high: float
+    false_claim: float  # probability of a false claim as Claims Reloaded computes it (Christodoulou 2025): no run noise
+    runs_share: float  # of the effect's variance: what comes from runs; the rest comes from patients
     superiority: float  # P(better serves better) over patients
     n_patients: int
-    n_undefined: int  # patients tested in both arms whose measure is undefined in one of them (no tumor to find ...)
+    n_run_pairs: int
+    n_undefined: int  # patients tested in both arms whose measure is undefined in every pair (no tumor to find ...)
+    n_dropped: int  # scores of the other patients, left out of one pair because one of the two is undefined
     n_missing: int  # patients that the study tested, but not in a finished run of each arm
     better_mean: float
     than_mean: float
+    pairs: pd.DataFrame = field(compare=False, repr=False)  # context, fold, seed, case, better, than: both defined
     differences: pd.DataFrame = field(compare=False, repr=False)  # better, than, difference; index case, ascending
     verdict: Ruling = "inconclusive"
     substantial: bool = False  # has a direction, and the effect itself (not all of its interval) is beyond the margin
-    patients_needed: int | None = None  # about how many would settle it; only where inconclusive
     post_hoc: bool = True  # the claim was not fixed, as it stands, before the first run
-    p_adjusted: float = math.nan  # Holm, over the claims of the study
+    p_adjusted: float = math.nan  # Holm, over the claims judged together
     reason: str = ""  # why it is inconclusive, where no number says so
+    advice: str = ""  # what would settle it, where it is inconclusive
     kind: str = ""  # what the sentence calls its patients: phantom, external, or both
 
     @property
     def sentence(self) -> str:
-        """The verdict in plain words: what changed, by how much, on how many patients, and what follows."""
+        """The verdict in plain words: what changed, by how much, on how many patients and runs, and what follows."""
         return words.sentence(self)
 
     @property
@@ -76,39 +83,41 @@ class Verdict:
 
 
 def judge(
-    study: StudyConfig,
+    study: StudyConfig, cases: pd.DataFrame, preregistered: Mapping[str, str] | None, kind: str = ""
+) -> list[Verdict]:
+    """One verdict a claim of the study, in the order of its file; see ``judge_claims``."""
+    compared = [(claim, tuple((a.name, b.name) for a, b in contexts(study, claim))) for claim in study.claims]
+    return judge_claims(compared, cases, preregistered, kind)
+
+
+def judge_claims(
+    compared: Sequence[tuple[Claim, Arms]],
     cases: pd.DataFrame,
     preregistered: Mapping[str, str] | None,
-    seed: int = 0,
-    draws: int = 10_000,
     kind: str = "",
 ) -> list[Verdict]:
-    """One verdict a claim, in the order of the study file.
+    """One verdict a claim, in the order given.
 
     Args:
-        study: the question, its arms and its claims.
+        compared: each claim with the pairs of arms (better, than) that answer it.
         cases: a row a test case and finished cell: ``arm, fold, seed, case``, and what measures are made of: a column
             a metric (NaN = undefined), pixel and lesion counts. Of a measure whose columns are missing nothing is
-            concluded. A case may stand in several folds, as an external one does: they are averaged like its seeds.
+            concluded. A case may stand in several folds, as an external one does.
         preregistered: claim id -> ``Claim.digest`` as fixed before the first run. A claim that is absent from it, or
             has another digest now, is post hoc; None: nothing was fixed.
-        seed: with the claim's id it seeds the claim's own generator, so no verdict depends on the other claims,
-            the adjustment of p apart.
-        draws: of the bootstrap, and of the sign-flip test where it is not exact.
         kind: of the patients, in the sentences: ``phantom`` where they are synthetic.
 
     Raises:
         ValueError: ``arm``, ``fold``, ``seed`` or ``case`` is missing, or a case stands twice in one cell.
     """
     _check(cases)
+    measured = [_measure(claim, arms, cases) for claim, arms in compared]
+    adjusted = stats.holm([1.0 if math.isnan(verdict.p) else verdict.p for verdict in measured])
     verdicts = []
-    for claim in study.claims:
-        word = int.from_bytes(hashlib.sha256(claim.id.encode()).digest()[:8], "big")
-        measured = _measure(study, claim, cases, np.random.default_rng([seed, word]), draws)
-        fixed = (preregistered or {}).get(claim.id) == claim.digest
-        verdicts.append(dataclasses.replace(measured, kind=kind, post_hoc=not fixed))
-    adjusted = stats.holm([verdict.p for verdict in verdicts])
-    return [_rule(dataclasses.replace(v, p_adjusted=p), len(verdicts)) for v, p in zip(verdicts, adjusted, strict=True)]
+    for verdict, p in zip(measured, adjusted, strict=True):
+        fixed = (preregistered or {}).get(verdict.claim.id) == verdict.claim.digest
+        verdicts.append(_rule(dataclasses.replace(verdict, p_adjusted=p, kind=kind, post_hoc=not fixed)))
+    return verdicts
 
 
 def _check(cases: pd.DataFrame) -> None:
@@ -125,26 +134,38 @@ def _check(cases: pd.DataFrame) -> None:
         raise ValueError(f"cases: case {row['case']} stands twice in {cell}; expected one row a case and finished cell")
 
 
-def _measure(study: StudyConfig, claim: Claim, cases: pd.DataFrame, rng: np.random.Generator, draws: int) -> Verdict:
+def _measure(claim: Claim, arms: Arms, cases: pd.DataFrame) -> Verdict:
     """The numbers of one claim, not yet ruled upon."""
-    arms = tuple((better.name, than.name) for better, than in contexts(study, claim))
     measure = measure_of(claim.metric)
-    pairs = paired_scores(cases, arms, measure)
-    tested, table = set(pairs["case"]), _differences(pairs)
-    values = table["difference"].to_numpy()
+    tested = paired_scores(cases, arms, measure)
+    pairs = tested.dropna(ignore_index=True)
+    table = _by_patient(pairs)
+    run_pairs = pairs.groupby(RUN_PAIR, sort=True).ngroup()
+    found = stats.paired((pairs["better"] - pairs["than"]).to_numpy(float), pairs["case"], run_pairs, 1 - ALPHA)
+    total = float(found.patients_variance + found.runs_variance)
+    scored, patients = measure.scored(cases), set(table.index)
     return Verdict(
         claim=claim,
         arms=arms,
-        **stats.bootstrap_mean(values, rng, draws, 1 - ALPHA)._asdict(),
-        p=stats.sign_flip_p(values, rng, draws),
-        superiority=stats.superiority(measure.sign * values),
+        effect=float(found.effect),
+        low=float(found.low),
+        high=float(found.high),
+        p=float(found.p),
+        models_low=float(found.models_low),
+        models_high=float(found.models_high),
+        false_claim=float(found.models_p) / 2,
+        runs_share=float(found.runs_variance) / total if total > 0 else math.nan,
+        superiority=stats.superiority(measure.sign * table["difference"].to_numpy()),
         n_patients=len(table),
-        n_undefined=len(tested) - len(table) if measure.scored(cases) else 0,
-        n_missing=len(set(cases["case"]) - tested) if len(cases) else 0,
+        n_run_pairs=int(run_pairs.nunique()),
+        n_undefined=tested["case"].nunique() - len(table) if scored else 0,
+        n_dropped=int(tested["case"].isin(patients).sum()) - len(pairs) if scored else 0,
+        n_missing=len(set(cases["case"]) - set(tested["case"])) if len(cases) else 0,
         better_mean=float(table["better"].mean()),
         than_mean=float(table["than"].mean()),
+        pairs=pairs,
         differences=table,
-        reason=_nothing_to_compare(cases, arms, measure, len(pairs)) if not len(table) else "",
+        reason=_nothing_to_compare(cases, arms, measure, len(tested)) if not len(table) else "",
     )
 
 
@@ -163,10 +184,9 @@ def paired_scores(cases: pd.DataFrame, arms: Arms, measure: Measured) -> pd.Data
     return pd.concat(tables).sort_values(["context", *CELL_CASE], ignore_index=True)
 
 
-def _differences(pairs: pd.DataFrame) -> pd.DataFrame:
-    """A row a patient: seeds averaged first, then contexts; only pairs whose two values are defined."""
-    by_context = pairs.dropna().groupby(["context", "case"], sort=True)[["better", "than"]].mean()
-    table = by_context.groupby("case", sort=True).mean()
+def _by_patient(pairs: pd.DataFrame) -> pd.DataFrame:
+    """A row a patient: its means over all pairs of runs that tested it."""
+    table = pairs.groupby("case", sort=True)[["better", "than"]].mean()
     return table.assign(difference=table["better"] - table["than"])
 
 
@@ -180,20 +200,18 @@ def _nothing_to_compare(cases: pd.DataFrame, arms: Arms, measure: Measured, pair
     return f"no finished run of {' and '.join(lost)}" if lost else "the arms' finished runs share no test patient"
 
 
-def _rule(verdict: Verdict, claims: int) -> Verdict:
+def _rule(verdict: Verdict) -> Verdict:
     """Apply the rules, in this order: supported, contradicted, equivalent, else inconclusive."""
     margin, significant = verdict.claim.margin, verdict.p_adjusted < ALPHA
     least_gain, largest_gain = sorted(verdict.measure.sign * bound for bound in (verdict.low, verdict.high))
     substantial = abs(verdict.effect) > margin
-    if 0 < verdict.n_patients < MIN_PATIENTS:
-        few = f"{words.patients(verdict.n_patients, verdict.kind)} cannot settle a claim"
-        return dataclasses.replace(verdict, reason=f"{few}, at least {MIN_PATIENTS} are needed")
+    few = words.too_few(verdict, MIN_PATIENTS, MIN_RUN_PAIRS) if verdict.n_patients else ""
+    if few:
+        return dataclasses.replace(verdict, reason=few)
     if significant and least_gain > 0:
         return dataclasses.replace(verdict, verdict="supported", substantial=substantial)
     if significant and largest_gain < 0:
         return dataclasses.replace(verdict, verdict="contradicted", substantial=substantial)
     if -margin < verdict.low and verdict.high < margin:
         return dataclasses.replace(verdict, verdict="equivalent")
-    needed = stats.patients_needed(verdict.differences["difference"].to_numpy(), margin, 1 - ALPHA, claims=claims)
-    at_least = None if needed is None else max(needed, verdict.n_patients + 1)  # this many were not enough
-    return dataclasses.replace(verdict, patients_needed=at_least)
+    return verdict

@@ -81,7 +81,7 @@ class Evidence:
     def replications(self) -> list[Replication]:
         """Each claim on both cohorts; empty without an external one."""
         there = self.external
-        return replications(self.verdicts, there.verdicts, there.cases) if there else []
+        return replications(self.verdicts, there.verdicts) if there else []
 
     @property
     def metrics(self) -> list[str]:

@@ -1,23 +1,21 @@
-"""Paired statistics over patients: arrays in, point and interval out, randomness as an argument.
+"""Paired statistics over patients and runs: arrays in, point and interval out.
 
-Every function takes ``differences``, shape (n,): one number a patient, arm A's score minus arm B's, already averaged
-over seeds. Slices, epochs and seeds never count as patients.
+A claim is about a way of training, so what is random is who the patients are *and* how a run went. Patients of one fold
+share the run that tests them: what that run has is common to all of them, and an interval over patients alone never
+sees it. Multi-reader multi-case studies of radiology have the same shape: readers are runs, cases are patients.
 """
 
 import math
 from collections.abc import Sequence
-from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import stdtr, stdtrit
 
 Floats = NDArray[np.float64]
 
-EXACT_UP_TO = 2**14  # sign patterns that are enumerated rather than drawn
-CHUNK = 2**20  # numbers that resampling holds at a time: 8 MiB
 TIE = 1e-12  # scores lie in [0, 1]: smaller differences are rounding
-NORMAL = NormalDist()
 
 
 class Interval(NamedTuple):
@@ -28,73 +26,74 @@ class Interval(NamedTuple):
     high: float
 
 
-def bootstrap_mean(
-    differences: ArrayLike, rng: np.random.Generator, draws: int = 10_000, level: float = 0.95
-) -> Interval:
-    """Mean with its BCa bootstrap interval over patients (Efron 1987, JASA 82:171, acceleration by the jackknife).
+class Estimate(NamedTuple):
+    """Mean paired difference with two intervals; arrays of the leading shape, or scalars without one.
 
-    Where BCa is undefined (all differences equal, fewer than 3 patients, every resample on one side of the mean) the
-    interval is the percentile one. One patient has no interval (NaN); no patient has no mean either.
+    ``low`` to ``high`` covers new patients *and* new runs; ``models_low`` to ``models_high`` new patients under these
+    trained models only. NaN where there is none: one patient, or (the first) one pair of runs.
     """
-    values = _checked(differences)
-    if len(values) < 2:
-        return Interval(float(values[0]) if len(values) else math.nan, math.nan, math.nan)
-    effect = float(values.mean())
-    if np.ptp(values) < TIE:
-        return Interval(effect, effect, effect)
-    means = _resampled_means(values, rng, draws)
-    tails = ((1 - level) / 2, (1 + level) / 2)
-    low, high = np.quantile(means, _bca_tails(values, means, tails) or tails)
-    return Interval(effect, float(low), float(high))
+
+    effect: Floats
+    low: Floats
+    high: Floats
+    p: Floats  # two-sided, of the first interval
+    df: Floats  # its degrees of freedom (Satterthwaite)
+    patients_variance: Floats  # of the effect, from patients
+    runs_variance: Floats  # of the effect, from runs
+    models_low: Floats
+    models_high: Floats
+    models_p: Floats  # two-sided, of the second interval
 
 
-def _resampled_means(values: Floats, rng: np.random.Generator, draws: int) -> Floats:
-    """(draws,) means of resamples of the patients with replacement."""
-    step = max(1, CHUNK // len(values))
-    sizes = [min(step, draws - start) for start in range(0, draws, step)]
-    return np.concatenate([values[rng.integers(len(values), size=(size, len(values)))].mean(axis=1) for size in sizes])
+def paired(differences: ArrayLike, patients: ArrayLike, runs: ArrayLike, level: float = 0.95) -> Estimate:
+    """Effect of one arm against another over patients and pairs of runs, nested in folds or crossed.
 
+    The effect is the mean over patients of each patient's mean over its runs. With n patients, R run pairs and w_r the
+    share of the effect that run pair r carries (1/R when balanced):
 
-def _bca_tails(values: Floats, means: Floats, tails: tuple[float, float]) -> tuple[float, float] | None:
-    """The quantiles of the resampled means that BCa reads instead of ``tails``; None where it is undefined."""
-    centre = values.mean()
-    below = float(np.mean(means < centre - TIE) + np.mean(np.abs(means - centre) <= TIE) / 2)
-    deviations = values - centre  # the jackknife's, but for a factor that cancels in the acceleration
-    if len(values) < 3 or not 0 < below < 1:
-        return None
-    bias = NORMAL.inv_cdf(below)
-    acceleration = float((deviations**3).sum() / (6 * (deviations**2).sum() ** 1.5))
+    - V_patients = var(patient means) / n, V_runs = var(run-pair means) * sum of w_r**2, both with ddof 1;
+    - V = V_patients + V_runs, df = V**2 / (V_patients**2 / (n - 1) + V_runs**2 / (R - 1)) (Satterthwaite 1946);
+    - interval and p from Student's t. Some noise counts twice, so it errs a little to the safe side.
 
-    def shifted(tail: float) -> float:
-        z = bias + NORMAL.inv_cdf(tail)
-        return NORMAL.cdf(bias + z / (1 - acceleration * z))
+    It does not cover other training cohorts: folds share patients.
 
-    low, high = shifted(tails[0]), shifted(tails[1])
-    return (low, high) if low < high else None
+    Args:
+        differences: (..., m), one finite number a patient and run pair that tested it.
+        patients: (m,), which patient each is of.
+        runs: (m,), under which run pair: context, fold and seed.
+        level: of both intervals.
 
-
-def sign_flip_p(differences: ArrayLike, rng: np.random.Generator, draws: int = 10_000) -> float:
-    """Two-sided p of the mean: how often random signs move it at least as far from 0 as the data do.
-
-    All 2**n sign patterns while there are at most 2**14, else ``draws`` random ones and (hits + 1) / (draws + 1)
-    (Phipson & Smyth 2010), so p is never 0. Without patients there is no evidence: p = 1.
+    Raises:
+        ValueError: shapes that do not fit, or a difference that is not finite.
     """
-    values = _checked(differences)
-    n = len(values)
-    if n == 0:
-        return 1.0
-    bound = abs(values.sum()) - TIE * max(1.0, float(np.abs(values).sum()))
-    if 2**n <= EXACT_UP_TO:
-        sums = np.zeros(1)
-        for value in values:
-            sums = np.concatenate([sums + value, sums - value])
-        return float(np.mean(np.abs(sums) >= bound))
-    step = max(1, CHUNK // n)
-    hits = 0
-    for start in range(0, draws, step):
-        signs = rng.integers(2, size=(min(step, draws - start), n), dtype=np.int8)
-        hits += int((np.abs((2.0 * signs - 1.0) @ values) >= bound).sum())
-    return (hits + 1) / (draws + 1)
+    values, of_patient, of_run = _checked(differences, patients, runs)
+    if not values.shape[-1]:
+        return Estimate(*np.full((len(Estimate._fields), *values.shape[:-1]), math.nan))
+    patient, run = _membership(of_patient), _membership(of_run)
+    n, pairs = patient.shape[1], run.shape[1]
+    patient_means = values @ (patient / patient.sum(0))
+    run_means = values @ (run / run.sum(0))
+    share = (patient @ (1 / patient.sum(0))) @ run / n  # (R,): of the effect that each run pair carries
+    effect = patient_means.mean(-1)
+    v_patients = _variance(patient_means) / n
+    v_runs = _variance(run_means) * float((share**2).sum())
+    total = v_patients + v_runs
+    with np.errstate(divide="ignore", invalid="ignore"):
+        parts = v_patients**2 / (n - 1) + v_runs**2 / (pairs - 1)
+        df = np.where(total > TIE**2, total**2 / parts, n + pairs - 2.0)
+    low, high, p = _student(effect, total, df, level)
+    models = _student(effect, v_patients, np.full_like(effect, n - 1.0), level)
+    return Estimate(effect, low, high, p, df, v_patients, v_runs, *models)
+
+
+def mean_interval(values: ArrayLike, level: float = 0.95) -> Interval:
+    """Mean of (n,) patients and Student's t interval over them; NaN bounds with one patient, all NaN with none."""
+    array = np.asarray(values, dtype=np.float64)
+    if not len(array):
+        return Interval(math.nan, math.nan, math.nan)
+    effect = array.mean(keepdims=True)
+    low, high, _ = _student(effect, _variance(array[None]) / len(array), np.full_like(effect, len(array) - 1.0), level)
+    return Interval(float(effect[0]), float(low[0]), float(high[0]))
 
 
 def holm(p: Sequence[float]) -> list[float]:
@@ -107,40 +106,42 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def superiority(differences: ArrayLike) -> float:
-    """P(A > B): the share of patients whom A serves better, ties counting half; NaN without patients."""
-    values = _checked(differences)
+    """P(A > B): the share of (n,) patients whom A serves better, ties counting half; NaN without patients."""
+    values = np.asarray(differences, dtype=np.float64)
     if len(values) == 0:
         return math.nan
     return float(np.mean(values > TIE) + np.mean(np.abs(values) <= TIE) / 2)
 
 
-def patients_needed(
-    differences: ArrayLike, margin: float, level: float = 0.95, power: float = 0.8, claims: int = 1
-) -> int | None:
-    """About how many patients would settle it, if mean and spread stay as they are.
-
-    The smaller of two numbers by the normal approximation, each with the stated power: at which the interval excludes
-    0 (at 1 - (1 - level) / claims, since p is adjusted for that many claims), and at which it fits inside +/- margin.
-    None when that cannot be told: fewer than 3 patients, no spread, or neither can ever happen.
-    """
-    values = _checked(differences)
-    if len(values) < 3 or np.ptp(values) < TIE:
-        return None
-    effect, spread = abs(float(values.mean())), float(values.std(ddof=1))
-    reach = NORMAL.inv_cdf(power)
-    exclude = _patients(spread, effect, NORMAL.inv_cdf(1 - (1 - level) / 2 / max(1, claims)) + reach)
-    inside = _patients(spread, margin - effect, NORMAL.inv_cdf((1 + level) / 2) + reach)
-    needed = min(exclude, inside)
-    return None if math.isinf(needed) else math.ceil(needed)
+def _membership(labels: NDArray[np.int64]) -> Floats:
+    """(m, k): 1 where entry m belongs to group k."""
+    groups: Floats = np.eye(labels.max() + 1)[labels]
+    return groups
 
 
-def _patients(spread: float, distance: float, errors: float) -> float:
-    """Patients for whom ``distance`` is that many standard errors of the mean."""
-    return (errors * spread / distance) ** 2 if distance > TIE else math.inf
+def _variance(means: Floats) -> Floats:
+    """Along the last axis, ddof 1; NaN of a single one."""
+    if means.shape[-1] < 2:
+        return np.full(means.shape[:-1], math.nan)
+    found: Floats = means.var(-1, ddof=1)
+    return found
 
 
-def _checked(differences: ArrayLike) -> Floats:
+def _student(effect: Floats, variance: Floats, df: Floats, level: float) -> tuple[Floats, Floats, Floats]:
+    """Interval and two-sided p of a mean; without any variance the interval is the mean, and p is 0 unless it is 0."""
+    error = np.sqrt(variance)
+    reach = np.where(error > TIE, stdtrit(df, (1 + level) / 2) * error, error * 0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        p = np.where(error > TIE, 2 * stdtr(df, -np.abs(effect) / error), (np.abs(effect) <= TIE).astype(float))
+    return effect - reach, effect + reach, np.where(np.isnan(error), math.nan, p)
+
+
+def _checked(
+    differences: ArrayLike, patients: ArrayLike, runs: ArrayLike
+) -> tuple[Floats, NDArray[np.int64], NDArray[np.int64]]:
     values = np.asarray(differences, dtype=np.float64)
-    if values.ndim != 1 or not np.isfinite(values).all():
-        raise ValueError(f"differences of shape {values.shape}: expected (n,), one finite number a patient")
-    return values
+    labels = [np.unique(np.asarray(each), return_inverse=True)[1] for each in (patients, runs)]
+    if not values.shape or any(each.shape != values.shape[-1:] for each in labels) or not np.isfinite(values).all():
+        shapes = f"differences {values.shape}, patients {labels[0].shape}, runs {labels[1].shape}"
+        raise ValueError(f"{shapes}: expected (..., m), (m,) and (m,), every difference finite")
+    return values, labels[0], labels[1]

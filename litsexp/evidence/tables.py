@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from litsexp.evidence import stats
@@ -15,18 +14,19 @@ from litsexp.evidence.material import Evidence, External
 from litsexp.evidence.measures import measure_of
 from litsexp.evidence.words import digits_for, interval, plain
 
-EFFECT = ("effect", "low", "high", "p", "p_adjusted")
+EFFECT = ("effect", "low", "high", "p", "p_adjusted", "models_low", "models_high", "runs_share", "false_claim")
 
 
 def verdict_table(verdicts: Sequence[Verdict]) -> pd.DataFrame:
     """A row a claim, numbers unrounded."""
-    counted = ("superiority", "n_patients", "n_undefined", "n_missing", "better_mean", "than_mean")
-    ruled = ("verdict", "substantial", "patients_needed", "post_hoc")
+    numbers = ("n_patients", "n_run_pairs", "n_undefined", "n_dropped", "n_missing")
+    counted = ("superiority", *numbers, "better_mean", "than_mean")
+    ruled = ("verdict", "substantial", "post_hoc")
     rows = [
         {**_claim(v), **_fields(v, *EFFECT, *counted, *ruled), "says": v.claim.says, "sentence": v.sentence}
         for v in verdicts
     ]
-    return pd.DataFrame(rows).astype({"patients_needed": "Int64"}) if rows else pd.DataFrame()
+    return pd.DataFrame(rows)
 
 
 def replication_table(pairs: Sequence[Replication]) -> pd.DataFrame:
@@ -54,7 +54,7 @@ def _fields(verdict: Verdict, *names: str) -> dict[str, Any]:
 
 
 def arm_scores(cases: pd.DataFrame, metrics: Sequence[str], by: str = "arm", order: Sequence[str] = ()) -> pd.DataFrame:
-    """Mean over patients and its 95 % bootstrap interval: ``arm, metric, mean, low, high, patients``, long.
+    """Mean over patients and its 95 % t interval: ``arm, metric, mean, low, high, patients``, long.
 
     A patient's seeds are averaged first; undefined scores are left out, so ``patients`` may differ between metrics.
     """
@@ -65,7 +65,7 @@ def arm_scores(cases: pd.DataFrame, metrics: Sequence[str], by: str = "arm", ord
         one = ordered[ordered[by] == arm]
         for measure in scored:
             means = measure.values(one).groupby(one["case"]).mean().dropna().to_numpy()
-            found = stats.bootstrap_mean(means, np.random.default_rng(0))
+            found = stats.mean_interval(means)
             rows.append([arm, measure.name, *found, len(means)])
     return pd.DataFrame(rows, columns=[by, "metric", "mean", "low", "high", "patients"])
 

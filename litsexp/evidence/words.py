@@ -50,9 +50,18 @@ def _conclusion(verdict: Verdict) -> str:
         return f"equivalent within {margin}"
     if verdict.reason:
         return f"inconclusive; {verdict.reason}"
-    if verdict.patients_needed is None:
-        return "inconclusive; how many patients would settle it cannot be told"
-    return f"inconclusive; about {_rounded(verdict.patients_needed)} patients would settle it"
+    return f"inconclusive; {verdict.advice}" if verdict.advice else "inconclusive"
+
+
+def too_few(verdict: Verdict, patients_needed: int, run_pairs_needed: int) -> str:
+    """Why a claim cannot be settled whatever the numbers are; empty where there is enough of both."""
+    if verdict.n_patients < patients_needed:
+        few = f"{patients(verdict.n_patients, verdict.kind)} cannot settle a claim"
+        return f"{few}, at least {patients_needed} are needed"
+    if verdict.n_run_pairs < run_pairs_needed:
+        few = f"{run_pairs(verdict.n_run_pairs)} cannot settle a claim about training"
+        return f"{few}; at least {run_pairs_needed} are needed"
+    return ""
 
 
 def cautions(verdict: Verdict, trivial: pd.DataFrame) -> list[str]:
@@ -91,6 +100,11 @@ def patients(number: int, kind: str = "") -> str:
     return f"{number} {kind}{' ' * bool(kind)}patient{'s' * (number != 1)}"
 
 
+def run_pairs(number: int) -> str:
+    """``1 pair of runs``, ``9 pairs of runs``."""
+    return f"{number} pair{'s' * (number != 1)} of runs"
+
+
 def digits_for(margin: float) -> int:
     """Decimals that show a margin: 2 for 0.02, 3 for 0.005."""
     return min(6, max(2, -math.floor(math.log10(margin)))) if margin > 0 else 3
@@ -112,9 +126,3 @@ def plain(value: float, digits: int) -> str:
 def interval(low: float, high: float, digits: int) -> str:
     """`` [0.08, 0.12]``, as it follows a number; empty where there is none."""
     return "" if math.isnan(low) else f" [{plain(low, digits)}, {plain(high, digits)}]"
-
-
-def _rounded(number: int) -> str:
-    """Two significant digits, rounded up: 143 -> 150."""
-    step = 10 ** max(0, len(str(number)) - 2)
-    return f"{math.ceil(number / step) * step:,}"
