@@ -12,7 +12,7 @@ from litsexp.display import console
 from litsexp.evidence.aa import AATest, aa_study, aa_test
 from litsexp.evidence.aa_figure import aa_figure
 from litsexp.files import whole_file
-from litsexp.pipeline import failed_runs, opened, report_folder, study_and_name, train_missing
+from litsexp.pipeline import failures_of, opened, report_folder, study_and_name, train_missing
 from litsexp.spec.errors import LitsexpError
 from litsexp.spec.study import StudyConfig
 from litsexp.study.cohorts import cohort_name, cohort_tags
@@ -76,7 +76,7 @@ def conclude_aa(session: Session, asked: StudyConfig) -> AAResult:
 
     LitsexpError where a fold has fewer than two finished runs.
     """
-    results, failures = session.results(), failed_runs(session)
+    results, failures = session.results(), failures_of(session)
     _check_enough(results.cases, session.study.split.n_folds, failures)
     cases = {"test": (cohort_name(asked.data, session.store), results.cases)}
     if session.external is not None and asked.external is not None and len(results.external):

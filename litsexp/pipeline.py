@@ -118,7 +118,7 @@ def train_missing(session: Session, executor: Executor, observer: Observer | Non
 def conclude(session: Session, command: str = "") -> Conclusion:
     """Judge the claims, write report and tables, log them to the parent run; what has not finished is missing."""
     results, phantom = session.results(), session.store.phantom
-    failures = failed_runs(session)
+    failures = failures_of(session)
     evidence = Evidence(
         name=session.name,
         study=session.study,
@@ -146,7 +146,7 @@ def conclude(session: Session, command: str = "") -> Conclusion:
     return Conclusion(evidence, report, results, failures, session.trained_s, session.wall_s, session.name)
 
 
-def failed_runs(session: Session) -> dict[str, str]:
+def failures_of(session: Session) -> dict[str, str]:
     """Name of each run that failed in this session -> reason."""
     return {cell.name: outcome.reason for cell, outcome in session.failures.items()}
 

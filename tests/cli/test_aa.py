@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from litsexp.spec.reading import load_study
+
 from .conftest import CLAIM, STUDY, study_file
 
 pytestmark = pytest.mark.usefixtures("elsewhere", "no_downloads")
@@ -26,6 +28,19 @@ def results() -> Path:
     return folder
 
 
+def train_study(file: Path, places: list[object], *settings: str) -> tuple[int, dict[str, str]]:
+    """The study itself: how many runs it trained, and the claims that were fixed before its first."""
+    from litsexp.pipeline import opened, train_missing
+    from litsexp.study.executors import executor_of
+    from litsexp.study.places import Places
+
+    _, data, _, stores = map(str, places)
+    asked = load_study(file, settings, Path(data))
+    with opened(asked, "tiny-ct", Places.below(stores=Path(stores))) as session:
+        train_missing(session, executor_of(None, 1, None), None)
+        return len(session.trained_s), session.parent.preregistered
+
+
 def test_an_aa_test_and_its_study_train_no_run_twice(litsexp: Run, places: list[object]) -> None:
     """A/A first; the study after it trains the other arm alone, and its claims stay fixed beforehand."""
     study = study_file(TEXT)
@@ -40,10 +55,12 @@ def test_an_aa_test_and_its_study_train_no_run_twice(litsexp: Run, places: list[
     assert Path("aa.json").read_text() == (results() / "aa.json").read_text()
     before = {path: path.read_bytes() for path in results().iterdir()}
 
-    code, out, error = litsexp("study", study, "--workers", 1, *places)
-    assert code == 0, error
-    assert "2 runs done before, 2 to train" in out
-    assert "post hoc" not in out
+    trained, fixed = train_study(study, places)
+    assert trained == 2
+    assert fixed == {"wide": load_study(study).claims[0].digest}
+    changed = study_file(TEXT.replace("Wider is better.", "Wider is better as we see now."))
+    assert train_study(changed, places, "seeds=[0,1]") == (2, {})  # a claim that came after the A/A test is post hoc
+    study = study_file(TEXT)
 
     code, out, error = litsexp("aa", study, "--seeds", 2, "--workers", 1, *places)
     assert code == 0, error
@@ -55,7 +72,7 @@ def test_it_takes_over_the_studys_baseline_and_is_logged_in_its_experiment(
     litsexp: Run, refused: Callable[..., str], places: list[object]
 ) -> None:
     study = study_file(TEXT)
-    assert litsexp("study", study, "--workers", 1, *places)[0] == 0
+    assert train_study(study, places)[0] == 4
     code, out, error = litsexp("aa", study, "--seeds", 2, "--workers", 1, *places)
     assert code == 0, error
     assert "2 runs done before, 2 to train" in out
