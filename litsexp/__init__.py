@@ -1,12 +1,14 @@
 """litsexp: does this choice really help a 2D U-Net segment liver and tumor, and by how much?
 
-The public API, loaded when it is used: ``load_study``, ``run_study``, ``Places``, ``Conclusion``, ``register``.
+The public API, loaded when it is used: ``load_study``, ``run_study``, ``run_aa``, ``Places``, ``Conclusion``,
+``AAResult``, ``register``.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from litsexp.aa import AAResult, run_aa
     from litsexp.pipeline import Conclusion, run_study
     from litsexp.spec.errors import LitsexpError
     from litsexp.spec.reading import load_study
@@ -14,14 +16,16 @@ if TYPE_CHECKING:
     from litsexp.study.places import Places
 
 __version__ = "0.1.0"
-__all__ = ["Conclusion", "LitsexpError", "Places", "load_study", "register", "run_study"]
+__all__ = ["AAResult", "Conclusion", "LitsexpError", "Places", "load_study", "register", "run_aa", "run_study"]
 
 _HOMES = {
+    "AAResult": "aa",
     "Conclusion": "pipeline",
     "LitsexpError": "spec.errors",
     "Places": "study.places",
     "load_study": "spec.reading",
     "register": "spec.tables",
+    "run_aa": "aa",
     "run_study": "pipeline",
 }
 

@@ -1,8 +1,8 @@
 """The whole way of a study: store, runs, verdicts, report, log. The command line, a notebook and the tests call it."""
 
 import math
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,12 +19,13 @@ from litsexp.evidence.judge import Verdict, judge
 from litsexp.evidence.material import Evidence, External, Picture
 from litsexp.evidence.report import write_report
 from litsexp.evidence.tables import write_tables
+from litsexp.spec.claim import Claim
 from litsexp.spec.keys import digest
 from litsexp.spec.reading import load_study
 from litsexp.spec.study import StudyConfig
 from litsexp.study.cohorts import cohort_name, cohort_tags
 from litsexp.study.executors import executor_of
-from litsexp.study.jobs import CohortKind
+from litsexp.study.jobs import CohortKind, Executor
 from litsexp.study.places import Places
 from litsexp.study.session import Observer, Session, open_study
 from litsexp.study.tracking import Results, versions
@@ -78,26 +79,46 @@ def run_study(
     Raises:
         LitsexpError: something the user can put right, in one line.
     """
-    if not isinstance(study, StudyConfig):
-        name, study = name or Path(study).stem, load_study(Path(study))
+    asked, name = study_and_name(study, name)
+    with opened(asked, name, places) as session:
+        if train:
+            train_missing(session, executor_of(executor, workers, threads), observer)
+        with console.status("writing the report") if observer is None else nullcontext():
+            return conclude(session, command)
+
+
+def study_and_name(study: StudyConfig | Path | str, name: str) -> tuple[StudyConfig, str]:
+    """The study, and the name of its experiment."""
+    if isinstance(study, StudyConfig):
+        return study, name or "study"
+    return load_study(Path(study)), name or Path(study).stem
+
+
+@contextmanager
+def opened(
+    study: StudyConfig, name: str, places: Places | None, fixed: Sequence[Claim] | None = None
+) -> Iterator[Session]:
+    """The study's session, its stores built where they are missing."""
     places = places or Places.below()
     store = store_of(study.data, places.stores, bar=progress_bar)
     external = store_of(study.external_data, places.stores, bar=progress_bar) if study.external_data else None
     splits = make_splits(store.has_tumor, study.split)
-    with open_study(name or "study", study, store, splits, places, external) as session:
-        if train:
-            live = LiveDisplay(console, study, cohort_name(study.data, store))
-            watch: AbstractContextManager[Observer] = live if observer is None else nullcontext(observer)
-            with watch as watching:
-                session.run(executor_of(executor, workers, threads), watching)
-        with console.status("writing the report") if observer is None else nullcontext():
-            return conclude(session, command)
+    with open_study(name, study, store, splits, places, external, fixed) as session:
+        yield session
+
+
+def train_missing(session: Session, executor: Executor, observer: Observer | None) -> None:
+    """Run what is missing, seen by ``observer``, or in a live table."""
+    live = LiveDisplay(console, session.study, cohort_name(session.study.data, session.store))
+    watch: AbstractContextManager[Observer] = live if observer is None else nullcontext(observer)
+    with watch as watching:
+        session.run(executor, watching)
 
 
 def conclude(session: Session, command: str = "") -> Conclusion:
     """Judge the claims, write report and tables, log them to the parent run; what has not finished is missing."""
     results, phantom = session.results(), session.store.phantom
-    failures = {cell.name: outcome.reason for cell, outcome in session.failures.items()}
+    failures = failures_of(session)
     evidence = Evidence(
         name=session.name,
         study=session.study,
@@ -115,11 +136,7 @@ def conclude(session: Session, command: str = "") -> Conclusion:
         notes=[f"{name} failed: {reason}" for name, reason in failures.items()],
         external=external_part(session, results),
     )
-    key = session.digest
-    if session.external is not None:  # a report of the same runs on another external cohort is another report
-        key = digest({"design": key, "external": session.external.fingerprint})
-    directory = session.places.root / "reports" / f"{session.name}-{key[:8]}"
-    directory.mkdir(parents=True, exist_ok=True)
+    directory = report_folder(session, session.name)
     write_tables(evidence, directory)
     report = write_report(evidence, directory / "report.html")
     tags = {**cohort_tags(session.study, session.store), **verdict_tags(evidence)}
@@ -127,6 +144,21 @@ def conclude(session: Session, command: str = "") -> Conclusion:
         tags |= {"external_cohort": evidence.external.cohort, "external_fingerprint": session.external.fingerprint}
     session.tracking.conclude(session.parent, note(evidence), tags, scalars(evidence), directory)
     return Conclusion(evidence, report, results, failures, session.trained_s, session.wall_s, session.name)
+
+
+def failures_of(session: Session) -> dict[str, str]:
+    """Name of each run that failed in this session -> reason."""
+    return {cell.name: outcome.reason for cell, outcome in session.failures.items()}
+
+
+def report_folder(session: Session, name: str) -> Path:
+    """Made where it is missing; of the same runs on another external cohort it is another folder."""
+    key = session.digest
+    if session.external is not None:
+        key = digest({"design": key, "external": session.external.fingerprint})
+    directory = session.places.root / "reports" / f"{name}-{key[:8]}"
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory
 
 
 def external_part(session: Session, results: Results) -> External | None:

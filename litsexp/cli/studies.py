@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -55,7 +56,7 @@ def study(
     from litsexp.study.places import Places
 
     load_plugins(plugins or ())
-    asked, name = load_study(file, settings or (), data, external), _name(file, data)
+    asked, name = load_study(file, settings or (), data, external), experiment_name(file, data)
     places = Places.below(mlruns, tracking_uri, storage, stores)
     command = _command(file, data, external, settings, plugins)
     with going_on("finished runs"):
@@ -67,12 +68,7 @@ def study(
     say(f"runs:   {_where(places, mlruns)}  (MLflow experiment {conclusion.experiment!r})")
     if conclusion.trained_s:
         say(_pace(conclusion))
-    if conclusion.failures:
-        for reason in dict.fromkeys(conclusion.failures.values()):
-            names = [name for name, why in conclusion.failures.items() if why == reason]
-            say(f"{len(names)} failed: {reason}\n  " + "\n  ".join(names), style="red")
-        console.print("The same command runs the failed ones again.")
-        raise typer.Exit(1)
+    tell_failures(conclusion.failures)
 
 
 @commands.command()
@@ -95,7 +91,7 @@ def report(
     from litsexp.study.places import Places
 
     load_plugins(plugins or ())
-    asked, name = load_study(file, settings or (), data, external), _name(file, data)
+    asked, name = load_study(file, settings or (), data, external), experiment_name(file, data)
     places = Places.below(mlruns, tracking_uri, storage, stores)
     command = _command(file, data, external, settings, plugins)
     with going_on("finished runs"):
@@ -124,7 +120,18 @@ def list_tables(
             say(f"{row_name:<24}{row.words}")
 
 
-def _name(file: Path, data: Path | None) -> str:
+def tell_failures(failures: Mapping[str, str]) -> None:
+    """Runs (name -> reason) by reason, and exit code 1; nothing where none failed."""
+    if not failures:
+        return
+    for reason in dict.fromkeys(failures.values()):
+        names = [name for name, why in failures.items() if why == reason]
+        say(f"{len(names)} failed: {reason}\n  " + "\n  ".join(names), style="red")
+    console.print("The same command runs the failed ones again.")
+    raise typer.Exit(1)
+
+
+def experiment_name(file: Path, data: Path | None) -> str:
     """Of the MLflow experiment: the file's stem, and the folder's where ``--data`` replaced the file's cohort."""
     return f"{file.stem}-{data.resolve().name}" if data else file.stem
 

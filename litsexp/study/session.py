@@ -18,6 +18,7 @@ from litsexp.data.splits import Split
 from litsexp.data.store import Store
 from litsexp.spec.base import Level
 from litsexp.spec.catalog import registered_modules
+from litsexp.spec.claim import Claim
 from litsexp.spec.design import Cell, arm_of, cells, contexts, design_digest
 from litsexp.spec.errors import LitsexpError
 from litsexp.spec.study import StudyConfig
@@ -223,12 +224,19 @@ class Session:
 
 @contextmanager
 def open_study(
-    name: str, study: StudyConfig, store: Store, splits: list[Split], places: Places, external: Store | None = None
+    name: str,
+    study: StudyConfig,
+    store: Store,
+    splits: list[Split],
+    places: Places,
+    external: Store | None = None,
+    fixed: Iterable[Claim] | None = None,
 ) -> Iterator[Session]:
     """Lock the study and put right what a killed driver left; while the block runs, its parent run is RUNNING.
 
     ``name`` is the MLflow experiment's; ``splits`` are those of ``make_splits``, one a fold; ``external`` is the store
-    of ``study.external``, where the study has one.
+    of ``study.external``, where the study has one. ``fixed`` are the claims that are written down before the first run;
+    default: the study's own.
 
     Raises:
         ValueError: ``study.external`` without its store, or the other way round.
@@ -247,7 +255,7 @@ def open_study(
         ledger.close_interrupted({key: value_of(run) for key, run in finished.items()})
         by_key = _by_key(_sampled(study, ledger), study, store) if study.search else planned
         donors = {run.data.tags[MLFLOW_PARENT_RUN_ID] for key, run in finished.items() if key in by_key}
-        parent = tracking.open_parent(study, study_digest, name, sorted(donors), cohort_tags(study, store))
+        parent = tracking.open_parent(study, study_digest, name, sorted(donors), cohort_tags(study, store), fixed)
         try:
             tracking.close_interrupted(parent)
             asked = (name, study, store, splits, places, study_digest)

@@ -32,6 +32,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from litsexp.interrupts import unbroken_methods
 from litsexp.spec.catalog import METRICS
+from litsexp.spec.claim import Claim
 from litsexp.spec.design import Cell
 from litsexp.spec.errors import LitsexpError
 from litsexp.spec.study import StudyConfig
@@ -102,18 +103,25 @@ class Tracking:
         return {run.data.tags["run_key"]: run for run in runs if "run_key" in run.data.tags and not _pruned(run)}
 
     def open_parent(
-        self, study: StudyConfig, digest: str, name: str, donors: Iterable[str], tags: Mapping[str, str]
+        self,
+        study: StudyConfig,
+        digest: str,
+        name: str,
+        donors: Iterable[str],
+        tags: Mapping[str, str],
+        fixed: Iterable[Claim] | None = None,
     ) -> Parent:
         """The study's parent run, made before its first cell with the claims' digests; RUNNING from here on.
 
         ``donors`` are parent runs whose finished cells this study takes over: a claim then counts as fixed beforehand
-        only if they had it too. ``tags`` say of which patients its results are.
+        only if they had it too. ``tags`` say of which patients its results are. ``fixed`` are the claims that are
+        written down; default: the study's own.
         """
         known = self.runs(f"tags.study_digest = '{digest}'")
         if known:
             self.client.update_run(known[0].info.run_id, status="RUNNING")
             return Parent(known[0].info.run_id, json.loads(known[0].data.tags["claims_preregistered"]))
-        claims = {claim.id: claim.digest for claim in study.claims}
+        claims = {claim.id: claim.digest for claim in (study.claims if fixed is None else fixed)}
         for donor in donors:
             found = self.client.get_run(donor).data.tags
             theirs = json.loads(found.get("claims_preregistered", "{}")).values()

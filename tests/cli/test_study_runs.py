@@ -17,24 +17,6 @@ pytestmark = pytest.mark.usefixtures("elsewhere")
 
 
 @pytest.fixture
-def no_downloads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No cached weights, no network; and a U-Net in place of resnet18's that trains in no time."""
-    import torch
-
-    from litsexp.training import architectures
-
-    def small_encoder(_: str) -> torch.nn.Sequential:
-        return torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, 2, 1), torch.nn.ReLU(), torch.nn.Conv2d(8, 8, 3, 2, 1))
-
-    def unreachable(*_: Any, **__: Any) -> None:
-        raise OSError("no route to host")
-
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
-    monkeypatch.setattr(architectures, "random_encoder", small_encoder)
-
-
-@pytest.fixture
 def elsewhere_ct(external_store: Store) -> Path:
     """CT volumes of the tests' other scanner."""
     return external_store.directory.parents[1] / "elsewhere"
