@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from litsexp import __version__
+from litsexp.cli.bench import bench
 from litsexp.cli.data import commands as data_commands
 from litsexp.cli.studies import commands as study_commands
 from litsexp.cli.ui import ui
@@ -26,6 +27,7 @@ app = typer.Typer(
 for commands in (study_commands, data_commands):
     app.add_typer(commands)  # without a name: its commands stand at the root
 app.command()(ui)
+app.add_typer(bench, name="bench")
 
 
 @app.callback(invoke_without_command=True)
