@@ -11,6 +11,7 @@ import typer
 from litsexp import __version__
 from litsexp.cli.bench import bench
 from litsexp.cli.data import commands as data_commands
+from litsexp.cli.plan import plan
 from litsexp.cli.studies import commands as study_commands
 from litsexp.cli.ui import ui
 from litsexp.display import console
@@ -26,6 +27,7 @@ app = typer.Typer(
 )
 for commands in (study_commands, data_commands):
     app.add_typer(commands)  # without a name: its commands stand at the root
+app.command()(plan)
 app.command()(ui)
 app.add_typer(bench, name="bench")
 

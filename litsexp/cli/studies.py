@@ -56,7 +56,7 @@ def study(
     from litsexp.study.places import Places
 
     load_plugins(plugins or ())
-    asked, name = load_study(file, settings or (), data, external), _name(file, data)
+    asked, name = load_study(file, settings or (), data, external), experiment_name(file, data)
     places = Places.below(mlruns, tracking_uri, storage, stores)
     command = _command(file, data, external, settings, plugins)
     with going_on("finished runs"):
@@ -96,7 +96,7 @@ def report(
     from litsexp.study.places import Places
 
     load_plugins(plugins or ())
-    asked, name = load_study(file, settings or (), data, external), _name(file, data)
+    asked, name = load_study(file, settings or (), data, external), experiment_name(file, data)
     places = Places.below(mlruns, tracking_uri, storage, stores)
     command = _command(file, data, external, settings, plugins)
     with going_on("finished runs"):
@@ -128,7 +128,7 @@ def list_tables(
         console.print(grid)
 
 
-def _name(file: Path, data: Path | None) -> str:
+def experiment_name(file: Path, data: Path | None) -> str:
     """Of the MLflow experiment: the file's stem, and the folder's where ``--data`` replaced the file's cohort."""
     return f"{file.stem}-{data.resolve().name}" if data else file.stem
 
