@@ -10,7 +10,9 @@ import typer
 
 from litsexp import __version__
 from litsexp.cli.aa import aa
+from litsexp.cli.bench import bench
 from litsexp.cli.data import commands as data_commands
+from litsexp.cli.plan import plan
 from litsexp.cli.studies import commands as study_commands
 from litsexp.cli.ui import ui
 from litsexp.display import console
@@ -27,7 +29,9 @@ app = typer.Typer(
 for commands in (study_commands, data_commands):
     app.add_typer(commands)  # without a name: its commands stand at the root
 app.command()(aa)
+app.command()(plan)
 app.command()(ui)
+app.add_typer(bench, name="bench")
 
 
 @app.callback(invoke_without_command=True)

@@ -38,3 +38,13 @@ def going_on(kept: str) -> Iterator[None]:
     except KeyboardInterrupt:
         print(f"interrupted; {kept} are kept, and the same command goes on", file=sys.stderr)
         raise typer.Exit(130) from None
+
+
+@contextmanager
+def measuring() -> Iterator[None]:
+    """Ctrl-C inside is one line, and exit code 130: nothing is kept of a measurement."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("interrupted; nothing is kept", file=sys.stderr)
+        raise typer.Exit(130) from None

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from litsexp.evidence import stats, words
+from litsexp.evidence import planning, stats, words
 from litsexp.evidence.measures import Measured, measure_of
 from litsexp.spec.claim import Claim
 from litsexp.spec.design import contexts, format_level
@@ -25,7 +25,7 @@ Arms = tuple[tuple[str, str], ...]  # pairs (better, than) of arm names
 Ruling = Literal["supported", "contradicted", "equivalent", "inconclusive"]
 ALPHA = 0.05  # of the adjusted p; the intervals are at 1 - ALPHA
 MIN_PATIENTS = 6  # fewer say nothing about patients
-MIN_RUN_PAIRS = 5  # fewer say nothing about training: readers' studies of radiology ask for as many readers
+MIN_RUN_PAIRS = planning.MIN_RUN_PAIRS  # fewer say nothing about training
 RUN_PAIR = ["context", "fold", "seed"]  # the two runs of a claim's two arms that share all of these
 CELL_CASE = ["fold", "seed", "case"]  # what two arms are paired on
 
@@ -116,7 +116,8 @@ def judge_claims(
     verdicts = []
     for verdict, p in zip(measured, adjusted, strict=True):
         fixed = (preregistered or {}).get(verdict.claim.id) == verdict.claim.digest
-        verdicts.append(_rule(dataclasses.replace(verdict, p_adjusted=p, kind=kind, post_hoc=not fixed)))
+        ruled = dataclasses.replace(verdict, p_adjusted=p, kind=kind, post_hoc=not fixed)
+        verdicts.append(_rule(ruled, claims=len(compared)))
     return verdicts
 
 
@@ -200,8 +201,8 @@ def _nothing_to_compare(cases: pd.DataFrame, arms: Arms, measure: Measured, pair
     return f"no finished run of {' and '.join(lost)}" if lost else "the arms' finished runs share no test patient"
 
 
-def _rule(verdict: Verdict) -> Verdict:
-    """Apply the rules, in this order: supported, contradicted, equivalent, else inconclusive."""
+def _rule(verdict: Verdict, claims: int) -> Verdict:
+    """Apply the rules, in this order: supported, contradicted, equivalent, else inconclusive, with what would help."""
     margin, significant = verdict.claim.margin, verdict.p_adjusted < ALPHA
     least_gain, largest_gain = sorted(verdict.measure.sign * bound for bound in (verdict.low, verdict.high))
     substantial = abs(verdict.effect) > margin
@@ -214,4 +215,6 @@ def _rule(verdict: Verdict) -> Verdict:
         return dataclasses.replace(verdict, verdict="contradicted", substantial=substantial)
     if -margin < verdict.low and verdict.high < margin:
         return dataclasses.replace(verdict, verdict="equivalent")
-    return verdict
+    if not verdict.n_patients:
+        return verdict
+    return dataclasses.replace(verdict, advice=planning.advice(verdict.pairs, margin, claims, verdict.measure.per))

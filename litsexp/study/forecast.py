@@ -1,0 +1,57 @@
+"""How long cells take and what they leave on the disk, from the paces that were rehearsed."""
+
+import heapq
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from litsexp.data.splits import Split
+from litsexp.data.store import Store
+from litsexp.spec.design import Cell
+from litsexp.study.rehearsal import Pace, kind_of
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Of the cells that are left; at most, where runs may stop early."""
+
+    cells: int
+    workers: int
+    run_s: tuple[float, ...]  # of each cell
+    wall_s: float  # of all of them, so many workers at a time, their start included
+    disk_bytes: int  # weights, pictures, tables of all of them
+    at_most: bool  # some run may stop early
+
+
+def forecast(
+    cells: Sequence[Cell],
+    paces: Mapping[str, Pace],
+    store: Store,
+    splits: Sequence[Split],
+    external: Store | None,
+    workers: int,
+) -> Forecast:
+    """What these cells take, in the order in which a study runs them; ``paces`` has a pace of each one's kind."""
+    run_s = tuple(
+        seconds(cell, paces[kind_of(cell.arm.run)], store, splits[cell.fold], len(external.index) if external else 0)
+        for cell in cells
+    )
+    start_s = max((pace.worker_start_s for pace in paces.values()), default=0.0)
+    free = [start_s] * min(workers, len(cells)) or [0.0]  # when each worker is
+    for one_s in run_s:
+        heapq.heapreplace(free, free[0] + one_s)
+    disk = sum(paces[kind_of(cell.arm.run)].artifact_bytes for cell in cells)
+    return Forecast(len(cells), workers, run_s, max(free), disk, any(cell.arm.run.patience for cell in cells))
+
+
+def seconds(cell: Cell, pace: Pace, store: Store, split: Split, external_slices: int) -> float:
+    """Of one cell, from building its network to its last scoring; early stopping would only shorten it."""
+    from litsexp.training.loop import LR_FIND_STEPS  # imports torch: not for a plan without hours
+
+    run = cell.arm.run
+    train, valid, test = (len(store.rows_of(side)) for side in (split.train, split.valid, split.test))
+    steps = run.steps_per_epoch or max(1, train // run.batch_size)
+    find_s = pace.begin_s + LR_FIND_STEPS * pace.step_s if run.lr == "find" else 0.0
+    trained_s = steps * (run.frozen_epochs * pace.frozen_step_s + (run.epochs - run.frozen_epochs) * pace.step_s)
+    validated_s = run.epochs * (pace.epoch_s + valid * pace.valid_slice_s)
+    scored_s = pace.end_s + (test + external_slices) * pace.scored_slice_s
+    return pace.begin_s + find_s + trained_s + validated_s + scored_s

@@ -1,0 +1,40 @@
+"""What MLflow has of a study's cells already, read without leaving anything there."""
+
+from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
+
+from litsexp.data.store import Store
+from litsexp.spec.design import Cell, cells
+from litsexp.spec.errors import LitsexpError
+from litsexp.spec.study import StudyConfig
+from litsexp.study.jobs import scoring_of
+from litsexp.study.places import Places
+from litsexp.study.tracking import Results, Tracking
+
+
+def finished_cells(name: str, study: StudyConfig, store: Store, places: Places) -> tuple[list[Cell], Results | None]:
+    """The cells that are trained, and what they scored on their test cases; None where there are none.
+
+    Cells are found by content: runs of the same study with fewer seeds count, runs of another configuration do not.
+
+    Raises:
+        LitsexpError: a database that cannot be opened.
+    """
+    uri = places.tracking_uri
+    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
+        return [], None
+    try:
+        known = MlflowClient(uri).get_experiment_by_name(name)
+    except (MlflowException, SQLAlchemyError) as error:
+        first = str(error).splitlines()[0]
+        raise LitsexpError(f"--tracking-uri {uri}: MLflow does not answer ({first}); check the address") from None
+    if known is None:
+        return [], None
+    tracking = Tracking(uri, name, places.root / "artifacts")
+    by_key = {cell.run_key(study.split, store.fingerprint): cell for cell in cells(study)}
+    done = {key: by_key[key] for key in tracking.finished() if key in by_key}
+    wanted = {key: [scoring_of("test", key, store, "", first=True)] for key in done}
+    return list(done.values()), tracking.read(done, wanted) if done else None
