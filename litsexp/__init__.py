@@ -1,12 +1,14 @@
 """litsexp: does this choice really help a 2D U-Net segment liver and tumor, and by how much?
 
-The public API, loaded when it is used: ``load_study``, ``run_study``, ``Places``, ``Conclusion``, ``register``.
+The public API, loaded when it is used: ``load_study``, ``run_study``, ``judge_table``, ``Places``, ``Conclusion``,
+``register``.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from litsexp.evidence.foreign.judged import judge_table
     from litsexp.pipeline import Conclusion, run_study
     from litsexp.spec.errors import LitsexpError
     from litsexp.spec.reading import load_study
@@ -14,12 +16,13 @@ if TYPE_CHECKING:
     from litsexp.study.places import Places
 
 __version__ = "0.1.0"
-__all__ = ["Conclusion", "LitsexpError", "Places", "load_study", "register", "run_study"]
+__all__ = ["Conclusion", "LitsexpError", "Places", "judge_table", "load_study", "register", "run_study"]
 
 _HOMES = {
     "Conclusion": "pipeline",
     "LitsexpError": "spec.errors",
     "Places": "study.places",
+    "judge_table": "evidence.foreign.judged",
     "load_study": "spec.reading",
     "register": "spec.tables",
     "run_study": "pipeline",
