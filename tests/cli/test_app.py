@@ -20,7 +20,7 @@ from litsexp.spec.design import cells
 from litsexp.spec.study import StudyConfig
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
-COMMANDS = ["study", "report", "ui", "prepare", "phantom", "check", "export", "list"]
+COMMANDS = ["study", "report", "judge", "ui", "prepare", "phantom", "check", "export", "list"]
 
 
 @pytest.mark.parametrize(
