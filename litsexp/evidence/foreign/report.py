@@ -50,7 +50,7 @@ def advice(verdict: Verdict) -> list[str]:
     found = cautions(verdict, pd.DataFrame())
     if verdict.n_dropped:
         one = f"Left out: {verdict.n_dropped} score{'s' * (verdict.n_dropped != 1)} whose partner is undefined"
-        found.append(f"{one} ({verdict.measure.undefined}): an arm that is undefined where it fails gains by that.")
+        found.append(f"{one} ({verdict.measure.undefined}): what either arm did there counts for none.")
     return found
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from litsexp.evidence import figures
 from litsexp.evidence.foreign.judged import judged
 from litsexp.evidence.foreign.report import percent, render, write_all
 from litsexp.spec.reading import as_claims
@@ -87,3 +88,22 @@ def test_a_percentage_is_never_shown_as_0():
         *("< 0.1 %", "< 0.1 %", "0.1 %", "6.2 %"),
         "50.0 %",
     ]
+
+
+def test_text_names_of_patients_stand_upright_and_numbers_lie(make_table, make_claim):
+    table = make_table(np.random.default_rng(0))
+    claims = as_claims({"claims": [make_claim()]})
+    (named,) = judged(table, claims, "results.csv").verdicts
+    (numbered,) = judged(table.assign(case=table["case"].rank(method="dense")), claims, "results.csv").verdicts
+    texts, numbers = (figures.pairs(verdict, ("#000000", "#0072b2")) for verdict in (named, numbered))
+    assert re.search(r"rotate\(-90[^>]*>p0_0<", texts)
+    assert "case number" not in texts
+    assert "(case number)" in numbers
+    assert not re.search(r"rotate\(-90[^>]*>12<", numbers)
+
+
+def test_a_long_arm_keeps_both_ends_beside_the_forest(make_table, make_claim):
+    long = "nnUNetTrainerDA5__nnUNetPlans__3d_fullres"
+    table = make_table(np.random.default_rng(0)).replace({"new": long})
+    verdicts = judged(table, as_claims({"claims": [make_claim(better=long)]}), "results.csv").verdicts
+    assert "nnUNetTrainerDA…_fullres − old" in figures.forest(verdicts)
