@@ -1,7 +1,7 @@
 """litsexp: does this choice really help a 2D U-Net segment liver and tumor, and by how much?
 
-The public API, loaded when it is used: ``load_study``, ``run_study``, ``run_aa``, ``Places``, ``Conclusion``,
-``AAResult``, ``register``.
+The public API, loaded when it is used: ``load_study``, ``run_study``, ``run_aa``, ``judge_table``, ``Places``,
+``Conclusion``, ``AAResult``, ``register``.
 """
 
 import importlib
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from litsexp.aa import AAResult, run_aa
+    from litsexp.evidence.foreign.judged import judge_table
     from litsexp.pipeline import Conclusion, run_study
     from litsexp.spec.errors import LitsexpError
     from litsexp.spec.reading import load_study
@@ -16,13 +17,24 @@ if TYPE_CHECKING:
     from litsexp.study.places import Places
 
 __version__ = "0.1.0"
-__all__ = ["AAResult", "Conclusion", "LitsexpError", "Places", "load_study", "register", "run_aa", "run_study"]
+__all__ = [
+    "AAResult",
+    "Conclusion",
+    "LitsexpError",
+    "Places",
+    "judge_table",
+    "load_study",
+    "register",
+    "run_aa",
+    "run_study",
+]
 
 _HOMES = {
     "AAResult": "aa",
     "Conclusion": "pipeline",
     "LitsexpError": "spec.errors",
     "Places": "study.places",
+    "judge_table": "evidence.foreign.judged",
     "load_study": "spec.reading",
     "register": "spec.tables",
     "run_aa": "aa",

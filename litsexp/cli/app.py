@@ -12,6 +12,7 @@ from litsexp import __version__
 from litsexp.cli.aa import aa
 from litsexp.cli.bench import bench
 from litsexp.cli.data import commands as data_commands
+from litsexp.cli.judge import commands as judge_commands
 from litsexp.cli.plan import plan
 from litsexp.cli.studies import commands as study_commands
 from litsexp.cli.ui import ui
@@ -26,7 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Does this choice really help a 2D U-Net segment liver and tumor, and by how much?",
 )
-for commands in (study_commands, data_commands):
+for commands in (study_commands, judge_commands, data_commands):
     app.add_typer(commands)  # without a name: its commands stand at the root
 app.command()(aa)
 app.command()(plan)

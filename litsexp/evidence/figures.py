@@ -20,6 +20,7 @@ from litsexp.evidence.judge import Verdict
 from litsexp.evidence.measures import main_metrics
 from litsexp.evidence.words import digits_for, plain
 from litsexp.spec.catalog import METRICS
+from litsexp.spec.claim import ARM
 from litsexp.spec.design import format_level
 
 INK, MUTED, HAIR = "#1f2933", "#6b7280", "#d5dae0"
@@ -27,6 +28,7 @@ ARM_COLOURS = ("#3d4650", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00",
 DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
 VERDICT_COLOURS = {"supported": "#0b6bab", "contradicted": "#b8480a", "equivalent": "#2f7d68", "inconclusive": MUTED}
 CURVE_ARMS = 12  # more lines than this cannot be told apart
+NAME = 24  # letters of a foreign arm beside the forest
 DRAWN_METRICS = 2  # of those that every epoch logs, beside the loss
 FONTS = "system-ui, -apple-system, 'Segoe UI', Helvetica, Arial, 'Liberation Sans', sans-serif"
 STYLE: Any = {
@@ -103,13 +105,22 @@ def _forest_row(axes: Axes, row: int, verdict: Verdict) -> None:
 def _label(verdict: Verdict) -> str:
     claim = verdict.claim
     versus = f"{claim.factor} {format_level(claim.better)} − {format_level(claim.than)}"
+    if claim.factor == ARM:
+        versus = " − ".join(_clipped(name) for name in verdict.comparison)
     return f"{claim.id}: {verdict.measure.words}\n{versus}"
+
+
+def _clipped(name: str) -> str:
+    """A foreign arm's name, the middle left out where it is long: names differ at their ends."""
+    return name if len(name) <= NAME else f"{name[: NAME - 9]}…{name[-8:]}"
 
 
 def _estimate(verdict: Verdict) -> str:
     digits = digits_for(verdict.claim.margin) + 1
     effect, low, high = (plain(x, digits).replace("-", "−") for x in (verdict.effect, verdict.low, verdict.high))
-    return "–" if math.isnan(verdict.effect) else f"{effect}  [{low}, {high}]"
+    if math.isnan(verdict.low):
+        return "–" if math.isnan(verdict.effect) else effect
+    return f"{effect}  [{low}, {high}]"
 
 
 @styled
@@ -169,9 +180,11 @@ def pairs(verdict: Verdict, colours: tuple[str, str]) -> str:
     axes.scatter(x, better, s=size, color=colours[0], linewidth=0, zorder=4, label=names[0])
     axes.set_ylabel(verdict.measure.title)
     axes.set_xlim(-0.8, len(table) - 0.2)
-    axes.set_xticks(x if few else [], [str(case) for case in table.index] if few else [], fontsize=7.5)
+    numbered = all(isinstance(case, int) for case in table.index)
+    names_shown, upright = [str(case) for case in table.index] if few else [], 0 if numbered else 90
+    axes.set_xticks(x if few else [], names_shown, fontsize=7.5, rotation=upright)
     order = "ascending" if verdict.measure.higher_is_better else "descending"
-    axes.set_xlabel(f"patients, {order} by difference" + (" (case number)" if few else ""))
+    axes.set_xlabel(f"patients, {order} by difference" + (" (case number)" if few and numbered else ""))
     axes.grid(axis="y")
     split = int((gain <= 0).sum())  # gain ascends
     if 0 < split < len(table):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 from litsexp.evidence import planning, stats, words
 from litsexp.evidence.measures import Measured, measure_of
-from litsexp.spec.claim import Claim
+from litsexp.spec.claim import ARM, Claim
 from litsexp.spec.design import contexts, format_level
 from litsexp.spec.study import StudyConfig
 
@@ -39,6 +39,7 @@ class Verdict:
 
     claim: Claim
     arms: Arms  # every pair that the claim compares
+    measure: Measured = field(compare=False, repr=False)  # what the claim is about: its words, unit and direction
     effect: float  # mean over patients of each patient's mean difference over its runs, units of the measure
     low: float  # 95 % interval of the effect: new patients and new runs
     high: float
@@ -71,14 +72,11 @@ class Verdict:
         return words.sentence(self)
 
     @property
-    def measure(self) -> Measured:
-        """What the claim is about: its words, unit and direction."""
-        return measure_of(self.claim.metric)
-
-    @property
     def comparison(self) -> tuple[str, str]:
-        """The two sides in words: ``init=imagenet``, ``init=scratch``."""
+        """The two sides in words: ``init=imagenet``, ``init=scratch``; a table's arms by their names."""
         claim = self.claim
+        if claim.factor == ARM:
+            return str(claim.better), str(claim.than)
         return f"{claim.factor}={format_level(claim.better)}", f"{claim.factor}={format_level(claim.than)}"
 
 
@@ -95,6 +93,7 @@ def judge_claims(
     cases: pd.DataFrame,
     preregistered: Mapping[str, str] | None,
     kind: str = "",
+    measures: Mapping[str, Measured] | None = None,
 ) -> list[Verdict]:
     """One verdict a claim, in the order given.
 
@@ -106,12 +105,15 @@ def judge_claims(
         preregistered: claim id -> ``Claim.digest`` as fixed before the first run. A claim that is absent from it, or
             has another digest now, is post hoc; None: nothing was fixed.
         kind: of the patients, in the sentences: ``phantom`` where they are synthetic.
+        measures: what claims' metrics mean in this table; any other is the registered one of its name.
 
     Raises:
         ValueError: ``arm``, ``fold``, ``seed`` or ``case`` is missing, or a case stands twice in one cell.
     """
     _check(cases)
-    measured = [_measure(claim, arms, cases) for claim, arms in compared]
+    own = measures or {}
+    meant = [own.get(claim.metric) or measure_of(claim.metric) for claim, _ in compared]
+    measured = [_measure(claim, measure, arms, cases) for (claim, arms), measure in zip(compared, meant, strict=True)]
     adjusted = stats.holm([1.0 if math.isnan(verdict.p) else verdict.p for verdict in measured])
     verdicts = []
     for verdict, p in zip(measured, adjusted, strict=True):
@@ -135,9 +137,8 @@ def _check(cases: pd.DataFrame) -> None:
         raise ValueError(f"cases: case {row['case']} stands twice in {cell}; expected one row a case and finished cell")
 
 
-def _measure(claim: Claim, arms: Arms, cases: pd.DataFrame) -> Verdict:
+def _measure(claim: Claim, measure: Measured, arms: Arms, cases: pd.DataFrame) -> Verdict:
     """The numbers of one claim, not yet ruled upon."""
-    measure = measure_of(claim.metric)
     tested = paired_scores(cases, arms, measure)
     pairs = tested.dropna(ignore_index=True)
     table = _by_patient(pairs)
@@ -148,6 +149,7 @@ def _measure(claim: Claim, arms: Arms, cases: pd.DataFrame) -> Verdict:
     return Verdict(
         claim=claim,
         arms=arms,
+        measure=measure,
         effect=float(found.effect),
         low=float(found.low),
         high=float(found.high),

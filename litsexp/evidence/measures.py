@@ -133,8 +133,10 @@ class Measured:
         return values
 
 
-def measure_of(name: str) -> Measured:
-    """The measure of this name, or else the metric; LitsexpError where there is neither."""
+def measure_of(name: str | Measured) -> Measured:
+    """The measure of this name, or else the metric; LitsexpError where there is neither. A measure is itself."""
+    if isinstance(name, Measured):
+        return name
     row: Measure | Metric = MEASURES[name] if name in MEASURES else METRICS[name]
     function = row.values if isinstance(row, Measure) else itemgetter(name)  # a metric's values are its column
     return Measured(name, row.words, row.unit, row.higher_is_better, row.undefined, function)

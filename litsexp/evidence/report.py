@@ -39,13 +39,16 @@ def write_report(evidence: Evidence, path: Path) -> Path:
 
 def render(evidence: Evidence) -> str:
     """The report as HTML text."""
+    return environment().get_template("report.html").render(**_content(evidence))
+
+
+def environment() -> Environment:
+    """Where templates are found, and the filters that they use."""
     loader = FileSystemLoader(Path(__file__).parent / "templates")
-    environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"number": _number, "minus": _minus, "uri": _uri}
-    environment.filters |= {"measure": measure_of, "digits": digits_for}
-    return environment.get_template("report.html").render(**_content(evidence))
+    made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    made.filters |= {"number": _number, "minus": _minus, "uri": _uri}
+    made.filters |= {"measure": measure_of, "digits": digits_for}
+    return made
 
 
 def _content(evidence: Evidence) -> dict[str, Any]:

@@ -3,18 +3,30 @@
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pandas as pd
 
 from litsexp.evidence import stats
 from litsexp.evidence.external import Replication
 from litsexp.evidence.judge import Verdict
-from litsexp.evidence.material import Evidence, External
-from litsexp.evidence.measures import measure_of
+from litsexp.evidence.material import Evidence
+from litsexp.evidence.measures import Measured, measure_of
 from litsexp.evidence.words import digits_for, interval, plain
 
 EFFECT = ("effect", "low", "high", "p", "p_adjusted", "models_low", "models_high", "runs_share", "false_claim")
+
+
+class Source(Protocol):
+    """What a written table is labelled with."""
+
+    @property
+    def cohort(self) -> str:
+        """Whose patients."""
+
+    @property
+    def phantom(self) -> bool:
+        """Whether they are synthetic."""
 
 
 def verdict_table(verdicts: Sequence[Verdict]) -> pd.DataFrame:
@@ -53,7 +65,9 @@ def _fields(verdict: Verdict, *names: str) -> dict[str, Any]:
     return {name.removeprefix("n_"): getattr(verdict, name) for name in names}
 
 
-def arm_scores(cases: pd.DataFrame, metrics: Sequence[str], by: str = "arm", order: Sequence[str] = ()) -> pd.DataFrame:
+def arm_scores(
+    cases: pd.DataFrame, metrics: Sequence[str | Measured], by: str = "arm", order: Sequence[str] = ()
+) -> pd.DataFrame:
     """Mean over patients and its 95 % t interval: ``arm, metric, mean, low, high, patients``, long.
 
     A patient's seeds are averaged first; undefined scores are left out, so ``patients`` may differ between metrics.
@@ -93,17 +107,20 @@ def write_tables(evidence: Evidence, directory: Path) -> list[Path]:
     directory.mkdir(parents=True, exist_ok=True)
     verdicts, metrics, names = evidence.verdicts, evidence.metrics, evidence.arm_names
     scores = arm_scores(evidence.cases, metrics, order=names)
-    written = _write(directory / "verdicts", verdict_table(verdicts), _paper_verdicts(verdicts), evidence)
-    written += _write(directory / "arms", scores, _wide(names, scores, _paper_score), evidence)
+    written = write_both(directory / "verdicts", verdict_table(verdicts), paper_verdicts(verdicts), evidence)
+    written += write_both(directory / "arms", scores, _wide(names, scores, paper_score), evidence)
     if evidence.external:
         there, pairs = evidence.external, evidence.replications
         gaps = gap_table(evidence.cases, there.cases, metrics, order=names)
-        written += _write(directory / "external_verdicts", replication_table(pairs), _paper_replications(pairs), there)
-        written += _write(directory / "external_arms", gaps, _wide(names, gaps, _paper_gap), there)
+        written += write_both(
+            directory / "external_verdicts", replication_table(pairs), _paper_replications(pairs), there
+        )
+        written += write_both(directory / "external_arms", gaps, _wide(names, gaps, _paper_gap), there)
     return written
 
 
-def _write(stem: Path, numbers: pd.DataFrame, rounded: pd.DataFrame, source: Evidence | External) -> list[Path]:
+def write_both(stem: Path, numbers: pd.DataFrame, rounded: pd.DataFrame, source: Source) -> list[Path]:
+    """A table as ``stem.csv`` (numbers unrounded, the cohort in its first column) and ``stem.tex`` (rounded)."""
     csv, tex = stem.with_suffix(".csv"), stem.with_suffix(".tex")
     labelled = numbers.assign(cohort=source.cohort)[["cohort", *numbers.columns]]
     labelled.to_csv(csv, index=False, lineterminator="\n")
@@ -114,7 +131,8 @@ def _write(stem: Path, numbers: pd.DataFrame, rounded: pd.DataFrame, source: Evi
     return [csv, tex]
 
 
-def _paper_verdicts(verdicts: Sequence[Verdict]) -> pd.DataFrame:
+def paper_verdicts(verdicts: Sequence[Verdict]) -> pd.DataFrame:
+    """A row a claim, as a paper prints it."""
     rows = [
         {
             "Claim": v.claim.id,
@@ -156,7 +174,7 @@ def _wide(names: list[str], scores: pd.DataFrame, cell: Callable[[Any], str]) ->
     return wide.rename_axis("Arm").reset_index().fillna("--")
 
 
-def _paper_score(row: Any) -> str:
+def paper_score(row: Any) -> str:
     """``0.412 [0.301, 0.500]``"""
     return _number(row.mean, 3) + interval(row.low, row.high, 3)
 

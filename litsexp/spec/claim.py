@@ -12,6 +12,8 @@ from litsexp.spec.keys import content, digest
 from litsexp.spec.run import RunConfig
 from litsexp.spec.tables import nearest, one_of
 
+ARM = "arm"  # the factor of a claim that names two arms and no setting in which they differ
+
 
 def _measured(name: str) -> str:
     """A claim can be about any metric, and about any measure made of them."""

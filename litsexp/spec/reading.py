@@ -1,9 +1,9 @@
-"""Reading a study file: YAML, overrides from the command line, and what a mistake in it says.
+"""Reading a study file, or a claims file: YAML, overrides from the command line, and what a mistake in it says.
 
 A mistake becomes one line, ``file: field: what was found; what was expected``, whoever notices it: YAML or pydantic.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -16,6 +16,7 @@ from litsexp.spec.claim import Claim
 from litsexp.spec.errors import LitsexpError
 from litsexp.spec.run import RunConfig
 from litsexp.spec.study import StudyConfig
+from litsexp.spec.table_claims import TableClaims
 from litsexp.spec.tables import nearest, one_of
 
 EXPECTED = {  # by pydantic's error type, the context filled in; any other type keeps pydantic's words
@@ -45,15 +46,7 @@ def load_study(
     are not scored on it. ``external`` replaces the external cohort.
     """
     path = Path(file)
-    try:
-        content = _yaml(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise LitsexpError(f"{path}: cannot be read ({error.strerror}); expected a study file (YAML)") from None
-    except (yaml.YAMLError, ValueError) as error:
-        raise LitsexpError(f"{path}: not valid YAML: {_yaml_problem(error)}") from None
-    if not isinstance(content, dict):
-        found = "the file is empty" if content is None else f"found a {type(content).__name__} at the top level"
-        raise LitsexpError(f"{path}: {found}; expected keys such as question, run, factors")
+    content = _mapping(path, "a study file", "question, run, factors")
     for override in overrides:
         _apply(content, override)
     if data is not None:
@@ -67,6 +60,34 @@ def load_study(
         return StudyConfig.model_validate(content)
     except ValidationError as error:
         raise LitsexpError(f"{path}: {first_problem(error, content)}") from None
+
+
+def load_claims(file: Path | str) -> TableClaims:
+    """Read a claims file; LitsexpError in one line."""
+    path = Path(file)
+    return as_claims(_mapping(path, "a claims file", "claims, metrics, arms"), str(path))
+
+
+def as_claims(content: Mapping[str, Any], name: str = "claims") -> TableClaims:
+    """A claims file's content as typed data; LitsexpError in one line that opens with ``name``."""
+    try:
+        return TableClaims.model_validate(content)
+    except ValidationError as error:
+        raise LitsexpError(f"{name}: {first_problem(error, content, TableClaims)}") from None
+
+
+def _mapping(path: Path, what: str, keys: str) -> dict[str, Any]:
+    """The content of a YAML file that has keys; LitsexpError in one line where it cannot be had."""
+    try:
+        content = _yaml(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise LitsexpError(f"{path}: cannot be read ({error.strerror}); expected {what} (YAML)") from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise LitsexpError(f"{path}: not valid YAML: {_yaml_problem(error)}") from None
+    if not isinstance(content, dict):
+        found = "the file is empty" if content is None else f"found a {type(content).__name__} at the top level"
+        raise LitsexpError(f"{path}: {found}; expected keys such as {keys}")
+    return content
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -122,13 +143,16 @@ def _set(content: dict[str, Any], keys: Sequence[str], value: object) -> str | N
     return None
 
 
-def first_problem(error: ValidationError, content: object) -> str:
-    """The first of pydantic's complaints as one line: field, what was found, what was expected."""
+def first_problem(error: ValidationError, content: object, root: type[BaseModel] = StudyConfig) -> str:
+    """The first of pydantic's complaints as one line: field, what was found, what was expected.
+
+    ``root`` is the model of the whole file.
+    """
     problems = error.errors()
     first = problems[0]
     *section, last = first["loc"] or ("",)
     if first["type"] in ("extra_forbidden", "invalid_key"):
-        known, _ = _place(_path(section, content))
+        known, _ = _place(_path(section, content), root)
         return f"{_dotted([*_path(section, content), last])}: unknown key; {_unknown(str(last), known.model_fields)}"
     if first["type"] == "missing" and isinstance(last, str):
         return f"{_dotted([*_path(section, content), last])}: missing; expected a value"
@@ -136,19 +160,19 @@ def first_problem(error: ValidationError, content: object) -> str:
     if first["type"] == "value_error":
         return ": ".join(part for part in (_dotted(path), first["msg"].removeprefix("Value error, ")) if part)
     alternatives = [problem for problem in problems if _path(problem["loc"], content) == path]
-    expected = _either(_expected(problem, path) for problem in alternatives)
+    expected = _either(_expected(problem, path, root) for problem in alternatives)
     found = "nothing" if first["input"] is None else repr(first["input"])
     return f"{_dotted(path)}: found {found}; expected {expected}"
 
 
-def _expected(problem: ErrorDetails, path: Sequence[object]) -> str:
-    model, field = _place(path)
+def _expected(problem: ErrorDetails, path: Sequence[object], root: type[BaseModel]) -> str:
+    model, field = _place(path, root)
     kind, value = problem["type"], problem["input"]
     if field is not None and field.description:
         return field.description
     if kind in ("model_type", "dict_type"):
         return f"keys such as {', '.join(list(model.model_fields)[:2])}"
-    if kind == "tuple_type" and model is not Claim and isinstance(value, str | int | float):
+    if kind == "tuple_type" and not issubclass(model, Claim) and isinstance(value, str | int | float):
         return f"a list, for example [{value}]"
     return EXPECTED.get(kind, problem["msg"].removeprefix("Input should be ")).format(**problem.get("ctx", {}))
 
@@ -165,10 +189,9 @@ def _path(loc: Iterable[int | str], content: Any) -> list[int | str]:
     return path
 
 
-def _place(path: Iterable[object]) -> tuple[type[BaseModel], FieldInfo | None]:
+def _place(path: Iterable[object], root: type[BaseModel]) -> tuple[type[BaseModel], FieldInfo | None]:
     """The section that a path through the file leads to, and the field in which it ends."""
-    model: type[BaseModel] = StudyConfig
-    field = None
+    model, field = root, None
     for part in path:
         field = model.model_fields.get(str(part), field)
         if field is None:
