@@ -53,7 +53,8 @@ class RunConfig(Strict):
 
     encoder: Annotated[str, known(ENCODERS)] = "tf_efficientnet_lite0"
     architecture: Annotated[str, known(ARCHITECTURES)] = added("dynamic_unet")
-    decoder_width: int | None = added(None, ge=8)  # channels of a unet's first decoder block; default: 256
+    encoder_depth: int | None = added(None, ge=1)  # of a unet: how often its encoder halves the image; default: all
+    decoder_width: int | None = added(None, ge=8)  # of a unet: channels of its first decoder block; default: 256
     init: Annotated[str, known(INITIALISATIONS)] = "imagenet"  # or the path of an encoder.safetensors
     encoding: Annotated[str, known(ENCODINGS)] = added("hu")
     window: Annotated[str, known(WINDOWS)] = "notebook"
@@ -80,11 +81,12 @@ class RunConfig(Strict):
             raise ValueError(
                 f"frozen_epochs: found {self.frozen_epochs} with epochs = {self.epochs}; expected at most epochs"
             )
-        if self.decoder_width is not None and self.architecture == "dynamic_unet":
-            raise ValueError(
-                f"decoder_width: found {self.decoder_width} with architecture = dynamic_unet, whose decoder follows "
-                "from its encoder; expected architecture: unet, or no decoder_width"
-            )
+        for name in ("encoder_depth", "decoder_width"):
+            if (found := getattr(self, name)) is not None and self.architecture == "dynamic_unet":
+                raise ValueError(
+                    f"{name}: found {found} with architecture = dynamic_unet, which takes its shape from its encoder; "
+                    f"expected architecture: unet, or no {name}"
+                )
         return self
 
     def changed(self, levels: Mapping[str, Level]) -> Self:

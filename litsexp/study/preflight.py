@@ -44,9 +44,9 @@ def check_needs(to_train: Sequence[Cell], store: Store, places: Places) -> None:
         _check_room(needed, memory, "this machine: ", " of memory", "for one run; use a smaller encoder or data.size")
 
 
-def _network(run: RunConfig) -> tuple[str, str, int | None]:
+def _network(run: RunConfig) -> tuple[str, str, int | None, int | None]:
     """The settings that decide how many weights a run has."""
-    return run.architecture, run.encoder, run.decoder_width
+    return run.architecture, run.encoder, run.encoder_depth, run.decoder_width
 
 
 def _check_room(needed: int, there: int, where: str, state: str, what: str) -> None:

@@ -267,10 +267,10 @@ def find_lr(run: RunConfig, slices: Slices, split: Split, seed: int) -> float:
 
 
 def encoder_and_rest(encoder: nn.Module, model: nn.Module) -> list[list[nn.Parameter]]:
-    """Parameter groups for freezing: fastai freezes all but the last."""
-    first = list(encoder.parameters())
-    known = {id(parameter) for parameter in first}
-    return [first, [parameter for parameter in model.parameters() if id(parameter) not in known]]
+    """Parameter groups: fastai freezes all but the last. What a network leaves out of its encoder is in none."""
+    everything, encoders = list(model.parameters()), {id(parameter) for parameter in encoder.parameters()}
+    first = [parameter for parameter in everything if id(parameter) in encoders]
+    return [first, [parameter for parameter in everything if id(parameter) not in encoders]]
 
 
 def _silent(*_: Any) -> None:

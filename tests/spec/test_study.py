@@ -20,6 +20,7 @@ OTHER = {
     "dice_weight": 0.0,
     "augment": "none",
     "architecture": "another",
+    "encoder_depth": 4,
     "decoder_width": 64,
     "encoding": "another",
     "loss": "another",
@@ -37,7 +38,8 @@ OTHER = {
     "precision": "fp32",
     "channels_last": False,
 }
-NEEDS = {"decoder_width": {"architecture": "unet"}}  # settings that another has to allow
+UNET = {"architecture": "unet"}
+NEEDS = {"encoder_depth": UNET, "decoder_width": UNET}  # settings that another has to allow
 SPLIT = SplitConfig(folds=3)
 ABC = "abc"
 CLAIM = {"id": "window", "says": "It helps.", "factor": "window", "better": "liver", "than": "notebook"}

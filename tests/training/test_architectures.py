@@ -4,8 +4,10 @@ import pytest
 import torch
 from torch import nn
 
+from litsexp.spec.errors import LitsexpError
 from litsexp.spec.run import RunConfig
 from litsexp.training.architectures import build_network
+from litsexp.training.loop import encoder_and_rest
 from litsexp.training.unet import Unet, last_of_each_resolution
 
 from .conftest import tiny_encoder
@@ -23,12 +25,13 @@ def test_a_unet_taps_the_last_stage_of_each_resolution() -> None:
 @pytest.mark.parametrize("size", [64, 96])
 def test_it_answers_in_the_inputs_size(encoder: str, size: int) -> None:
     network, inside = build_network(UNET.changed({"encoder": encoder}), size, seed=0)
-    assert isinstance(network, Unet) and network.encoder is inside
+    assert isinstance(network, Unet)
+    assert [*network.encoder] == [*inside]
     assert network(torch.zeros(2, 3, size, size)).shape == (2, 3, size, size)
 
 
 def test_every_skip_reaches_the_logits() -> None:
-    network = Unet(tiny_encoder(), 3, 64, 32).eval()
+    network = Unet(tiny_encoder(), [0, 1, 2], [8, 8, 8], 3, 32).eval()
     image = torch.rand(1, 3, 64, 64)
     before, seen = network(image), set()
     for stage in network.taps:
@@ -47,6 +50,22 @@ def test_the_decoders_width_is_a_setting_that_halves_down_to_sixteen() -> None:
     assert widths(RunConfig(architecture="unet", init="scratch")) == [256, 128, 64, 32, 16]
 
 
+def test_a_shallower_unet_leaves_the_encoders_last_stages_out() -> None:
+    whole, _ = build_network(UNET, 64, seed=0)
+    network, encoder = build_network(UNET.changed({"encoder_depth": 4}), 64, seed=0)
+    left = {name for name in whole.state_dict() if name not in network.state_dict()}
+    assert {name.split(".")[1] for name in left if name.startswith("encoder.")} == {"6", "7"}
+    assert network(torch.zeros(2, 3, 64, 64)).shape == (2, 3, 64, 64)
+    first, rest = encoder_and_rest(encoder, network)
+    assert len(first) + len(rest) == len(list(network.parameters()))
+    assert sum(one.numel() for one in first) == sum(one.numel() for one in network.encoder.parameters())
+
+
+def test_a_depth_that_an_encoder_does_not_have_is_refused() -> None:
+    with pytest.raises(LitsexpError, match=r"run\.encoder_depth: found 6 .* expected at most 5"):
+        build_network(UNET.changed({"encoder_depth": 6}), 64, seed=0)
+
+
 def test_arms_that_differ_in_init_share_the_units_decoder_bit_for_bit() -> None:
     scratch, imagenet = (
         build_network(UNET.changed({"init": init}), 64, seed=3)[0].state_dict() for init in ("scratch", "imagenet")
@@ -56,6 +75,7 @@ def test_arms_that_differ_in_init_share_the_units_decoder_bit_for_bit() -> None:
     assert any(name not in same for name in scratch)
 
 
-def test_a_width_for_a_decoder_that_has_none_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"decoder_width: found 128 with architecture = dynamic_unet"):
-        RunConfig(decoder_width=128)
+@pytest.mark.parametrize("setting", ["encoder_depth", "decoder_width"])
+def test_what_only_a_unet_has_is_refused_elsewhere(setting: str) -> None:
+    with pytest.raises(ValueError, match=rf"{setting}: found 8 with architecture = dynamic_unet"):
+        RunConfig.model_validate({setting: 8})

@@ -146,7 +146,8 @@ class TestWhatCannotBeSaid:
         (verdict,) = litsexp.judge_table(table, [make_claim()])
         assert (verdict.n_dropped, verdict.n_undefined, verdict.n_patients) == (1, 0, 30)
         assert advice(verdict) == [
-            "Left out: 1 score whose partner is undefined (empty in the table): what either arm did there counts for none."
+            "Left out: 1 score whose partner is undefined (empty in the table): "
+            "what either arm did there counts for none."
         ]
 
     def test_arms_that_share_no_run_leave_nothing_to_compare(self, make_claim):
