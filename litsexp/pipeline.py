@@ -15,10 +15,12 @@ from litsexp.data.splits import Split, make_splits
 from litsexp.data.store import Store
 from litsexp.display import LiveDisplay, console, progress_bar
 from litsexp.evaluation.cases import trivial_cases
+from litsexp.evidence.failed import reasons
 from litsexp.evidence.judge import Verdict, judge
 from litsexp.evidence.material import Evidence, External, Picture
 from litsexp.evidence.report import write_report
 from litsexp.evidence.tables import write_tables
+from litsexp.evidence.words import COVERED
 from litsexp.spec.claim import Claim
 from litsexp.spec.keys import digest
 from litsexp.spec.reading import load_study
@@ -28,7 +30,8 @@ from litsexp.study.executors import executor_of
 from litsexp.study.jobs import CohortKind, Executor
 from litsexp.study.places import Places
 from litsexp.study.session import Observer, Session, open_study
-from litsexp.study.tracking import Results, versions
+from litsexp.study.tracking import Results
+from litsexp.study.versions import versions
 
 PICTURED_ARMS = 3
 
@@ -142,6 +145,7 @@ def conclude(session: Session, command: str = "") -> Conclusion:
     tags = {**cohort_tags(session.study, session.store), **verdict_tags(evidence)}
     if session.external is not None and evidence.external is not None:
         tags |= {"external_cohort": evidence.external.cohort, "external_fingerprint": session.external.fingerprint}
+    session.tracking.mark("failed_to_learn", failed_runs(evidence), results.runs.get("run_id", ()))
     session.tracking.conclude(session.parent, note(evidence), tags, scalars(evidence), directory)
     return Conclusion(evidence, report, results, failures, session.trained_s, session.wall_s, session.name)
 
@@ -234,10 +238,22 @@ def facts(session: Session, runs: pd.DataFrame, command: str) -> dict[str, str]:
     }
 
 
+def failed_runs(evidence: Evidence) -> dict[str, str]:
+    """MLflow's id of each run that failed to learn -> why it counts as one."""
+    runs, why = evidence.runs, reasons(evidence.failed)
+    if not why:
+        return {}
+    cells = zip(runs["arm"], runs["fold"], runs["seed"], strict=True)
+    return {run_id: why[cell] for run_id, cell in zip(runs["run_id"], cells, strict=True) if cell in why}
+
+
 def scalars(evidence: Evidence) -> dict[str, float]:
-    """The effects, as metrics of the parent run."""
-    effects = {f"effect{cohort}/{verdict.claim.id}": verdict.effect for cohort, verdict in _everywhere(evidence)}
-    return {name: effect for name, effect in effects.items() if not math.isnan(effect)}
+    """The effects and the noise of training, as metrics of the parent run."""
+    found = {f"effect{cohort}/{verdict.claim.id}": verdict.effect for cohort, verdict in _everywhere(evidence)}
+    for cohort, noise in (("", evidence.noise), ("_external", evidence.external_noise)):
+        found |= {f"noise{cohort}/run_sd/{each.metric}": each.run_sd for each in noise}
+        found |= {f"noise{cohort}/halves/{each.metric}": each.halves for each in noise}
+    return {name: value for name, value in found.items() if not math.isnan(value)}
 
 
 def verdict_tags(evidence: Evidence) -> dict[str, str]:
@@ -255,7 +271,8 @@ def note(evidence: Evidence) -> str:
     lines = [f"- **{verdict.claim.id}**: {verdict.sentence}" for verdict in evidence.verdicts]
     search = evidence.study.search is not None
     none = "A search tests no claim: see the trials in the report." if search else "This study makes no claims."
-    paragraphs = [f"**{evidence.study.question}**", evidence.warning, "\n".join(lines) or none]
+    covered = f"95 % intervals: {COVERED}." if lines else ""
+    paragraphs = [f"**{evidence.study.question}**", evidence.warning, "\n".join(lines) or none, covered]
     if evidence.external:
         pairs = "\n".join(f"- **{pair.here.claim.id}**: {pair.words}" for pair in evidence.replications)
         paragraphs += [f"On the external cohort ({evidence.external.cohort}), from which nothing was learned:", pairs]

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from litsexp.cli.options import Data, External, File, Plugins, Runs, Settings, Storage, Stores, Uri, going_on
 from litsexp.display import console, say
+from litsexp.evidence.failed import reasons
+from litsexp.evidence.words import COVERED, MODELS, named, noise
 from litsexp.spec.catalog import TABLES
 from litsexp.spec.reading import load_study
 from litsexp.spec.tables import load_plugins
@@ -170,23 +174,50 @@ def _show(evidence: Evidence) -> None:
         best = evidence.search.iloc[0]
         said = ", ".join(f"{name}={value}" for name, value in best.items() if name not in ("trial", "state"))
         say(f"best of {len(evidence.search)} trials: number {best['trial']}: {said}")
-    if not evidence.verdicts:
+    if evidence.verdicts:
+        console.print(_verdicts(evidence))
+        say(f"95 % interval: {COVERED}; these models: {MODELS}.", style="dim")
+    else:
         console.print("This study file makes no claims.")
-        return
-    table = Table(box=None, pad_edge=False)
-    table.add_column("phantom claim" if evidence.phantom else "claim", no_wrap=True)
-    for name in ("effect", "95 % interval", "adjusted p"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("n", justify="right", no_wrap=True)
-    table.add_column("verdict", no_wrap=True)
-    for v in evidence.verdicts:
-        ruling = f"[{BADGES[v.verdict]}]{v.verdict}[/]" + (", substantially" if v.substantial else "")
-        cells = [f"{v.effect:+.3f}", rf"\[{v.low:.3f}, {v.high:.3f}]", f"{v.p_adjusted:.3g}"]
-        table.add_row(v.claim.id, *cells, str(v.n_patients), ruling + (" (post hoc)" if v.post_hoc else ""))
-    console.print(table)
     for v in evidence.verdicts:
         say(f"{v.claim.id}: {v.sentence}")
+    for line in _training(evidence):
+        say(line)
     if evidence.external:
         say(f"\nOn the external cohort ({evidence.external.cohort}), from which nothing was learned:", style="bold")
         for pair in evidence.replications:
             say(f"{pair.here.claim.id}: {pair.words}")
+
+
+def _verdicts(evidence: Evidence) -> Table:
+    """A row a claim, in 100 columns."""
+    table = Table(box=None, pad_edge=False, collapse_padding=True)
+    table.add_column("phantom claim" if evidence.phantom else "claim", no_wrap=True)
+    names = ["effect", "95 % interval", "these models", "from\nruns", "adj. p", "n", "run\npairs"]
+    for name in names:
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("verdict")
+    for v in evidence.verdicts:
+        ruling = f"[{BADGES[v.verdict]}]{v.verdict}[/]" + (", substantially" if v.substantial else "")
+        runs = "–" if math.isnan(v.runs_share) else f"{100 * v.runs_share:.0f} %"
+        intervals = _interval(v.low, v.high), _interval(v.models_low, v.models_high)
+        numbers = [f"{v.effect:+.3f}", *intervals, runs, f"{v.p_adjusted:.3g}", str(v.n_patients), str(v.n_run_pairs)]
+        table.add_row(escape(v.claim.id), *numbers, ruling + (" (post hoc)" if v.post_hoc else ""))
+    return table
+
+
+def _interval(low: float, high: float) -> str:
+    return "–" if math.isnan(low) else escape(f"[{low:.3f}, {high:.3f}]")
+
+
+def _training(evidence: Evidence) -> list[str]:
+    """How noisy training is, in the claims' measures or else the first, and which runs failed to learn."""
+    asked = {verdict.claim.metric for verdict in evidence.verdicts} or {each.metric for each in evidence.noise[:1]}
+    found = [f"noise: {noise(each)}" for each in evidence.noise if each.metric in asked]
+    if not evidence.noise and evidence.search is None:
+        found.append("noise: not known, as no fold has two finished runs of the first arm; run a second seed")
+    why = reasons(evidence.failed)
+    if why:
+        runs = named([f"{arm}, fold {fold}, seed {seed} ({said})" for (arm, fold, seed), said in why.items()])
+        found.append(f"failed to learn: {len(why)} run{'s' * (len(why) != 1)}: {runs}")
+    return found

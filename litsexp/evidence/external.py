@@ -7,17 +7,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from litsexp.evidence.judge import RUN_PAIR, Verdict
-from litsexp.evidence.words import enough_digits, interval, patients
+from litsexp.evidence.words import enough_digits, interval, patients, run_pairs
 
 
 @dataclass(frozen=True)
 class Replication:
-    """One claim on both cohorts, by the same runs. There every run meets every patient."""
+    """One claim on both cohorts, by the same runs. There every run meets every patient.
+
+    Both intervals cover new patients and new runs: that all patients there share their runs is part of it.
+    """
 
     here: Verdict
     there: Verdict
-    runs: int  # pairs of runs (one context, fold and seed) that the verdict there averages
-    agreeing: int  # of these, pairs whose mean difference has the sign of the effect there
+    agreeing: int  # pairs of runs there whose mean difference has the sign of the effect there
 
     @property
     def holds(self) -> str:
@@ -28,14 +30,14 @@ class Replication:
 
     @property
     def numbers(self) -> str:
-        """``+0.08 [0.03, 0.12] on 11 external patients``: effect and interval there; empty without patients."""
+        """``+0.08 [0.03, 0.12] on 11 external patients and 9 pairs of runs``; empty without patients."""
         there = self.there
         if not there.n_patients:
             return ""
         shown = [x for x in (there.effect, there.low, there.high) if not math.isnan(x)]
         digits = enough_digits(there.claim.margin, *shown)
         effect = f"{there.effect:+z.{digits}f}{there.measure.per}{interval(there.low, there.high, digits)}"
-        return f"{effect} on {patients(there.n_patients, there.kind)}"
+        return f"{effect} on {patients(there.n_patients, there.kind)} and {run_pairs(there.n_run_pairs)}"
 
     @property
     def words(self) -> str:
@@ -54,7 +56,7 @@ class Replication:
         if self.here.n_patients:
             same = self.here.effect * self.there.effect > 0
             ruling = f"{'same' if same else 'not the same'} direction, {ruling}"
-        return f"{self.numbers}: {ruling}; {self.agreeing} of {self.runs} pairs of runs have this sign"
+        return f"{self.numbers}: {ruling}; {self.agreeing} of {self.there.n_run_pairs} pairs have this sign"
 
 
 def replications(here: Sequence[Verdict], there: Sequence[Verdict]) -> list[Replication]:
@@ -66,11 +68,11 @@ def replications(here: Sequence[Verdict], there: Sequence[Verdict]) -> list[Repl
         raise ValueError(
             f"{len(here)} verdicts here and {len(there)} there; expected the same claims in the same order"
         )
-    return [Replication(a, b, *_runs(b)) for a, b in zip(here, there, strict=True)]
+    return [Replication(a, b, _agreeing(b)) for a, b in zip(here, there, strict=True)]
 
 
-def _runs(verdict: Verdict) -> tuple[int, int]:
-    """How many pairs of runs the verdict averages, and how many of them have its sign."""
+def _agreeing(verdict: Verdict) -> int:
+    """How many of the verdict's pairs of runs have the sign of its effect."""
     difference = verdict.pairs["better"] - verdict.pairs["than"]
     means = difference.groupby([verdict.pairs[name] for name in RUN_PAIR]).mean()
-    return len(means), int((means * verdict.effect > 0).sum())
+    return int((means * verdict.effect > 0).sum())

@@ -14,11 +14,14 @@ import pandas as pd
 from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from litsexp.evidence.judge import Verdict
 from litsexp.evidence.measures import main_metrics
-from litsexp.evidence.words import digits_for, plain
+from litsexp.evidence.noise import Noise
+from litsexp.evidence.words import MODELS, digits_for, plain
 from litsexp.spec.catalog import METRICS
 from litsexp.spec.claim import ARM
 from litsexp.spec.design import format_level
@@ -27,6 +30,8 @@ INK, MUTED, HAIR = "#1f2933", "#6b7280", "#d5dae0"
 ARM_COLOURS = ("#3d4650", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
 VERDICT_COLOURS = {"supported": "#0b6bab", "contradicted": "#b8480a", "equivalent": "#2f7d68", "inconclusive": MUTED}
+MARGIN_BAND: Any = {"color": "#e9edf1", "zorder": 1}
+NOISE_BAND: Any = {"facecolor": "none", "edgecolor": "#aab4bf", "hatch": "/////", "linewidth": 0, "zorder": 1.5}
 CURVE_ARMS = 12  # more lines than this cannot be told apart
 NAME = 24  # letters of a foreign arm beside the forest
 DRAWN_METRICS = 2  # of those that every epoch logs, beside the loss
@@ -56,35 +61,47 @@ def _svg(figure: Figure) -> str:
 
 
 @styled
-def forest(verdicts: Sequence[Verdict]) -> str:
-    """A row a claim: effect and 95 % interval, on the band of differences too small to matter.
+def forest(verdicts: Sequence[Verdict], noise: Sequence[Noise] = ()) -> str:
+    """A row a claim: effect and both 95 % intervals, on the band of differences too small to matter.
 
-    Claims in other units have axes of their own. Right of 0 the first arm does better: where less is better the axis
-    runs from right to left, so that every number stays what it is in the tables.
+    Thick: new patients and new runs; thin below it: these trained models, new patients. Hatched: how far apart two
+    halves of one arm's runs lie in the claim's measure, where ``noise`` knows it. Claims in other units have axes of
+    their own. Right of 0 the first arm does better: where less is better the axis runs from right to left, so that
+    every number stays what it is in the tables.
     """
     groups: dict[tuple[str, bool], list[Verdict]] = {}
     for verdict in verdicts:
         groups.setdefault((verdict.measure.unit, verdict.measure.higher_is_better), []).append(verdict)
-    rows = [len(group) for group in groups.values()]
-    figure = Figure(figsize=(8.6, 0.75 * len(rows) + 0.46 * sum(rows)), layout="constrained")
+    rows, halves = [len(group) for group in groups.values()], {each.metric: each.halves for each in noise}
+    figure = Figure(figsize=(8.6, 0.5 + 0.75 * len(rows) + 0.5 * sum(rows)), layout="constrained")
     panels = figure.subplots(len(rows), 1, squeeze=False, height_ratios=rows)[:, 0]
     for axes, group in zip(panels, groups.values(), strict=True):
-        _forest_panel(axes, group)
+        _forest_panel(axes, group, halves)
+    handles = [
+        Line2D([], [], color=MUTED, linewidth=2.6, marker="o", markersize=5, label="new patients and new runs"),
+        Line2D([], [], color=MUTED, linewidth=1, label=MODELS),
+        Patch(**MARGIN_BAND, label="within the margin"),
+    ]
+    if any(verdict.claim.metric in halves for verdict in verdicts):
+        handles.append(Patch(**NOISE_BAND, label=f"two halves of {noise[0].arm}"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), handlelength=2.4)
     return _svg(figure)
 
 
-def _forest_panel(axes: Axes, verdicts: Sequence[Verdict]) -> None:
+def _forest_panel(axes: Axes, verdicts: Sequence[Verdict], halves: Mapping[str, float]) -> None:
     """The claims of one unit and direction."""
     rows, measure = len(verdicts), verdicts[0].measure
     for row, verdict in enumerate(verdicts):
-        _forest_row(axes, row, verdict)
+        _forest_row(axes, row, verdict, halves.get(verdict.claim.metric, 0.0))
     axes.axvline(0, color=INK, linewidth=0.9, zorder=2)
     axes.set_yticks(range(rows), [_label(verdict) for verdict in verdicts], color=INK, linespacing=1.25)
     axes.set_ylim(rows - 0.5, -0.5)
-    reach = max([abs(x) for v in verdicts for x in (v.low, v.high, v.effect, v.claim.margin) if x == x] + [0.01])
+    drawn = [x for v in verdicts for x in (v.low, v.high, v.models_low, v.models_high, v.effect, v.claim.margin)]
+    drawn += [halves.get(verdict.claim.metric, 0.0) for verdict in verdicts]
+    reach = max([abs(x) for x in drawn if x == x] + [0.01])
     axes.set_xlim(-1.12 * reach * measure.sign, 1.12 * reach * measure.sign)
     better = "right of 0: better" if measure.higher_is_better else "less is better; right of 0: better"
-    axes.set_xlabel(f"mean difference over patients{measure.unit and f', {measure.unit}'}, 95 % interval ({better})")
+    axes.set_xlabel(f"mean difference over patients{measure.unit and f', {measure.unit}'}, 95 % intervals ({better})")
     axes.spines["left"].set_visible(False)
     right = axes.twinx()
     right.set_ylim(axes.get_ylim())
@@ -92,14 +109,17 @@ def _forest_panel(axes: Axes, verdicts: Sequence[Verdict]) -> None:
     right.spines["left"].set_visible(False)
 
 
-def _forest_row(axes: Axes, row: int, verdict: Verdict) -> None:
+def _forest_row(axes: Axes, row: int, verdict: Verdict, halves: float) -> None:
     margin, colour = verdict.claim.margin, VERDICT_COLOURS[verdict.verdict]
-    axes.barh(row, 2 * margin, left=-margin, height=0.72, color="#e9edf1", zorder=1)
+    axes.barh(row, 2 * margin, left=-margin, height=0.72, **MARGIN_BAND)
+    axes.barh(row, 2 * halves, left=-halves, height=0.72, **NOISE_BAND)
     if math.isnan(verdict.effect):
         axes.text(0, row, "no patients to compare", ha="center", va="center", color=MUTED)
         return
-    axes.plot([verdict.low, verdict.high], [row, row], color=colour, linewidth=2.2, zorder=3, solid_capstyle="butt")
-    axes.plot(verdict.effect, row, "o", color=colour, markersize=6.5, zorder=4)
+    line: Any = {"color": colour, "zorder": 3, "solid_capstyle": "butt"}
+    axes.plot([verdict.low, verdict.high], [row - 0.06] * 2, linewidth=2.6, **line)
+    axes.plot([verdict.models_low, verdict.models_high], [row + 0.2] * 2, linewidth=1, **line)
+    axes.plot(verdict.effect, row - 0.06, "o", color=colour, markersize=6.5, zorder=4)
 
 
 def _label(verdict: Verdict) -> str:

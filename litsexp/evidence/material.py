@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from litsexp.evidence.external import Replication, replications
+from litsexp.evidence.failed import EVERYWHERE, failed_to_learn
 from litsexp.evidence.judge import Verdict
 from litsexp.evidence.measures import main_metrics, measure_of
+from litsexp.evidence.noise import Noise, noise_floor
 from litsexp.spec.design import arms
 from litsexp.spec.study import StudyConfig
 
@@ -82,6 +85,26 @@ class Evidence:
         """Each claim on both cohorts; empty without an external one."""
         there = self.external
         return replications(self.verdicts, there.verdicts) if there else []
+
+    @cached_property
+    def failed(self) -> pd.DataFrame:
+        """The runs that failed to learn: ``arm, fold, seed, metric, score, typical``."""
+        return failed_to_learn(self.cases, [*EVERYWHERE, *(claim.metric for claim in self.study.claims)])
+
+    @cached_property
+    def noise(self) -> list[Noise]:
+        """How noisy training is, told by the first arm's runs; empty with one seed, and for a search."""
+        return self._noise(self.cases, crossed=False)
+
+    @cached_property
+    def external_noise(self) -> list[Noise]:
+        """The same on the external cohort."""
+        return self._noise(self.external.cases, crossed=True) if self.external else []
+
+    def _noise(self, cases: pd.DataFrame, crossed: bool) -> list[Noise]:
+        if self.study.design == "search":
+            return []
+        return noise_floor(cases, arms(self.study)[0].name, self.scored(cases, main_metrics()), crossed)
 
     @property
     def metrics(self) -> list[str]:

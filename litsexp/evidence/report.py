@@ -16,16 +16,17 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from litsexp.evidence import figures
-from litsexp.evidence.judge import Verdict
+from litsexp.evidence.failed import RULE, reasons
+from litsexp.evidence.judge import MIN_PATIENTS, MIN_RUN_PAIRS, Verdict
 from litsexp.evidence.material import Evidence, Picture
 from litsexp.evidence.measures import main_metrics, measure_of
 from litsexp.evidence.tables import arm_scores, gap_table
-from litsexp.evidence.words import cautions, digits_for, plain
+from litsexp.evidence.words import COVERED, MODELS, cautions, digits_for, noise, plain, uncertainty
 from litsexp.files import whole_file
 from litsexp.spec.design import arms, cells
 
 PICTURE_BYTES = 2_000_000  # of PNG in a report; what is over stays in MLflow
-RUN_COLUMNS = ("arm", "fold", "seed", "status", "reason", "minutes", "best_epoch", "epochs", "lr")
+RUN_COLUMNS = ("arm", "fold", "seed", "status", "reason", "failed_to_learn", "minutes", "best_epoch", "epochs", "lr")
 BEST_TRIALS = 10
 EXTERNAL_METRICS = 2  # of the main ones: compared between cohorts, beside the claims' own
 
@@ -47,7 +48,7 @@ def environment() -> Environment:
     loader = FileSystemLoader(Path(__file__).parent / "templates")
     made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     made.filters |= {"number": _number, "minus": _minus, "uri": _uri}
-    made.filters |= {"measure": measure_of, "digits": digits_for}
+    made.filters |= {"measure": measure_of, "digits": digits_for, "uncertainty": uncertainty, "noise": noise}
     return made
 
 
@@ -57,15 +58,15 @@ def _content(evidence: Evidence) -> dict[str, Any]:
     colours = figures.arm_colours(names)
     scores = arm_scores(evidence.cases, metrics, order=names)
     trivial = arm_scores(evidence.tested_trivial, metrics, by="predictor")
-    runs = evidence.runs[[column for column in RUN_COLUMNS if column in evidence.runs]]
+    runs, unlearned = _runs(evidence), reasons(evidence.failed)
     failures = runs[runs["status"] != "FINISHED"] if len(runs) else runs
     return {
         "evidence": evidence,
         "study": study,
-        "verdicts": [(v, cautions(v, evidence.trivial)) for v in evidence.verdicts],
+        "verdicts": [(v, cautions(v, evidence.trivial, evidence.failed)) for v in evidence.verdicts],
         "elsewhere": {pair.here.claim.id: pair for pair in evidence.replications},
         "external": _external(evidence),
-        "forest": figures.forest(evidence.verdicts) if evidence.verdicts else "",
+        "forest": figures.forest(evidence.verdicts, evidence.noise) if evidence.verdicts else "",
         "metrics": metrics,
         "colours": colours,
         "scores": scores.set_index(["arm", "metric"]).to_dict("index"),
@@ -83,6 +84,11 @@ def _content(evidence: Evidence) -> dict[str, Any]:
         "folds": _grid(_folds(split)),
         "runs": _grid(runs),
         "failures": _grid(failures),
+        "unlearned": [(f"{arm}, fold {fold}, seed {seed}", why) for (arm, fold, seed), why in unlearned.items()],
+        "rule": RULE,
+        "covered": COVERED,
+        "models": MODELS,
+        "least": {"patients": MIN_PATIENTS, "run_pairs": MIN_RUN_PAIRS},
         "planned": len(runs) if study.design == "search" else len(cells(study)),
         "finished": len(runs) - len(failures),
         "minutes": float(runs["minutes"].sum()) if "minutes" in runs else 0.0,
@@ -104,11 +110,20 @@ def _external(evidence: Evidence) -> dict[str, Any] | None:
         "gaps": gaps.set_index(["arm", "metric"]).to_dict("index"),
         "trivial": trivial.set_index(["predictor", "metric"]).to_dict("index"),
         "predictors": list(trivial["predictor"].unique()),
-        "pairs": [(pair, cautions(pair.there, external.trivial)) for pair in evidence.replications],
-        "forest": figures.forest(external.verdicts) if external.verdicts else "",
+        "pairs": [(pair, cautions(pair.there, external.trivial, evidence.failed)) for pair in evidence.replications],
+        "forest": figures.forest(external.verdicts, evidence.external_noise) if external.verdicts else "",
         "patients": external.trivial["case"].nunique() if len(external.trivial) else 0,
         "pictures": _affordable(external.pictures),
     }
+
+
+def _runs(evidence: Evidence) -> pd.DataFrame:
+    """A row a run: how it ended, and whether it failed to learn."""
+    runs, why = evidence.runs, reasons(evidence.failed)
+    if why:
+        cells = zip(runs["arm"], runs["fold"], runs["seed"], strict=True)
+        runs = runs.assign(failed_to_learn=[why.get(cell, "") for cell in cells])
+    return runs[[column for column in RUN_COLUMNS if column in runs]]
 
 
 def _pairs_figure(verdict: Verdict, colours: dict[str, str]) -> str:

@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import stdtr, stdtrit
 
 Floats = NDArray[np.float64]
 
@@ -129,6 +128,8 @@ def _variance(means: Floats) -> Floats:
 
 def _student(effect: Floats, variance: Floats, df: Floats, level: float) -> tuple[Floats, Floats, Floats]:
     """Interval and two-sided p of a mean; without any variance the interval is the mean, and p is 0 unless it is 0."""
+    from scipy.special import stdtr, stdtrit  # heavy: imported when it is used
+
     error = np.sqrt(variance)
     reach = np.where(error > TIE, stdtrit(df, (1 + level) / 2) * error, error * 0)
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -1,5 +1,6 @@
 """The evidence as tables, for papers (CSV, LaTeX) and for the report."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,8 +13,10 @@ from litsexp.evidence.external import Replication
 from litsexp.evidence.judge import Verdict
 from litsexp.evidence.material import Evidence
 from litsexp.evidence.measures import Measured, measure_of
-from litsexp.evidence.words import digits_for, interval, plain
+from litsexp.evidence.noise import Noise
+from litsexp.evidence.words import COVERED, MODELS, digits_for, interval, plain
 
+NOTE = f"95 % CI: {COVERED}; of these models: {MODELS}"
 EFFECT = ("effect", "low", "high", "p", "p_adjusted", "models_low", "models_high", "runs_share", "false_claim")
 
 
@@ -47,11 +50,17 @@ def replication_table(pairs: Sequence[Replication]) -> pd.DataFrame:
     for pair in pairs:
         row = _claim(pair.here)
         for side, verdict in (("internal", pair.here), ("external", pair.there)):
-            found = _fields(verdict, *EFFECT, "n_patients", "verdict")
+            found = _fields(verdict, *EFFECT, "n_patients", "n_run_pairs", "verdict")
             row |= {f"{side}_{name}": value for name, value in found.items()}
-        row |= {"holds": pair.holds, "run_pairs": pair.runs, "run_pairs_agreeing": pair.agreeing}
+        row |= {"external_run_pairs_agreeing": pair.agreeing, "holds": pair.holds}
         rows.append({**row, "sentence": pair.there.sentence})
     return pd.DataFrame(rows)
+
+
+def noise_table(noise: Sequence[Noise]) -> pd.DataFrame:
+    """A row a measure: the noise floor, numbers unrounded; columns alone where it is not known."""
+    columns = [field.name for field in dataclasses.fields(Noise)]
+    return pd.DataFrame([dataclasses.asdict(each) for each in noise], columns=columns)
 
 
 def _claim(verdict: Verdict) -> dict[str, Any]:
@@ -100,34 +109,37 @@ def gap_table(
 
 
 def write_tables(evidence: Evidence, directory: Path) -> list[Path]:
-    """``verdicts`` and ``arms``, and of an external cohort ``external_verdicts`` and ``external_arms``; returns paths.
+    """``verdicts``, ``arms`` and ``noise``, and those of an external cohort, ``external_verdicts`` ...; returns paths.
 
     Each as .csv (numbers unrounded, the cohort in its first column) and .tex (booktabs, rounded). A phantom's say so.
     """
     directory.mkdir(parents=True, exist_ok=True)
     verdicts, metrics, names = evidence.verdicts, evidence.metrics, evidence.arm_names
     scores = arm_scores(evidence.cases, metrics, order=names)
-    written = write_both(directory / "verdicts", verdict_table(verdicts), paper_verdicts(verdicts), evidence)
+    written = write_both(directory / "verdicts", verdict_table(verdicts), paper_verdicts(verdicts), evidence, NOTE)
     written += write_both(directory / "arms", scores, _wide(names, scores, paper_score), evidence)
+    written += write_both(directory / "noise", noise_table(evidence.noise), _paper_noise(evidence.noise), evidence)
     if evidence.external:
+        noise = evidence.external_noise
         there, pairs = evidence.external, evidence.replications
         gaps = gap_table(evidence.cases, there.cases, metrics, order=names)
-        written += write_both(
-            directory / "external_verdicts", replication_table(pairs), _paper_replications(pairs), there
-        )
+        claims = replication_table(pairs), _paper_replications(pairs)
+        written += write_both(directory / "external_verdicts", *claims, there, NOTE)
         written += write_both(directory / "external_arms", gaps, _wide(names, gaps, _paper_gap), there)
+        written += write_both(directory / "external_noise", noise_table(noise), _paper_noise(noise), there)
     return written
 
 
-def write_both(stem: Path, numbers: pd.DataFrame, rounded: pd.DataFrame, source: Source) -> list[Path]:
-    """A table as ``stem.csv`` (numbers unrounded, the cohort in its first column) and ``stem.tex`` (rounded)."""
+def write_both(stem: Path, numbers: pd.DataFrame, rounded: pd.DataFrame, source: Source, note: str = "") -> list[Path]:
+    """A table as ``stem.csv`` (numbers unrounded, the cohort in its first column) and ``stem.tex`` (rounded, noted)."""
     csv, tex = stem.with_suffix(".csv"), stem.with_suffix(".tex")
     labelled = numbers.assign(cohort=source.cohort)[["cohort", *numbers.columns]]
     labelled.to_csv(csv, index=False, lineterminator="\n")
     if source.phantom and len(rounded.columns):  # in the table itself: a comment is gone when it is printed
         rounded = rounded.rename(columns={rounded.columns[0]: f"{rounded.columns[0]} (phantom)"})
     text = rounded.to_latex(index=False, escape=True)
-    tex.write_text(f"% {'phantom results: ' * source.phantom}{source.cohort}\n{text}", encoding="utf-8")
+    comments = [f"% {'phantom results: ' * source.phantom}{source.cohort}", *([f"% {note}"] if note else [])]
+    tex.write_text("\n".join([*comments, text]), encoding="utf-8")
     return [csv, tex]
 
 
@@ -139,8 +151,10 @@ def paper_verdicts(verdicts: Sequence[Verdict]) -> pd.DataFrame:
             "Comparison": " vs. ".join(v.comparison),
             "Metric": v.measure.title,
             "Effect [95 % CI]": _effect(v),
+            "These models": _models(v),
             "p (Holm)": _p(v),
             "Patients": v.n_patients,
+            "Run pairs": v.n_run_pairs,
             "Verdict": v.verdict + ", substantially" * v.substantial + " (post hoc)" * v.post_hoc,
         }
         for v in verdicts
@@ -155,8 +169,10 @@ def _paper_replications(pairs: Sequence[Replication]) -> pd.DataFrame:
             "Metric": pair.here.measure.title,
             "Internal effect [95 % CI]": _effect(pair.here),
             "External effect [95 % CI]": _effect(pair.there),
+            "These models": _models(pair.there),
             "External p (Holm)": _p(pair.there),
             "External patients": str(pair.there.n_patients),
+            "Run pairs": str(pair.there.n_run_pairs),
             "Internal": pair.here.verdict,
             "External": pair.there.verdict,
             "Holds": pair.holds,
@@ -164,6 +180,13 @@ def _paper_replications(pairs: Sequence[Replication]) -> pd.DataFrame:
         for pair in pairs
     ]
     return pd.DataFrame(rows)
+
+
+def _paper_noise(noise: Sequence[Noise]) -> pd.DataFrame:
+    columns = ["Metric", "Arm", "SD between runs", "Halves differ, mean", "Halves differ, max", "Runs"]
+    numbers = [[_number(value, 3) for value in (each.run_sd, each.halves, each.halves_max)] for each in noise]
+    rows = [[each.measure.title, each.arm, *three, each.runs] for each, three in zip(noise, numbers, strict=True)]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _wide(names: list[str], scores: pd.DataFrame, cell: Callable[[Any], str]) -> pd.DataFrame:
@@ -191,6 +214,11 @@ def _p(verdict: Verdict) -> str:
 def _effect(verdict: Verdict) -> str:
     digits = digits_for(verdict.claim.margin)
     return _number(verdict.effect, digits) + interval(verdict.low, verdict.high, digits)
+
+
+def _models(verdict: Verdict) -> str:
+    """The interval of these trained models, new patients alone."""
+    return interval(verdict.models_low, verdict.models_high, digits_for(verdict.claim.margin)).strip() or "--"
 
 
 def _number(value: float, digits: int) -> str:

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from litsexp.evidence.failed import FAILING, reasons
 from litsexp.spec.design import format_level
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from litsexp.evidence.judge import Verdict
+    from litsexp.evidence.noise import Noise
 
-FAILING = 0.1  # share below which an arm does not segment
+COVERED = "new patients and new runs, on these training sets"  # what the interval of a verdict covers
+MODELS = "these trained models, new patients"  # and what the other one does
+NAMED = 3  # of several things; of more it says how many
 
 
 def sentence(verdict: Verdict) -> str:
-    """``init=imagenet raised tumor Dice by 0.10 [0.08, 0.12] over init=scratch on 20 patients (...): supported.``"""
+    """What changed, by how much, on how many patients and pairs of runs, and what follows.
+
+    ``init=imagenet raised tumor Dice by 0.10 [0.08, 0.12] over init=scratch on 20 patients and 9 pairs of runs
+    (adjusted p < 0.001): supported, substantially.``
+    """
     better, than = verdict.comparison
     measure = verdict.measure
     if not verdict.n_patients:
@@ -31,8 +40,46 @@ def sentence(verdict: Verdict) -> str:
     return (
         f"{better} {what} {measure.words} by {plain(effect, digits)}{measure.per}{interval(low, high, digits)} "
         f"{'over' if what == 'raised' else 'against'} {than}{where and f' where {where}'} "
-        f"on {patients(verdict.n_patients, verdict.kind)} (adjusted {p}): {_conclusion(verdict)}."
+        f"on {patients(verdict.n_patients, verdict.kind)} and {run_pairs(verdict.n_run_pairs)} (adjusted {p}): "
+        f"{_conclusion(verdict)}."
     )
+
+
+def uncertainty(verdict: Verdict) -> str:
+    """What the sentence's interval covers, what limits it, and the interval of these models; as the sentence turns it.
+
+    Empty where no patient could be compared.
+    """
+    if not verdict.n_patients:
+        return ""
+    low, high = verdict.models_low, verdict.models_high
+    if _what_it_did(verdict) == "lowered":
+        low, high = -high, -low
+    found = f"The interval covers {COVERED}" if verdict.low == verdict.low else "No interval covers new runs"
+    found += f": {limits(verdict)}." if limits(verdict) else "."
+    shown = interval(low, high, enough_digits(verdict.claim.margin, low, high)) if low == low else ""
+    return f"{found} {MODELS.capitalize()}:{shown}." if shown else found
+
+
+def limits(verdict: Verdict) -> str:
+    """``63 % of its variance comes from runs, 37 % from patients``; empty where there is none."""
+    if math.isnan(verdict.runs_share):
+        return ""
+    runs = round(100 * verdict.runs_share)
+    return f"{runs} % of its variance comes from runs, {100 - runs} % from patients"
+
+
+def named(those: Sequence[str]) -> str:
+    """The first three, and how many more there are."""
+    more = [f"and {len(those) - NAMED} more"] if len(those) > NAMED else []
+    return "; ".join([*those[:NAMED], *more])
+
+
+def noise(found: Noise) -> str:
+    """``two halves of baseline differ by 0.02 in tumor Dice on average, by 0.05 at most``."""
+    digits = enough_digits(0.01, found.halves, found.halves_max)
+    apart, most = (f"{plain(value, digits)}{found.measure.per}" for value in (found.halves, found.halves_max))
+    return f"two halves of {found.arm} differ by {apart} in {found.measure.words} on average, by {most} at most"
 
 
 def _what_it_did(verdict: Verdict) -> str:
@@ -64,8 +111,11 @@ def too_few(verdict: Verdict, patients_needed: int, run_pairs_needed: int) -> st
     return ""
 
 
-def cautions(verdict: Verdict, trivial: pd.DataFrame) -> list[str]:
-    """What a reader should know before believing the verdict; ``trivial`` holds what no learning scores."""
+def cautions(verdict: Verdict, trivial: pd.DataFrame, failed: pd.DataFrame | None = None) -> list[str]:
+    """What a reader should know before believing the verdict.
+
+    ``trivial`` holds what no learning scores, ``failed`` the runs that failed to learn.
+    """
     measure = verdict.measure
     found = _beaten_by_nothing(verdict, trivial) if verdict.n_patients else []
     if measure.higher_is_better and not measure.unit and max(verdict.better_mean, verdict.than_mean) < FAILING:
@@ -73,10 +123,28 @@ def cautions(verdict: Verdict, trivial: pd.DataFrame) -> list[str]:
     if verdict.n_undefined:
         undefined = f"whose {measure.words} is undefined ({measure.undefined})"
         found.append(f"Left out: {patients(verdict.n_undefined)} {undefined}.")
+    if verdict.n_dropped:
+        scores = f"{verdict.n_dropped} score{'s' * (verdict.n_dropped != 1)} of the others"
+        found.append(f"Left out: {scores}, undefined ({measure.undefined}) in one run of a pair or in both.")
     if verdict.n_missing:
         found.append(f"Missing: {patients(verdict.n_missing)} without a finished run in each arm.")
     if len(verdict.arms) > 1:
         found.append(f"Averaged over {len(verdict.arms)} pairs of arms that differ in {verdict.claim.factor} alone.")
+    return found + (_failed_runs(verdict, failed) if failed is not None else [])
+
+
+def _failed_runs(verdict: Verdict, failed: pd.DataFrame) -> list[str]:
+    """A sentence an arm of which the verdict counts runs that failed to learn."""
+    why, found = reasons(failed), []
+    compared = verdict.pairs[["context", "fold", "seed"]].drop_duplicates()
+    for arm in dict.fromkeys(name for names in verdict.arms for name in names):
+        contexts = [index for index, names in enumerate(verdict.arms) if arm in names]
+        cells = compared[compared["context"].isin(contexts)][["fold", "seed"]].drop_duplicates()
+        runs = [(int(fold), int(seed)) for fold, seed in cells.itertuples(index=False)]
+        lost = [f"fold {fold}, seed {seed} ({why[arm, fold, seed]})" for fold, seed in runs if (arm, fold, seed) in why]
+        if lost:
+            counted = f"{len(lost)} of {len(runs)} runs of {arm}"
+            found.append(f"{counted} failed to learn, counted like any other: {named(lost)}.")
     return found
 
 

@@ -27,7 +27,8 @@ from litsexp.study.jobs import CohortKind, Executor, Job, Outcome, Scoring, scor
 from litsexp.study.ledger import Ledger, Ticket, one_driver
 from litsexp.study.places import Places
 from litsexp.study.preflight import check_needs
-from litsexp.study.tracking import Parent, Results, Tracking, value_of, versions
+from litsexp.study.tracking import Parent, Results, Tracking, value_of
+from litsexp.study.versions import versions
 
 
 class Observer(Protocol):

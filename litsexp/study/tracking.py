@@ -8,14 +8,9 @@ import io
 import json
 import logging
 import os
-import platform
-import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +32,8 @@ from litsexp.spec.design import Cell
 from litsexp.spec.errors import LitsexpError
 from litsexp.spec.study import StudyConfig
 from litsexp.study.jobs import Scoring
+from litsexp.study.versions import versions
 
-PACKAGES = ("torch", "fastai", "timm", "optuna", "mlflow", "numpy", "nibabel", "litsexp")
 UI_KIND = {"mlflow.experimentKind": "custom_model_development"}  # the UI shows runs and charts, not traces
 
 
@@ -169,6 +164,19 @@ class Tracking:
             self.client.log_text(run_id, detail, "failure.txt")
         self.client.set_terminated(run_id, status)
 
+    def mark(self, tag: str, values: Mapping[str, str], among: Iterable[str]) -> None:
+        """Set a tag on the runs that ``values`` names, by run id, and take it from the others ``among`` a study's.
+
+        What an earlier conclusion said and no longer holds is gone.
+        """
+        theirs = set(among)
+        for run in self.runs():
+            run_id, known = run.info.run_id, run.data.tags.get(tag)
+            if run_id in values and known != values[run_id][:1000]:
+                self.client.set_tag(run_id, tag, values[run_id][:1000])
+            elif run_id in theirs and run_id not in values and known is not None:
+                self.client.delete_tag(run_id, tag)
+
     def conclude(
         self, parent: Parent, note: str, tags: Mapping[str, str], scores: Mapping[str, float], directory: Path
     ) -> None:
@@ -238,32 +246,6 @@ def value_of(run: Run) -> float:
 def to_yaml(study: StudyConfig) -> str:
     """The resolved study file."""
     return yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-
-
-def versions() -> dict[str, str]:
-    """Tags that say what ran: package versions, Python, platform, and the git commit of litsexp's checkout."""
-    tags = {f"version.{name}": version(name) for name in PACKAGES}
-    commit = git_commit()
-    return {**tags, "version.python": platform.python_version(), "platform": platform.platform(), "git_commit": commit}
-
-
-@cache
-def git_commit() -> str:
-    """Commit of the checkout that litsexp runs from, ``+changes`` appended where it is not clean; else ``unknown``.
-
-    Asked once a process: what runs is what was imported, whatever becomes of the checkout meanwhile.
-    """
-    git, package = shutil.which("git"), Path(__file__).parents[1]
-    if git is None:
-        return "unknown"
-
-    def ask(*words: str) -> str:
-        done = subprocess.run([git, "-C", str(package), *words], capture_output=True, text=True, check=False)  # noqa: S603 (no shell)
-        return done.stdout.strip() if done.returncode == 0 else ""
-
-    if not ask("ls-files", "__init__.py"):  # installed somewhere inside another project's checkout
-        return "unknown"
-    return (ask("rev-parse", "HEAD") or "unknown") + ("+changes" if ask("status", "--porcelain", ".") else "")
 
 
 def _pruned(run: Run) -> bool:

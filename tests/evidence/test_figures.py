@@ -25,10 +25,10 @@ def test_claims_in_other_units_have_axes_of_their_own(shown, fewer):
     one = figures.forest(shown.verdicts)
     assert one == figures.forest(shown.verdicts)
     assert one.count("mean difference over patients") == 1
-    assert "mean difference over patients, 95 % interval (right of 0: better)" in one
+    assert "mean difference over patients, 95 % intervals (right of 0: better)" in one
     both = figures.forest([*shown.verdicts, fewer])
     assert both.count("mean difference over patients") == 2
-    assert "mean difference over patients, a case, 95 % interval (less is better; right of 0: better)" in both
+    assert "mean difference over patients, a case, 95 % intervals (less is better; right of 0: better)" in both
 
 
 def dots(svg, colour):

@@ -1,4 +1,4 @@
-"""Verdicts: the rules, who is the unit, what is left out, and that nothing else decides."""
+"""Verdicts: the rules, the gates, who is the unit, what is left out, and that nothing else decides."""
 
 import math
 
@@ -8,35 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from litsexp.evidence import stats
 from litsexp.evidence.judge import judge
-from litsexp.spec.study import StudyConfig
 
-CLAIM = {"id": "transfer", "says": "Pretraining helps.", "factor": "init", "better": "imagenet", "than": "scratch"}
-
-
-def study(claims=(CLAIM,), **changes):
-    content = {"question": "Does it help?", "factors": {"init": ["scratch"]}, "claims": list(claims)}
-    return StudyConfig.model_validate(content | changes)
-
-
-def table(scores, seeds=(0,), **columns):
-    """``scores``: arm -> one tumor Dice a case, the same for every seed."""
-    rows = [
-        {"arm": arm, "fold": case % 3, "seed": seed, "case": case, "dice_tumor": value} | columns
-        for arm, values in scores.items()
-        for seed in seeds
-        for case, value in enumerate(values)
-    ]
-    return pd.DataFrame(rows)
-
-
-def one(differences, margin=0.02, **kwargs):
-    cases = table({"baseline": 0.5 + np.asarray(differences), "init=scratch": [0.5] * len(differences)})
-    claim = CLAIM | {"margin": margin}
-    return judge(study([claim]), cases, None, draws=2000, **kwargs)[0]
-
-
-ALTERNATING = np.tile([-1.0, 1.0], 10)
+from .toy import ALTERNATING, CLAIM, one, study, table
 
 
 class TestRules:
@@ -47,7 +22,7 @@ class TestRules:
         assert verdict.low > 0
         assert verdict.superiority == 1
         assert verdict.sentence == (
-            "init=imagenet raised tumor Dice by 0.10 [0.10, 0.10] over init=scratch on 20 patients "
+            "init=imagenet raised tumor Dice by 0.10 [0.10, 0.10] over init=scratch on 24 patients and 6 pairs of runs "
             "(adjusted p < 0.001): supported, substantially."
         )
 
@@ -74,47 +49,89 @@ class TestRules:
     def test_equivalent(self):
         verdict = one(0.01 * ALTERNATING)
         assert verdict.verdict == "equivalent"
-        assert verdict.patients_needed is None
         assert verdict.sentence.endswith("equivalent within 0.02.")
 
     def test_an_interval_that_touches_the_margin_is_not_inside(self):
         assert one([0.0] * 10, margin=0.0).verdict == "inconclusive"
 
-    def test_inconclusive_says_how_many_would_settle_it(self):
+    def test_an_interval_that_reaches_over_the_margin_is_neither(self):
         verdict = one(0.01 + 0.1 * ALTERNATING)
+        assert verdict.low < 0 < 0.02 < verdict.high
         assert verdict.verdict == "inconclusive"
-        assert verdict.patients_needed > 20
-        assert "inconclusive; about " in verdict.sentence
-
-    def test_fewer_than_six_patients_settle_nothing(self):
-        verdict = one([0.001, -0.001, 0.001])
-        assert verdict.verdict == "inconclusive"
-        assert "3 patients cannot settle a claim" in verdict.sentence
-
-    def test_one_patient_has_no_interval(self):
-        verdict = one([0.25])
-        assert math.isnan(verdict.low)
-        assert "by 0.25 over" in verdict.sentence.replace("against", "over")
-        assert "1 patient (" in verdict.sentence
+        assert "(adjusted p = 0.6" in verdict.sentence and ": inconclusive" in verdict.sentence
 
     def test_significant_alone_but_not_among_many_claims(self):
-        differences = np.array([0.03, 0.05, 0.02, 0.04, 0.06, 0.01])  # p = 2 / 64
-        names = {"baseline": 0.5 + differences, "init=scratch": [0.5] * 6}
+        names = {"baseline": 0.536 + 0.05 * ALTERNATING[:12], "init=scratch": [0.5] * 12}
         alone = judge(study(), table(names), None)[0]
         pair = judge(study([CLAIM, CLAIM | {"id": "again", "margin": 0.001}]), table(names), None)
         assert alone.verdict == "supported"
-        assert alone.p == pair[0].p == 2 / 64
-        assert [v.p_adjusted for v in pair] == [4 / 64, 4 / 64]
+        assert 0.025 < alone.p == alone.p_adjusted == pair[0].p < 0.05
+        assert [v.p_adjusted for v in pair] == [2 * alone.p] * 2
         assert [v.verdict for v in pair] == ["inconclusive", "inconclusive"]
-        assert pair[0].patients_needed > 6
+        assert pair[0].low > 0  # its own interval is not the whole matter
 
 
-class TestPatientsAreTheUnit:
+class TestGates:
+    @pytest.mark.parametrize("difference", [0.25, 0.0])
+    def test_four_pairs_of_runs_settle_nothing_and_five_may(self, difference):
+        four, five = (one([difference] * 10, folds=folds) for folds in (4, 5))
+        assert (four.n_run_pairs, five.n_run_pairs) == (4, 5)
+        assert four.verdict == "inconclusive"
+        assert four.reason == "4 pairs of runs cannot settle a claim about training; at least 5 are needed"
+        assert four.sentence.endswith(f"inconclusive; {four.reason}.")
+        assert (four.effect, four.p) == (five.effect, five.p)
+        assert five.verdict == ("supported" if difference else "equivalent")
+        assert five.reason == ""
+
+    def test_five_patients_settle_nothing_and_six_may(self):
+        """Each seed is a run: patients are few, runs are not."""
+        five, six = (one([0.25] * n, seeds=range(5)) for n in (5, 6))
+        assert (five.n_patients, six.n_patients, six.n_run_pairs) == (5, 6, 15)
+        assert five.verdict == "inconclusive"
+        assert five.reason == "5 patients cannot settle a claim, at least 6 are needed"
+        assert six.verdict == "supported"
+
+    def test_one_patient_has_no_interval(self):
+        verdict = one([0.25])
+        assert math.isnan(verdict.low) and math.isnan(verdict.models_low)
+        assert "by 0.25 against" in verdict.sentence
+        assert "1 patient and 1 pair of runs (" in verdict.sentence
+
+
+class TestPatientsAndRunsAreTheUnits:
+    def test_the_numbers_are_those_of_patients_and_run_pairs(self):
+        rng = np.random.default_rng(3)
+        cases = table({"baseline": rng.normal(0.6, 0.1, 20), "init=scratch": rng.normal(0.5, 0.1, 20)}, seeds=[0, 1])
+        cases["dice_tumor"] += rng.normal(0, 0.05, len(cases))
+        verdict, (better, than) = judge(study(), cases, None)[0], (part for _, part in cases.groupby("arm"))
+        found = stats.paired(
+            better["dice_tumor"].to_numpy() - than["dice_tumor"].to_numpy(),
+            better["case"],
+            10 * better["fold"] + better["seed"],
+        )
+        numbers = (verdict.effect, verdict.low, verdict.high, verdict.p, verdict.models_low, verdict.models_high)
+        theirs = (found.effect, found.low, found.high, found.p, found.models_low, found.models_high)
+        assert numbers == pytest.approx(tuple(map(float, theirs)))
+        total = found.runs_variance + found.patients_variance
+        assert verdict.runs_share == pytest.approx(float(found.runs_variance / total))
+        assert verdict.false_claim == pytest.approx(float(found.models_p) / 2)
+        assert (verdict.n_patients, verdict.n_run_pairs, len(verdict.pairs)) == (20, 12, 40)
+
+    def test_patients_that_share_a_run_are_not_independent(self):
+        """The same differences: dealt to runs by chance, or each run with luck of its own."""
+        luck = np.repeat([0.3, -0.2, 0.25, -0.15, 0.1, 0.0], 2).tolist() * 2
+        spread = np.random.default_rng(0).permutation(luck)
+        shared, alone = one(np.array(luck)), one(spread)
+        assert (shared.models_low, shared.models_high) == pytest.approx((alone.models_low, alone.models_high))
+        assert shared.high - shared.low > 1.5 * (shared.models_high - shared.models_low)
+        assert shared.runs_share > 0.7 > alone.runs_share
+
     def test_seeds_are_averaged_first(self):
-        scores = {"baseline": [0.6] * 8, "init=scratch": [0.5] * 8}
+        scores = {"baseline": 0.6 + 0.01 * ALTERNATING, "init=scratch": [0.5] * 24}
         once, five = (judge(study(), table(scores, seeds), None)[0] for seeds in ([0], range(5)))
-        assert once.n_patients == five.n_patients == 8
-        assert once.p == five.p == 2 / 2**8
+        assert once.n_patients == five.n_patients == 24
+        assert (once.n_run_pairs, five.n_run_pairs) == (6, 30)
+        assert (once.low, once.high) == pytest.approx((five.low, five.high))  # no run is luckier than another
 
     def test_average_over_seeds_by_hand(self):
         cases = pd.concat(
@@ -143,7 +160,7 @@ class TestPatientsAreTheUnit:
         arms |= {f"init=scratch, augment={a}": [0.4] * 6 for a in gain}
         verdict = judge(factorial, table(arms), None)[0]
         assert len(verdict.arms) == 2
-        assert verdict.n_patients == 6
+        assert (verdict.n_patients, verdict.n_run_pairs) == (6, 6)  # two contexts of three folds
         assert verdict.effect == pytest.approx(0.2)
 
 
@@ -153,10 +170,22 @@ class TestWhatIsLeftOut:
         verdict = judge(study(), table(scores), None)[0]
         assert (verdict.n_patients, verdict.n_undefined, verdict.n_missing) == (6, 2, 0)
 
+    def test_a_score_that_one_pair_of_runs_lacks_is_counted_and_its_patient_stays(self):
+        cases = table({"baseline": [0.6] * 12, "init=scratch": [0.5] * 12}, seeds=[0, 1])
+        gone = (cases["arm"] == "baseline") & (cases["seed"] == 1) & (cases["case"] < 2)
+        cases.loc[gone, "dice_tumor"] = math.nan
+        verdict = judge(study(), cases, None)[0]
+        assert (verdict.n_patients, verdict.n_undefined, verdict.n_dropped) == (12, 0, 2)
+        assert verdict.n_run_pairs == 11  # fold 0, seed 1 tested these two alone
+        assert verdict.effect == pytest.approx(0.1)
+        cases.loc[cases["case"] == 0, "dice_tumor"] = math.nan
+        verdict = judge(study(), cases, None)[0]
+        assert (verdict.n_patients, verdict.n_undefined, verdict.n_dropped) == (11, 1, 1)
+
     def test_a_fold_that_failed_is_missing_from_both(self):
         cases = table({"baseline": [0.6] * 9, "init=scratch": [0.5] * 9})
         verdict = judge(study(), cases[(cases["arm"] == "baseline") | (cases["fold"] < 2)], None)[0]
-        assert (verdict.n_patients, verdict.n_undefined, verdict.n_missing) == (6, 0, 3)
+        assert (verdict.n_patients, verdict.n_undefined, verdict.n_missing) == (4, 0, 5)
 
     @pytest.mark.parametrize(
         ("cases", "reason"),
@@ -173,71 +202,9 @@ class TestWhatIsLeftOut:
         verdict = judge(study(), cases, None)[0]
         assert verdict.verdict == "inconclusive"
         assert verdict.reason == reason
-        assert (verdict.n_patients, verdict.p) == (0, 1)
+        assert (verdict.n_patients, verdict.n_run_pairs, verdict.p_adjusted) == (0, 0, 1)
+        assert math.isnan(verdict.p) and math.isnan(verdict.runs_share)
         assert verdict.sentence.endswith(f"inconclusive; {reason}.")
-
-
-def fewer(differences, margin=0.5, **changes):
-    """False lesions a case: ``differences`` is what the baseline has more than the other arm's 5."""
-    cases = table({"baseline": 5 + np.asarray(differences), "init=scratch": [5] * len(differences)})
-    cases = cases.rename(columns={"dice_tumor": "lesions_false"})
-    claim = CLAIM | {"metric": "lesions_false", "margin": margin} | changes
-    return judge(study([claim]), cases, None, draws=2000)[0]
-
-
-class TestWhereLessIsBetter:
-    def test_supported_when_it_is_lower(self):
-        verdict = fewer(-2 + 0.5 * ALTERNATING)
-        assert (verdict.verdict, verdict.substantial) == ("supported", True)
-        assert verdict.effect == -2 and verdict.high < 0  # the difference keeps its sign
-        assert verdict.low < -2 < verdict.high
-        assert verdict.superiority == 1
-        assert verdict.sentence == (
-            "init=imagenet lowered false lesions by 2.00 a case [1.80, 2.20] against init=scratch on 20 patients "
-            "(adjusted p < 0.001): supported, substantially."
-        )
-
-    def test_contradicted_when_it_is_higher(self):
-        verdict = fewer(2 + 0.5 * ALTERNATING)
-        assert (verdict.verdict, verdict.superiority) == ("contradicted", 0)
-        assert verdict.sentence.startswith(
-            "init=imagenet raised false lesions by 2.00 a case [1.80, 2.20] over init=scratch on 20 patients"
-        )
-
-    def test_the_margin_has_the_unit(self):
-        assert "no more than the margin of 0.5 a case." in fewer(-0.2 + 0.1 * ALTERNATING).sentence
-        assert fewer(0.1 * ALTERNATING).sentence.endswith("equivalent within 0.5 a case.")
-
-    def test_it_mirrors_a_measure_where_more_is_better(self):
-        """The same numbers, and every word about better and worse turned around."""
-        mirror = {"supported": "contradicted", "contradicted": "supported"}
-        for shift in (-2, -0.2, 0, 0.3, 2):
-            more, less = one(shift + 0.4 * ALTERNATING, margin=0.5), fewer(shift + 0.4 * ALTERNATING)
-            assert less.verdict == mirror.get(more.verdict, more.verdict)
-            assert (less.low, less.high, less.p) == pytest.approx((more.low, more.high, more.p))
-            assert less.superiority == pytest.approx(1 - more.superiority)
-            assert (less.substantial, less.patients_needed) == (more.substantial, more.patients_needed)
-
-
-class TestWhatNoRunHasScored:
-    def test_says_so(self):
-        cases = table({"baseline": [0.6] * 9, "init=scratch": [0.5] * 9})
-        for metric, words in (("lesion_f1", "lesion F1"), ("dice_liver", "liver Dice")):
-            unscored, scored = judge(study([CLAIM | {"metric": metric}, CLAIM | {"id": "dice"}]), cases, None)
-            assert (unscored.verdict, unscored.n_patients, unscored.n_undefined) == ("inconclusive", 0, 0)
-            assert unscored.reason == f"no finished run has scored {words}"
-            assert unscored.sentence.endswith(f"inconclusive; no finished run has scored {words}.")
-            assert (scored.verdict, unscored.p) == ("supported", 1)
-
-    def test_precision_counts_silence(self):
-        """Left out, the silent patients would make the arms alike."""
-        cases = table({"baseline": [math.nan] * 8, "init=scratch": [math.nan] * 8}, fn_tumor=9, fp_tumor=1)
-        cases["tp_tumor"] = 1
-        silent = (cases["arm"] == "init=scratch") & (cases["case"] < 4)
-        cases.loc[silent, ["tp_tumor", "fp_tumor"]] = 0
-        verdict = judge(study([CLAIM | {"metric": "precision_tumor"}]), cases, None)[0]
-        assert (verdict.n_patients, verdict.n_undefined) == (8, 0)
-        assert (verdict.better_mean, verdict.than_mean) == (0.5, 0.25)
 
 
 class TestFixedBeforehand:
@@ -268,7 +235,7 @@ class TestPureFunction:
         values = np.random.default_rng(1).normal(0.6, 0.1, 9)
         cases = table({"baseline": values, "init=scratch": values**2}, seeds=[0, 1])
         order = random.sample(range(len(cases)), len(cases))
-        ours, theirs = judge(study(), cases, None, draws=200)[0], judge(study(), cases.iloc[order], None, draws=200)[0]
+        ours, theirs = judge(study(), cases, None)[0], judge(study(), cases.iloc[order], None)[0]
         assert ours == theirs
         pd.testing.assert_frame_equal(ours.differences, theirs.differences)
 
@@ -277,16 +244,12 @@ class TestPureFunction:
     def test_swapping_better_and_than_mirrors_the_verdict(self, differences):
         cases = table({"baseline": 0.5 + np.array(differences), "init=scratch": [0.5] * len(differences)})
         swapped = study([CLAIM | {"better": "scratch", "than": "imagenet"}])
-        ours, theirs = (judge(asked, cases, None, draws=300)[0] for asked in (study(), swapped))
+        ours, theirs = (judge(asked, cases, None)[0] for asked in (study(), swapped))
         assert {ours.verdict, theirs.verdict} in ({"supported", "contradicted"}, {"equivalent"}, {"inconclusive"})
         mirrored = (-ours.effect, -ours.high, -ours.low)
         assert (theirs.effect, theirs.low, theirs.high) == pytest.approx(mirrored, abs=1e-9)
         assert (theirs.p, theirs.substantial) == (ours.p, ours.substantial)
         assert theirs.superiority == pytest.approx(1 - ours.superiority)
-
-    def test_seeds_of_the_resampling_differ(self):
-        first, again, other = (one(np.random.default_rng(2).normal(0, 0.1, 20), seed=seed) for seed in (0, 0, 1))
-        assert first == again and first.low != other.low
 
 
 def test_refuses_a_case_twice_in_a_cell():

@@ -11,7 +11,7 @@ from litsexp.evidence.judge import judge
 from litsexp.evidence.material import Picture
 from litsexp.evidence.tables import write_tables
 
-SECTIONS = ["question", "answer", "verdicts", "arms", "curves", "patients", "pictures"]
+SECTIONS = ["question", "answer", "verdicts", "noise", "arms", "curves", "patients", "pictures"]
 SECTIONS += ["false-positives", "believe", "split", "runs", "settings", "versions"]
 VOID = {"meta", "br", "img"}
 SEARCH = {"design": "search", "search": {"trials": 5}, "claims": []}
@@ -69,8 +69,8 @@ def test_says_what_a_reader_must_know(shown, html):
         assert verdict.sentence.replace("-0", "−0") in text
     for words in (
         "phantom Does A & B",  # in the heading
-        "8 of 9 runs finished",
-        "1 of 9 runs failed.",
+        "17 of 18 runs finished",
+        "1 of 18 runs failed.",
         "all background",
         "liver everywhere",
         "Post hoc, added or changed after the first run: pixels.",
@@ -116,7 +116,7 @@ def test_the_external_cohort_has_a_section_of_its_own_only_where_there_is_one(ht
 def test_an_external_cohort_of_real_patients_is_not_called_phantom(make_evidence, make_study, make_external):
     asked = make_study(data={"cohort": "/data/lits"})
     made = make_evidence(asked, cohort="lits, 12 patients", phantom=False, external=make_external(asked, phantom=False))
-    verdicts = judge(asked, made.cases, None, draws=200)
+    verdicts = judge(asked, made.cases, None)
     html = report.render(dataclasses.replace(made, verdicts=verdicts))
     assert 'class="badge phantom"' not in html
     assert "on 7 external patients" in html
@@ -219,7 +219,7 @@ def test_a_claim_where_less_is_better(shown, make_study, make_evidence):
     asked = make_study(claims=[claim])
     more = (shown.cases["arm"] != "baseline") * 2
     cases = shown.cases.assign(lesions_false=shown.cases["case"] % 3 + more)
-    made = make_evidence(asked, cases=cases, verdicts=judge(asked, cases, None, draws=200))
+    made = make_evidence(asked, cases=cases, verdicts=judge(asked, cases, None))
     page = Page(report.render(made))
     text = " ".join("".join(page.text).replace("\N{NO-BREAK SPACE}", " ").split())
     assert "init=imagenet lowered false lesions by 2.00 a case" in text

@@ -1,5 +1,8 @@
+"""The patients-and-runs interval: by hand, against slow plain Python and scipy, nested, crossed, and at its edges."""
+
 import itertools
 import math
+import statistics
 import subprocess
 import sys
 
@@ -7,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats as scipy_stats
 
 from litsexp.evidence import stats
 
@@ -15,95 +19,155 @@ def rng(seed=0):
     return np.random.default_rng(seed)
 
 
-scores = st.lists(st.integers(-100, 100).map(lambda i: i / 100), min_size=1, max_size=10)
+def nested(folds, seeds, patients, generator):
+    """Differences, patients and runs: so many patients a fold, each tested by the runs of its own fold."""
+    cells = [(f, s, f * patients + p) for f in range(folds) for s in range(seeds) for p in range(patients)]
+    values = generator.normal(0.1, 0.2, len(cells))
+    return values, np.array([c[2] for c in cells]), np.array([c[0] * seeds + c[1] for c in cells])
 
 
-class TestBootstrapMean:
-    def test_nobody_has_neither_mean_nor_interval(self):
-        assert all(math.isnan(value) for value in stats.bootstrap_mean([], rng()))
+def crossed(runs, patients, generator):
+    """Every run meets every patient."""
+    cells = list(itertools.product(range(patients), range(runs)))
+    return generator.normal(0.1, 0.2, len(cells)), *np.array(cells).T
 
-    def test_one_patient_has_a_mean_and_no_interval(self):
-        effect, low, high = stats.bootstrap_mean([0.3], rng())
-        assert effect == 0.3
-        assert math.isnan(low)
-        assert math.isnan(high)
 
-    def test_equal_differences_leave_no_doubt(self):
-        assert stats.bootstrap_mean([0.25] * 5, rng()) == (0.25, 0.25, 0.25)
+def plainly(values, patients, runs, level=0.95):
+    """The docstring's formulas, one number at a time: (effect, low, high, p, df, V_patients, V_runs)."""
+    rows = list(zip(map(float, values), patients, runs, strict=True))
+    people, pairs = sorted(set(patients)), sorted(set(runs))
+    means = [statistics.mean(d for d, p, _ in rows if p == one) for one in people]
+    run_means = [statistics.mean(d for d, _, r in rows if r == one) for one in pairs]
+    tests = {one: sum(p == one for _, p, _ in rows) for one in people}
+    share = [sum(1 / tests[p] for _, p, r in rows if r == one) / len(people) for one in pairs]
+    assert sum(share) == pytest.approx(1)
+    v_patients = statistics.variance(means) / len(people)
+    v_runs = statistics.variance(run_means) * sum(w * w for w in share)
+    total, effect = v_patients + v_runs, statistics.mean(means)
+    df = total**2 / (v_patients**2 / (len(people) - 1) + v_runs**2 / (len(pairs) - 1))
+    low, high = scipy_stats.t.interval(level, df, effect, math.sqrt(total))
+    p = 2 * scipy_stats.t.sf(abs(effect) / math.sqrt(total), df)
+    return effect, low, high, p, df, v_patients, v_runs
 
-    def test_two_patients_get_the_percentile_interval(self):
-        assert stats.bootstrap_mean([0.0, 1.0], rng()) == (0.5, 0.0, 1.0)  # 1/4 of the resamples at each end
 
-    def test_a_seed_repeats_and_another_differs(self):
-        values = rng(5).normal(size=20)
-        assert stats.bootstrap_mean(values, rng(1)) == stats.bootstrap_mean(values, rng(1))
-        assert stats.bootstrap_mean(values, rng(1)) != stats.bootstrap_mean(values, rng(2))
+class TestPaired:
+    def test_by_hand(self):
+        """Two patients a run, two runs: means 0.1, 0.3 | 0.5, 0.7 of patients, 0.2 | 0.6 of runs."""
+        found = stats.paired([0.1, 0.3, 0.5, 0.7], [0, 1, 2, 3], [0, 0, 1, 1])
+        assert found.effect == pytest.approx(0.4)
+        assert found.patients_variance == pytest.approx(0.2 / 3 / 4)  # squares 0.09 + 0.01 + 0.01 + 0.09
+        assert found.runs_variance == pytest.approx(0.08 * (0.25 + 0.25))
+        assert found.df == pytest.approx((1 / 60 + 0.04) ** 2 / ((1 / 60) ** 2 / 3 + 0.04**2 / 1))
 
-    def test_agrees_with_scipys_bca(self):
-        scipy_stats = pytest.importorskip("scipy.stats")
-        values = rng(3).exponential(size=25)
-        theirs = scipy_stats.bootstrap((values,), np.mean, n_resamples=20_000, rng=4).confidence_interval
-        ours = stats.bootstrap_mean(values, rng(4), 20_000)
-        assert ours[1:] == pytest.approx(theirs, abs=0.03)
+    @pytest.mark.parametrize("level", [0.95, 0.8])
+    def test_equals_the_formulas_one_number_at_a_time(self, level):
+        designs = [
+            nested(3, 1, 6, rng(1)),
+            nested(3, 3, 4, rng(2)),
+            crossed(5, 7, rng(3)),
+            tuple(part[:-5] for part in nested(4, 2, 5, rng(4))),  # the last run has lost its patients
+            tuple(np.delete(part, [0, 3, 11, 12]) for part in nested(3, 2, 5, rng(5))),
+            (rng(6).normal(size=9), np.arange(9), np.array([0, 0, 0, 0, 0, 1, 1, 2, 2])),
+        ]
+        for design in designs:
+            found = stats.paired(*design, level)
+            assert found[:7] == pytest.approx(plainly(*design, level), rel=1e-9)
 
-    def test_skewed_data_shift_the_interval_to_the_long_tail(self):
-        values = rng(0).exponential(size=30)
-        effect, low, high = stats.bootstrap_mean(values, rng())
-        assert high - effect > effect - low
+    def test_these_models_interval_is_students_over_patient_means(self):
+        values, patients, runs = nested(3, 2, 5, rng(2))
+        means = [values[patients == one].mean() for one in np.unique(patients)]
+        found, theirs = stats.paired(values, patients, runs), scipy_stats.ttest_1samp(means, 0)
+        assert (found.models_low, found.models_high) == pytest.approx(tuple(theirs.confidence_interval(0.95)))
+        assert found.models_p == pytest.approx(theirs.pvalue)
 
-    def test_memory_stays_bounded_in_chunks(self, monkeypatch):
-        values = rng(2).normal(size=40)
-        monkeypatch.setattr(stats, "CHUNK", 400)
-        assert stats.bootstrap_mean(values, rng(), 1001).effect == pytest.approx(values.mean())
-        assert len(stats._resampled_means(values, rng(), 1001)) == 1001
+    def test_the_other_interval_is_wider_where_runs_differ(self):
+        for seed in range(20):
+            found = stats.paired(*nested(3, 2, 6, rng(seed)))
+            assert found.low <= found.models_low <= found.effect <= found.models_high <= found.high
 
-    def test_covers_the_truth_about_as_often_as_it_says(self):
-        generator, covered = rng(7), 0
-        for _ in range(300):
-            _, low, high = stats.bootstrap_mean(generator.normal(0.1, 0.2, size=25), generator, 1000)
-            covered += low <= 0.1 <= high
-        assert 0.89 <= covered / 300 <= 0.98
+    def test_a_run_that_went_wrong_is_seen_by_the_first_alone(self):
+        values, patients, runs = crossed(6, 10, rng(0))
+        wrong = np.where(runs == 5, values - 1.0, values)
+        before, after = stats.paired(values, patients, runs), stats.paired(wrong, patients, runs)
+        assert after.high - after.low > 3 * (before.high - before.low)
+        assert after.models_high - after.models_low == pytest.approx(before.models_high - before.models_low)
 
-    @given(scores)
+    def test_a_batch_is_a_loop(self):
+        _, patients, runs = nested(3, 2, 4, rng())
+        batch = rng(7).normal(size=(2, 3, len(runs)))
+        found = stats.paired(batch, patients, runs)
+        for index in np.ndindex(2, 3):
+            np.testing.assert_allclose([part[index] for part in found], stats.paired(batch[index], patients, runs))
+
+    @given(st.randoms(use_true_random=False), st.integers(0, 50))
+    @settings(max_examples=25, deadline=None)
+    def test_order_and_names_are_nothing(self, random, seed):
+        values, patients, runs = (part[:-3] for part in nested(3, 2, 4, rng(seed)))
+        order = np.array(random.sample(range(len(values)), len(values)))
+        names = np.array(random.sample([f"run {i}" for i in range(6)], 6))
+        found = stats.paired(values[order], 100 - patients[order], names[runs[order]])
+        np.testing.assert_allclose(found, stats.paired(values, patients, runs))
+
+    @given(st.lists(st.integers(-100, 100).map(lambda i: i / 100), min_size=8, max_size=8))
     @settings(max_examples=40, deadline=None)
     def test_turning_the_differences_round_mirrors_it(self, values):
-        effect, low, high = stats.bootstrap_mean(values, rng(), 500)
-        mirrored = stats.bootstrap_mean([-value for value in values], rng(), 500)
-        assert mirrored == pytest.approx((-effect, -high, -low), nan_ok=True, abs=1e-9)
+        labels = [0, 1, 2, 3] * 2, [0, 0, 1, 1, 2, 2, 3, 3]
+        one, other = stats.paired(values, *labels), stats.paired([-value for value in values], *labels)
+        mirrored = (-one.effect, -one.high, -one.low, one.p, one.df)
+        np.testing.assert_allclose(other[:5], mirrored, atol=1e-12)
 
-    def test_refuses_undefined_values(self):
-        with pytest.raises(ValueError, match="one finite number a patient"):
-            stats.bootstrap_mean([0.1, math.nan], rng())
+    def test_identical_arms_differ_in_one_of_twenty(self):
+        """Runs differ by 0.05 and patients meet their fold's three runs: 2,000 studies without a difference."""
+        generator, (_, patients, runs) = rng(11), nested(3, 3, 12, rng())
+        luck = generator.normal(0, 0.05, (2000, 9))[:, runs]
+        values = generator.normal(0, 0.1, (2000, 36))[:, patients] + luck + generator.normal(0, 0.08, (2000, len(runs)))
+        found = stats.paired(values, patients, runs)
+        assert 0.01 < (found.p < 0.05).mean() < 0.06
+        assert (found.models_p < 0.05).mean() > 0.1  # what an interval over patients calls different
 
 
-class TestSignFlip:
-    def test_by_hand(self):
-        # sums of +-1 +-2 +-3: 6, 4, 2, 0 and their negatives; two of eight reach 6
-        assert stats.sign_flip_p([1, 2, 3], rng()) == 2 / 8
-        # of the same sums, 6, 4 and their negatives reach 4
-        assert stats.sign_flip_p([-1, 2, 3], rng()) == 4 / 8
+class TestEdges:
+    def test_nobody(self):
+        assert all(math.isnan(part) for part in stats.paired([], [], []))
+        assert np.isnan(stats.paired(np.empty((4, 0)), [], []).effect).shape == (4,)
 
-    @given(scores)
-    @settings(max_examples=40, deadline=None)
-    def test_exact_equals_full_enumeration(self, values):
-        hundredths = [round(100 * value) for value in values]
-        sums = [sum(signed) for signed in itertools.product(*((v, -v) for v in hundredths))]
-        expected = np.mean([abs(total) >= abs(sum(hundredths)) for total in sums])
-        assert stats.sign_flip_p(values, rng()) == pytest.approx(expected)
+    def test_one_pair_of_runs_says_nothing_about_runs(self):
+        found = stats.paired([0.1, 0.2, 0.3], [0, 1, 2], [0, 0, 0])
+        assert (float(found.effect), float(found.models_low)) == pytest.approx((0.2, 0.2 - 4.302653 * 0.1 / 3**0.5))
+        assert np.isnan([found.low, found.high, found.p, found.runs_variance]).all()
 
-    def test_nobody_and_no_difference_are_no_evidence(self):
-        assert stats.sign_flip_p([], rng()) == 1
-        assert stats.sign_flip_p([0.0] * 4, rng()) == 1
-        assert stats.sign_flip_p([0.0] * 40, rng()) == 1
+    def test_one_patient_says_nothing_about_patients(self):
+        found = stats.paired([0.1, 0.2, 0.3], [0, 0, 0], [0, 1, 2])
+        assert found.effect == pytest.approx(0.2)
+        assert np.isnan([found.low, found.high, found.p, found.models_low, found.models_high, found.models_p]).all()
 
-    def test_many_patients_are_drawn_and_p_is_never_zero(self):
-        assert stats.sign_flip_p([0.1] * 60, rng(), draws=999) == 1 / 1000
+    def test_equal_differences_leave_no_doubt(self):
+        for value, p in ((0.25, 0), (0.0, 1)):
+            found = stats.paired([value] * 6, range(6), [0, 0, 1, 1, 2, 2])
+            assert tuple(found[:4]) == (value, value, value, p)
+            assert (found.models_low, found.models_high, found.models_p) == (value, value, p)
 
-    def test_drawn_is_close_to_exact(self, monkeypatch):
-        values = rng(8).normal(0.2, 0.5, size=12)
-        exact = stats.sign_flip_p(values, rng())
-        monkeypatch.setattr(stats, "EXACT_UP_TO", 1)
-        assert stats.sign_flip_p(values, rng(), 20_000) == pytest.approx(exact, abs=0.015)
+    @pytest.mark.parametrize(
+        ("values", "patients", "runs"),
+        [([0.1, math.nan], [0, 1], [0, 1]), ([0.1, 0.2], [0, 1, 2], [0, 1]), ([0.1, 0.2], [0, 1], [0])],
+    )
+    def test_refuses_what_does_not_fit(self, values, patients, runs):
+        with pytest.raises(ValueError, match=r"expected \(\.\.\., m\), \(m,\) and \(m,\), every difference finite"):
+            stats.paired(values, patients, runs)
+
+
+class TestMeanInterval:
+    def test_is_students(self):
+        values = rng(3).exponential(size=25)
+        theirs = scipy_stats.ttest_1samp(values, 0).confidence_interval(0.9)
+        assert stats.mean_interval(values, 0.9) == pytest.approx((values.mean(), *theirs))
+
+    def test_edges(self):
+        assert all(math.isnan(value) for value in stats.mean_interval([]))
+        effect, *bounds = stats.mean_interval([0.3])
+        assert effect == 0.3
+        assert np.isnan(bounds).all()
+        assert stats.mean_interval([0.25] * 5) == (0.25, 0.25, 0.25)
 
 
 class TestHolm:
@@ -126,37 +190,6 @@ class TestHolm:
 def test_superiority_counts_ties_half():
     assert stats.superiority([1, 2, -1, 0]) == (2 + 0.5) / 4
     assert math.isnan(stats.superiority([]))
-
-
-class TestPatientsNeeded:
-    def test_by_hand_for_an_interval_that_excludes_zero(self):
-        # mean 0.1, sd 0.2 (n = 3): (1.96 + 0.8416)^2 * 4 = 31.4; the effect is beyond the margin
-        assert stats.patients_needed([-0.1, 0.1, 0.3], 0.02) == 32
-
-    def test_by_hand_for_an_interval_inside_the_margin(self):
-        # mean 0, sd 0.1: (2.8016 * 0.1 / 0.05)^2 = 31.4
-        assert stats.patients_needed([-0.1, 0.0, 0.1], 0.05) == 32
-
-    def test_takes_the_smaller(self):
-        # effect 0.04 of margin 0.05, sd 0.1: 49.1 patients exclude 0, 785 fit inside
-        assert stats.patients_needed([-0.06, 0.04, 0.14], 0.05) == 50
-
-    def test_more_claims_need_more(self):
-        assert stats.patients_needed([-0.1, 0.1, 0.3], 0.02, claims=5) > 32
-
-    @pytest.mark.parametrize("values", [[], [0.1, 0.2], [0.1] * 5])
-    def test_cannot_be_told(self, values):
-        assert stats.patients_needed(values, 0.02) is None
-
-    def test_no_effect_and_no_margin_is_never_settled(self):
-        assert stats.patients_needed([-0.1, 0.0, 0.1], 0.0) is None
-
-    def test_that_many_do_settle_it(self):
-        generator, settled = rng(1), 0
-        for _ in range(100):
-            values = generator.normal(0.1, 0.2, size=32)
-            settled += stats.bootstrap_mean(values, generator, 500).low > 0
-        assert 70 <= settled <= 95  # promised: 80
 
 
 def test_imports_without_pandas_and_matplotlib():

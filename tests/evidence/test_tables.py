@@ -49,10 +49,20 @@ def test_arms_are_scored_by_measures():
 
 def test_tables_for_papers(shown, tmp_path, make_evidence, make_study):
     paths = tables.write_tables(shown, tmp_path)
-    assert [path.name for path in paths] == ["verdicts.csv", "verdicts.tex", "arms.csv", "arms.tex"]
+    assert [path.name for path in paths] == [
+        "verdicts.csv",
+        "verdicts.tex",
+        "arms.csv",
+        "arms.tex",
+        "noise.csv",
+        "noise.tex",
+    ]
     tex = paths[1].read_text()
     assert r"\toprule" in tex
-    assert r"95 \% CI" in tex
+    assert r"Effect [95 \% CI] & These models & p (Holm) & Patients & Run pairs & Verdict" in tex
+    assert "% 95 % CI: new patients and new runs, on these training sets; of these models: these trained models" in tex
+    low, high = shown.verdicts[0].models_low, shown.verdicts[0].models_high
+    assert f"& [{low:.2f}, {high:.2f}] &" in tex
     assert set(pd.read_csv(paths[2])["arm"]) == {"baseline", "init=scratch", "augment=none"}
     assert "0.900 [0.900, 0.900]" in paths[3].read_text()
     assert tables.write_tables(make_evidence(make_study(claims=[])), tmp_path / "none")[0].exists()
@@ -71,14 +81,32 @@ def test_a_phantoms_tables_say_phantom(shown_elsewhere, tmp_path, make_evidence,
         assert "phantom" not in path.read_text()
 
 
+def test_a_table_of_the_noise_floor(shown_elsewhere, tmp_path, make_evidence, make_study):
+    tables.write_tables(shown_elsewhere, tmp_path)
+    for name, noise in (("noise", shown_elsewhere.noise), ("external_noise", shown_elsewhere.external_noise)):
+        table = pd.read_csv(tmp_path / f"{name}.csv").set_index("metric")
+        assert table.loc["dice_tumor", "halves"] == pytest.approx(noise[0].halves)
+        assert table.loc["dice_tumor", ["arm", "runs", "deals"]].tolist() == ["baseline", 6, 8]
+        assert (
+            f"{noise[0].run_sd:.3f} & {noise[0].halves:.3f} & {noise[0].halves_max:.3f} & 6"
+            in (tmp_path / f"{name}.tex").read_text()
+        )
+    tables.write_tables(make_evidence(make_study(seeds=[0])), tmp_path / "one seed")
+    empty = pd.read_csv(tmp_path / "one seed" / "noise.csv")
+    assert len(empty) == 0 and "halves" in empty
+
+
 def test_external_tables_stand_apart(shown_elsewhere, tmp_path):
     names = [path.name for path in tables.write_tables(shown_elsewhere, tmp_path)]
-    assert names[4:] == ["external_verdicts.csv", "external_verdicts.tex", "external_arms.csv", "external_arms.tex"]
+    tables_there = ("external_verdicts", "external_arms", "external_noise")
+    assert names[6:] == [f"{name}.{kind}" for name in tables_there for kind in ("csv", "tex")]
     claims = pd.read_csv(tmp_path / "external_verdicts.csv")
     assert list(claims["claim"]) == ["transfer", "pixels"]
     assert claims["internal_effect"][0] == pytest.approx(shown_elsewhere.verdicts[0].effect)
     assert claims["external_effect"][0] == pytest.approx(shown_elsewhere.external.verdicts[0].effect)
     assert list(claims["external_patients"]) == [7, 8]
+    assert list(claims["external_run_pairs"]) == list(claims["internal_run_pairs"]) == [6, 6]
+    assert claims["external_run_pairs_agreeing"][0] == 6
     arms = pd.read_csv(tmp_path / "external_arms.csv").set_index(["arm", "metric"])
     row = arms.loc[("baseline", "dice_liver")]
     assert (row["internal"], row["external"], row["patients"]) == pytest.approx((0.9, 0.8, 8))

@@ -19,7 +19,7 @@ def verdict_of(make_study, metric, better, than, **columns):
         for arm, value in (("baseline", better), ("init=scratch", than))
         for case in range(8)
     ]
-    return judge(asked, pd.DataFrame(rows), None, draws=100)[0]
+    return judge(asked, pd.DataFrame(rows), None)[0]
 
 
 def same(value):

@@ -13,7 +13,8 @@ from litsexp.spec.design import cells, design_digest
 from litsexp.spec.errors import LitsexpError
 from litsexp.spec.study import StudyConfig
 from litsexp.study.jobs import Job, Outcome
-from litsexp.study.tracking import Tracking, git_commit, to_yaml, versions
+from litsexp.study.tracking import Tracking, to_yaml
+from litsexp.study.versions import git_commit, versions
 
 FINGERPRINT = "0123456789abcdef"
 
