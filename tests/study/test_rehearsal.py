@@ -68,7 +68,7 @@ def test_seconds_of_a_cell_by_hand(cell: Callable[..., Cell], phantom_store: Sto
 
     assert of() == pytest.approx(rest + 3 * 2 * 2)
     assert of(frozen_epochs=1) == pytest.approx(rest + 2 * 2 * 2 + 2 * 1)
-    assert of(lr="find") == pytest.approx(rest + 3 * 2 * 2 + 10 + 100 * 2)
+    assert of(lr="find") == pytest.approx(rest + 3 * 2 * 2 + 10 + 85 * 2)
     assert of(steps_per_epoch=None) == pytest.approx(rest + 3 * (train // 4) * 2)
 
 
