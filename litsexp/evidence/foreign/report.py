@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment
 
 from litsexp.evidence import figures
 from litsexp.evidence.foreign.judged import Judged
@@ -32,7 +31,6 @@ def render(found: Judged) -> str:
     scores = arm_scores(found.cases, list(found.measures.values()), order=found.arm_names)
     content: dict[str, Any] = {
         "found": found,
-        "style": _style(templates),
         "verdicts": [(verdict, advice(verdict)) for verdict in verdicts],
         "forest": figures.forest(verdicts),
         "pairs": [(v, figures.pairs(v, _sides(v, colours))) for v in verdicts if v.n_patients],
@@ -57,13 +55,6 @@ def advice(verdict: Verdict) -> list[str]:
 def percent(share: float) -> str:
     """``6.2 %``, ``< 0.1 %``."""
     return "< 0.1 %" if share < 0.001 else f"{100 * share:.1f} %"
-
-
-def _style(templates: Environment) -> str:
-    """The style sheet of the studies' report: it stands there alone."""
-    assert templates.loader is not None
-    source, *_ = templates.loader.get_source(templates, "report.html")
-    return source.partition("<style>")[2].partition("</style>")[0]
 
 
 def _sides(verdict: Verdict, colours: dict[str, str]) -> tuple[str, str]:
