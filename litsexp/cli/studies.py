@@ -201,7 +201,8 @@ def _verdicts(evidence: Evidence) -> Table:
         ruling = f"[{BADGES[v.verdict]}]{v.verdict}[/]" + (", substantially" if v.substantial else "")
         runs = "–" if math.isnan(v.runs_share) else f"{100 * v.runs_share:.0f} %"
         intervals = _interval(v.low, v.high), _interval(v.models_low, v.models_high)
-        numbers = [f"{v.effect:+.3f}", *intervals, runs, f"{v.p_adjusted:.3g}", str(v.n_patients), str(v.n_run_pairs)]
+        effect = "–" if math.isnan(v.effect) else f"{v.effect:+.3f}"
+        numbers = [effect, *intervals, runs, f"{v.p_adjusted:.3g}", str(v.n_patients), str(v.n_run_pairs)]
         table.add_row(escape(v.claim.id), *numbers, ruling + (" (post hoc)" if v.post_hoc else ""))
     return table
 

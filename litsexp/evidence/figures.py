@@ -112,7 +112,8 @@ def _forest_panel(axes: Axes, verdicts: Sequence[Verdict], halves: Mapping[str, 
 def _forest_row(axes: Axes, row: int, verdict: Verdict, halves: float) -> None:
     margin, colour = verdict.claim.margin, VERDICT_COLOURS[verdict.verdict]
     axes.barh(row, 2 * margin, left=-margin, height=0.72, **MARGIN_BAND)
-    axes.barh(row, 2 * halves, left=-halves, height=0.72, **NOISE_BAND)
+    if halves:
+        axes.barh(row, 2 * halves, left=-halves, height=0.72, **NOISE_BAND)
     if math.isnan(verdict.effect):
         axes.text(0, row, "no patients to compare", ha="center", va="center", color=MUTED)
         return

@@ -1,5 +1,6 @@
 """Cautions: what stands beside a verdict, where it makes sense, and which way is better."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -7,7 +8,8 @@ import pandas as pd
 import pytest
 
 from litsexp.evidence.judge import judge
-from litsexp.evidence.words import cautions, enough_digits, patients, plain
+from litsexp.evidence.noise import Noise
+from litsexp.evidence.words import cautions, enough_digits, limits, named, noise, patients, plain, uncertainty
 
 
 def verdict_of(make_study, metric, better, than, **columns):
@@ -69,6 +71,52 @@ def test_why_patients_are_left_out(make_study):
         "Left out: 8 patients whose lesion recall is undefined (no lesion to find)."
     ]
     assert none.reason == "lesion recall is undefined in every patient"
+
+
+def test_scores_that_one_pair_lacks_are_counted(make_study):
+    verdict = dataclasses.replace(verdict_of(make_study, "dice_tumor", 0.5, 0.4, dice_tumor=same), n_dropped=3)
+    assert cautions(verdict, pd.DataFrame()) == [
+        "Left out: 3 scores of the others, undefined (no tumor to find) in one run of a pair or in both."
+    ]
+    (one,) = cautions(dataclasses.replace(verdict, n_dropped=1), pd.DataFrame())
+    assert one.startswith("Left out: 1 score of the others, undefined")
+
+
+def test_what_the_interval_covers_what_limits_it_and_these_models(shown):
+    verdict = dataclasses.replace(shown.verdicts[0], runs_share=0.626, models_low=0.0612, models_high=0.1388)
+    assert uncertainty(verdict) == (
+        "The interval covers new patients and new runs, on these training sets: "
+        "63 % of its variance comes from runs, 37 % from patients. These trained models, new patients: [0.06, 0.14]."
+    )
+    lowered = dataclasses.replace(verdict, verdict="contradicted", models_low=-0.1388, models_high=-0.0612)
+    assert "lowered tumor Dice" in lowered.sentence
+    assert uncertainty(lowered) == uncertainty(verdict)  # turned as the sentence turns its numbers
+
+
+def test_without_an_interval_nothing_is_claimed_of_it(shown):
+    one_pair = dataclasses.replace(shown.verdicts[0], low=math.nan, high=math.nan, runs_share=math.nan)
+    assert uncertainty(one_pair).startswith("No interval covers new runs. These trained models, new patients: [")
+    one_patient = dataclasses.replace(one_pair, models_low=math.nan, models_high=math.nan)
+    assert uncertainty(one_patient) == "No interval covers new runs."
+    assert uncertainty(dataclasses.replace(one_patient, n_patients=0)) == ""
+    assert limits(dataclasses.replace(one_pair, runs_share=0.0)).startswith(
+        "0 % of its variance comes from runs, 100 %"
+    )
+
+
+def test_the_noise_of_training_in_words():
+    apart = Noise("dice_tumor", "baseline", run_sd=0.04, halves=0.0234, halves_max=0.0512, runs=6, deals=8)
+    assert noise(apart) == "two halves of baseline differ by 0.02 in tumor Dice on average, by 0.05 at most"
+    less = dataclasses.replace(apart, metric="lesions_false", halves=0.5, halves_max=1.25)
+    assert (
+        noise(less)
+        == "two halves of baseline differ by 0.50 a case in false lesions on average, by 1.25 a case at most"
+    )
+
+
+def test_of_many_three_are_named():
+    assert named(["a", "b", "c"]) == "a; b; c"
+    assert named(["a", "b", "c", "d", "e"]) == "a; b; c; and 2 more"
 
 
 def test_what_nobody_scored_is_not_called_undefined(make_study):

@@ -128,6 +128,18 @@ def test_read_gives_every_external_case_once_a_cell(bench: Any, study: Any, exte
     assert all(cases == external_store.cases for cases in found.values())
 
 
+def test_a_mark_is_set_and_taken_back_when_it_no_longer_holds(bench: Any, study: Any) -> None:
+    """By a later conclusion of the same study; runs of other studies keep theirs."""
+    tracking, asked = bench.tracking(), study()
+    parent = parent_of(tracking, asked)
+    first, second, third, beside = (tracking.start_cell(cell, key, parent, {}) for key, cell in keyed(asked).items())
+    tracking.mark("failed_to_learn", {first: "tumor Dice 0.04", second: "x" * 5000, beside: "theirs"}, [])
+    tracking.mark("failed_to_learn", {second: "tumor Dice 0.05", third: "liver Dice 0.01"}, [first, second, third, ""])
+    tags = [tracking.client.get_run(run).data.tags for run in (first, second, third, beside)]
+    found = [tag.get("failed_to_learn") for tag in tags]
+    assert found == [None, "tumor Dice 0.05", "liver Dice 0.01", "theirs"]
+
+
 def test_cells_that_never_ran_are_missing(bench: Any, study: Any) -> None:
     with bench.open(study()) as session:
         results = session.results()
