@@ -95,7 +95,7 @@ def exit_code(rulings: list[str], strict: bool, exploratory: bool) -> int:
 
 def tell(shown: Console, found: Judged) -> None:
     """The verdicts as a table and in words, and what cannot be said."""
-    from litsexp.evidence.foreign.report import advice
+    from litsexp.evidence.words import cautions
 
     def say(text: str, style: str = "") -> None:
         shown.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
@@ -107,7 +107,7 @@ def tell(shown: Console, found: Judged) -> None:
         say(f"{v.claim.id}: {v.sentence}")
         if v.n_patients > 1:
             say(f"  {_models(v)}")
-        for caution in advice(v):
+        for caution in cautions(v):
             say(f"  · {caution}")
     if found.exploratory:
         say("Exploratory: nobody claimed this before the results; write a claims file before the next runs.", "yellow")

@@ -12,8 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from scipy.special import chdtri, ndtr, stdtrit
-
 from litsexp.evidence.variance import Components, components
 
 if TYPE_CHECKING:
@@ -120,6 +118,8 @@ def noise_of(pairs: pd.DataFrame) -> tuple[Components, Design]:
 
 def ranged(found: Components) -> tuple[Noise, Noise, Noise]:
     """The noise as estimated, and with the run variance at the ends of its 10 to 90 % chi-square interval."""
+    from scipy.special import chdtri
+
     patient_sd, residual_sd = math.sqrt(found.patient), math.sqrt(found.residual)
     size = found.patients / (found.runs - found.run_df)  # patients a run: there are runs - run_df blocks
     mean_square = size * found.run + found.residual
@@ -150,6 +150,8 @@ def power_of(noise: Noise, design: Design, difference: float, claims: int = 1) -
     if not total:
         return Power(float(difference > 0), 0.0, *shares)
     df = total**2 / (of_patients**2 / (n - 1) + of_runs**2 / (pairs - 1))
+    from scipy.special import ndtr, stdtrit
+
     reach = float(stdtrit(df, 1 - ALPHA / claims / 2)) * math.sqrt(total)
     return Power(float(ndtr((difference - reach) / math.sqrt(true))), math.sqrt(total), *shares)
 

@@ -111,13 +111,13 @@ def too_few(verdict: Verdict, patients_needed: int, run_pairs_needed: int) -> st
     return ""
 
 
-def cautions(verdict: Verdict, trivial: pd.DataFrame, failed: pd.DataFrame | None = None) -> list[str]:
+def cautions(verdict: Verdict, trivial: pd.DataFrame | None = None, failed: pd.DataFrame | None = None) -> list[str]:
     """What a reader should know before believing the verdict.
 
     ``trivial`` holds what no learning scores, ``failed`` the runs that failed to learn.
     """
     measure = verdict.measure
-    found = _beaten_by_nothing(verdict, trivial) if verdict.n_patients else []
+    found = _beaten_by_nothing(verdict, trivial) if verdict.n_patients and trivial is not None else []
     if measure.higher_is_better and not measure.unit and max(verdict.better_mean, verdict.than_mean) < FAILING:
         found.append(f"Both arms stay below {FAILING:g}: two models that hardly segment are compared.")
     if verdict.n_undefined:

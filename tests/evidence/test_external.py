@@ -8,6 +8,7 @@ import pytest
 
 from litsexp.evidence.external import Replication, replications
 from litsexp.evidence.judge import judge
+from litsexp.evidence.measures import measure_of
 
 
 def pair(shown, here, there, agreeing=3, effects=(0.1, 0.08), patients=11, **changes):
@@ -55,7 +56,9 @@ def test_an_interval_that_excludes_0_is_seen_to(shown):
 def test_where_less_is_better_the_numbers_keep_sign_and_unit(shown):
     fewer = shown.verdicts[0].claim.model_copy(update={"metric": "lesions_false"})
     found = pair(shown, "supported", "supported", effects=(-0.5, -0.4), low=-0.6, high=-0.2)
-    found = dataclasses.replace(found, there=dataclasses.replace(found.there, claim=fewer))
+    found = dataclasses.replace(
+        found, there=dataclasses.replace(found.there, claim=fewer, measure=measure_of(fewer.metric))
+    )
     assert found.words == (
         "-0.40 a case [-0.60, -0.20] on 11 external patients and 3 pairs of runs: "
         "same direction, supported there too; 3 of 3 pairs have this sign"

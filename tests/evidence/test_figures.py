@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from litsexp.evidence import figures
+from litsexp.evidence.measures import measure_of
 
 
 @pytest.fixture
@@ -19,7 +20,9 @@ def fewer(shown):
     )
     table["difference"] = table["better"] - table["than"]
     numbers = {"effect": -0.4, "low": -1.2, "high": 0.3, "verdict": "supported"}
-    return dataclasses.replace(shown.verdicts[0], claim=claim, differences=table, **numbers)
+    return dataclasses.replace(
+        shown.verdicts[0], claim=claim, measure=measure_of(claim.metric), differences=table, **numbers
+    )
 
 
 def test_claims_in_other_units_have_axes_of_their_own(shown, fewer):

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from litsexp.evidence import tables
+from litsexp.evidence.measures import measure_of
 
 
 def test_arm_scores_count_a_patient_once():
@@ -25,7 +26,7 @@ def test_verdict_table_keeps_the_numbers(shown):
 
 def test_verdict_tables_say_which_way_is_better(shown_elsewhere, tmp_path):
     fewer = shown_elsewhere.verdicts[0].claim.model_copy(update={"metric": "lesions_false"})
-    verdict = dataclasses.replace(shown_elsewhere.verdicts[0], claim=fewer)
+    verdict = dataclasses.replace(shown_elsewhere.verdicts[0], claim=fewer, measure=measure_of(fewer.metric))
     table = tables.verdict_table([verdict, shown_elsewhere.verdicts[1]])
     assert list(table["metric"]) == ["lesions_false", "pixel_acc"]
     assert list(table["higher_is_better"]) == [False, True]

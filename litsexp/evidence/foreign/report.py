@@ -31,7 +31,7 @@ def render(found: Judged) -> str:
     scores = arm_scores(found.cases, list(found.measures.values()), order=found.arm_names)
     content: dict[str, Any] = {
         "found": found,
-        "verdicts": [(verdict, advice(verdict)) for verdict in verdicts],
+        "verdicts": [(verdict, cautions(verdict)) for verdict in verdicts],
         "forest": figures.forest(verdicts),
         "pairs": [(v, figures.pairs(v, _sides(v, colours))) for v in verdicts if v.n_patients],
         "scores": scores.set_index(["arm", "metric"]).to_dict("index"),
@@ -41,15 +41,6 @@ def render(found: Judged) -> str:
         "least": {"patients": MIN_PATIENTS, "pairs": MIN_RUN_PAIRS},
     }
     return templates.get_template("table.html").render(**content)
-
-
-def advice(verdict: Verdict) -> list[str]:
-    """What to know before believing a verdict on somebody's table, whose runs litsexp has not seen."""
-    found = cautions(verdict, pd.DataFrame())
-    if verdict.n_dropped:
-        one = f"Left out: {verdict.n_dropped} score{'s' * (verdict.n_dropped != 1)} whose partner is undefined"
-        found.append(f"{one} ({verdict.measure.undefined}): what either arm did there counts for none.")
-    return found
 
 
 def percent(share: float) -> str:

@@ -8,7 +8,7 @@ import pytest
 
 import litsexp
 from litsexp.evidence.foreign.judged import judged
-from litsexp.evidence.foreign.report import advice
+from litsexp.evidence.words import cautions
 from litsexp.spec.reading import as_claims
 
 scipy_stats = pytest.importorskip("scipy.stats")
@@ -145,8 +145,9 @@ class TestWhatCannotBeSaid:
         table.loc[(table["arm"] == "new") & (table["case"] == "p0_0") & (table["seed"] == 0), "kappa"] = np.nan
         (verdict,) = litsexp.judge_table(table, [make_claim()])
         assert (verdict.n_dropped, verdict.n_undefined, verdict.n_patients) == (1, 0, 30)
-        said = "Left out: 1 score whose partner is undefined (empty in the table): what either arm did there counts for"
-        assert advice(verdict) == [f"{said} none."]
+        assert cautions(verdict) == [
+            "Left out: 1 score of the others, undefined (empty in the table) in one run of a pair or in both."
+        ]
 
     def test_arms_that_share_no_run_leave_nothing_to_compare(self, make_claim):
         table = pd.DataFrame({"arm": ["new", "old"], "case": [1, 1], "seed": [0, 1], "kappa": [0.5, 0.4]})
