@@ -84,7 +84,8 @@ def _show(test: AATest) -> None:
         say(f"\n{'Test patients' if cohort == 'test' else 'External patients'} ({words})", style="bold")
         if len(shares):
             low, high = shares[["low", "high"]].iloc[0]
-            say(f"False verdicts / by patients alone; allowed: 5 % (band: {100 * low:.0f} to {100 * high:.0f} %)")
+            allowed = f"allowed: 5 % (band: {100 * low:.0f} to {100 * high:.0f} %)"
+            say(f"False verdicts / by patients alone, in %, by seeds an arm; {allowed}")
             console.print(_share_table(shares))
         say("The runs")
         console.print(_spread_table(spread))
@@ -93,14 +94,12 @@ def _show(test: AATest) -> None:
 
 def _share_table(shares: pd.DataFrame) -> Table:
     """A row a measure, a column a number of seeds an arm."""
-    from litsexp.evidence.aa import seeds_an_arm
-
     numbers = [int(number) for number in sorted(shares["seeds"].unique())]
     numbers = numbers if len(numbers) <= MOST_COLUMNS else [*numbers[: MOST_COLUMNS - 1], numbers[-1]]
     table = Table(box=None, pad_edge=False)
     table.add_column("measure", no_wrap=True)
     for number in numbers:
-        table.add_column(seeds_an_arm(number), justify="right", no_wrap=True)
+        table.add_column(f"{number} seed{'s' * (number > 1)}", justify="right", no_wrap=True)
     cells = {(row["metric"], row["seeds"]): _cell(row) for row in shares.to_dict("records")}
     for metric in shares["metric"].unique():
         table.add_row(escape(metric), *(cells[metric, number] for number in numbers))
@@ -108,13 +107,13 @@ def _share_table(shares: pd.DataFrame) -> Table:
 
 
 def _cell(row: Mapping[Hashable, Any]) -> str:
-    """``4 % / 48 %``, the first in parentheses where the judge gives no verdict."""
+    """``4 / 48``, the first in parentheses where the judge gives no verdict."""
     ours, patients_only = (_percent(row[name]) for name in ("false", "patients_only"))
     return f"{ours if row['settled'] else f'({ours})'} / [dim]{patients_only}[/]"
 
 
 def _percent(share: float) -> str:
-    return "–" if share != share else f"{100 * share:.0f} %"
+    return "–" if share != share else f"{100 * share:.0f}"
 
 
 def _spread_table(spread: pd.DataFrame) -> Table:
