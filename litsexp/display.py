@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from litsexp.study.jobs import Outcome
 
 console = Console()
+if not console.is_terminal and "COLUMNS" not in os.environ:
+    console.width = 120  # a file or a pipe has no width: rich would cut tables at 80
 MARKS = {
     **dict.fromkeys(("finished", "scored"), "[green]✓[/]"),
     "pruned": "[yellow]✂[/]",

@@ -91,6 +91,11 @@ class Range:
             return f"at least {low}"
         return f"{low}" if low == self.high else f"{low} to {self.high}"
 
+    @property
+    def about(self) -> str:
+        """``about 5 to 9``, ``at least 5``."""
+        return f"{'about ' * (self.high is not None)}{self.words}"
+
 
 @dataclass(frozen=True)
 class Needs:
@@ -212,13 +217,13 @@ def advice(pairs: pd.DataFrame, margin: float, claims: int = 1, per: str = "") -
 def _what_settles(needed: Needs, settled: str, noise: Noise) -> str:
     seeds, patients = needed.seeds, needed.patients
     if seeds.number and patients.number:
-        return f"about {seeds.words} seeds, or {patients.words} patients, would settle {settled}"
+        return f"{seeds.about} seeds, or {patients.words} patients, would settle {settled}"
     if seeds.number:
         none = f"no number of patients while runs differ by {noise.run_sd:.2g}"
-        return f"about {seeds.words} seeds would settle {settled}, {none}"
+        return f"{seeds.about} seeds would settle {settled}, {none}"
     if patients.number:
         none = f"no number of seeds while patients differ by {noise.patient_sd:.2g}"
-        return f"about {patients.words} patients would settle {settled}, {none}"
+        return f"{patients.about} patients would settle {settled}, {none}"
     return f"neither seeds nor patients alone would settle {settled}: it takes more of both"
 
 
