@@ -22,8 +22,8 @@ COLUMNS = [*RUN, "metric", "score", "typical"]
 RULE = (
     f"A run failed to learn where its mean over its test patients lies below {FAILING:g}, or below half of what is "
     "usual for its arm and fold, in tumor Dice, liver Dice or a share that a claim is about. Usual is the median of "
-    f"its arm's runs ({FEWEST} or more), higher or lower as other arms' runs lie in that fold: a fold of hard patients is "
-    "no failure. Such runs count like any other."
+    f"its arm's runs ({FEWEST} or more), higher or lower as other arms' runs lie in that fold: a fold of hard patients "
+    "is no failure. Such runs count like any other."
 )
 
 
