@@ -78,7 +78,7 @@ def test_an_external_cohort_is_scored_by_every_run_and_told_apart(
     told = out[out.index(heading) : out.index("report:")]
     said = re.search(r"^wide: [+-]\d\.\d+ \[.*\] on (.*)", told, re.MULTILINE)
     assert said
-    assert said[1].startswith("3 external phantom patients: ")
+    assert said[1].startswith("3 external phantom patients and 2 pairs of runs: ")
     assert "inconclusive there" in said[1]  # three are too few
     found = re.search(r"report: (.*report\.html)", out)
     assert found
