@@ -32,7 +32,7 @@ claims:
   - {id: wide, says: A wide window helps., metric: dice_liver, factor: window, better: wide, than: liver}
 """
 CELLS = 4
-PATIENCE_S = 120.0
+PATIENCE_S = 300.0
 
 
 @dataclass(frozen=True)

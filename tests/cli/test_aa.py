@@ -48,7 +48,7 @@ def test_an_aa_test_and_its_study_train_no_run_twice(litsexp: Run, places: list[
     assert code == 0, error
     assert "on ct, 6 phantom patients: 0 runs done before, 4 to train" in out
     assert "Test patients (ct, 6 phantom patients)" in out
-    assert re.search(r"^dice_liver +\(\S+ %\) / \d+ %", out, re.MULTILINE)  # 2 pairs of runs: no verdict
+    assert re.search(r"^dice_liver +\(\S+\) / \d+", out, re.MULTILINE)  # 2 pairs of runs: no verdict
     assert re.search(r"^dice_liver +\d\.\d{3} +\d\.\d{3} +\d of 4 +\d\.\d\d \d\.\d\d *$", out, re.MULTILINE)
     assert "All deals come from one sample of 4 runs" in out
     assert sorted(path.name for path in results().iterdir()) == ["aa.csv", "aa.json", "aa.svg"]

@@ -20,7 +20,20 @@ from litsexp.spec.design import cells
 from litsexp.spec.study import StudyConfig
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
-COMMANDS = ["study", "report", "aa", "plan", "judge", "bench", "ui", "prepare", "phantom", "check", "export", "list"]
+COMMANDS = [
+    "study",
+    "report",
+    "aa",
+    "plan",
+    "judge",
+    "bench stats",
+    "ui",
+    "prepare",
+    "phantom",
+    "check",
+    "export",
+    "list",
+]
 
 
 @pytest.mark.parametrize(
