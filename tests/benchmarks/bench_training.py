@@ -1,7 +1,7 @@
 """Training images/s of litsexp, beside the same U-Net in a bare PyTorch loop on tensors in memory.
 
 Both sides train the same architecture from the same weights, in the same precision, memory layout, batch size and loss,
-with fused AdamW. The bare loop has its input windowed and normalised beforehand and does nothing but step. litsexp reads
+with fused AdamW. The bare loop has its input windowed and normalised beforehand and only steps. litsexp reads
 Hounsfield units from the store, windows, equalises, augments, schedules and measures. Rounds alternate, so that both
 see the same machine; the figure is the median of the rounds' ratios.
 
