@@ -11,7 +11,8 @@ from litsexp.spec.errors import LitsexpError
 from litsexp.spec.run import RunConfig
 from litsexp.study.places import Places
 
-COPIES = 5  # of a network's weights in a run's memory: itself, gradients, two moments of Adam, the best checkpoint
+COPIES = 7  # of a network's weights in a run's memory: itself, gradients, two moments of Adam, the best checkpoint;
+# where weights are averaged their average, and those that were trained while the average is validated
 
 
 def check_needs(to_train: Sequence[Cell], store: Store, places: Places) -> None:
