@@ -50,5 +50,5 @@ def test_memory_that_is_too_small_is_named(
     phantom_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(preflight.os, "sysconf", lambda name: 1 if name == "SC_PAGE_SIZE" else 10**8)
-    with pytest.raises(LitsexpError, match=r"this machine: 0\.1 GB of memory; expected about 0\.2 GB for one run"):
+    with pytest.raises(LitsexpError, match=r"this machine: 0\.1 GB of memory; expected about 0\.3 GB for one run"):
         check_needs(cells_of({"init": "scratch"}), phantom_store, Places.below(tmp_path))
