@@ -6,11 +6,10 @@ following up is on average overestimated, and a plan made from it too small.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from litsexp.evidence.variance import Components, components
 
@@ -164,21 +163,20 @@ def power_of(noise: Noise, design: Design, difference: float, claims: int = 1) -
 def needs(noises: tuple[Noise, Noise, Noise], design: Design, difference: float, claims: int = 1) -> Needs:
     """The smallest numbers of seeds, patients, or folds with 80 % power; ``noises``: likely, lucky, unlucky."""
 
-    def smallest(field: Literal["seeds", "patients", "folds"], most: int) -> Range:
+    def smallest(changed: Callable[[int], Design], now: int, most: int) -> Range:
         def enough(noise: Noise) -> Callable[[int], bool]:
-            def settles(number: int) -> bool:
-                changed: Design = dataclasses.replace(design, **{field: number})  # type: ignore[arg-type]  # all ints
-                return power_of(noise, changed, difference, claims).power >= POWER
+            return lambda number: power_of(noise, changed(number), difference, claims).power >= POWER
 
-            return settles
-
-        now = getattr(design, field)
         number, low, high = (_first(enough(noise), now, most) for noise in noises)
         return Range(number, low if number is None or low is None else max(low, min(number, now + 1)), high)
 
-    seeds, patients = smallest("seeds", MOST_RUNS), smallest("patients", MOST_PATIENTS)
-    none = Range(None, None, None)  # a holdout is one split
-    folds = smallest("folds", min(MOST_RUNS, design.patients // 2)) if design.folds > 1 else none
+    seeds = smallest(lambda number: replace(design, seeds=number), design.seeds, MOST_RUNS)
+    patients = smallest(lambda number: replace(design, patients=number), design.patients, MOST_PATIENTS)
+    if design.folds > 1:
+        most = min(MOST_RUNS, design.patients // 2)
+        folds = smallest(lambda number: replace(design, folds=number), design.folds, most)
+    else:
+        folds = Range(None, None, None)  # a holdout is one split
     a_seed, a_fold = design.folds * design.contexts, design.seeds * design.contexts
     return Needs(
         seeds,
