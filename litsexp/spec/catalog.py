@@ -52,6 +52,13 @@ class Part(Row):
 
 
 @dataclass(frozen=True)
+class Initialisation(Part):
+    """Where an encoder's first weights come from."""
+
+    learns: bool = False  # from the training slices of the run's own fold: ``make`` is given its Corpus, too
+
+
+@dataclass(frozen=True)
 class Encoding(Part):
     """What is made of the stored HU before anything else: the input as a file or a scanner would give it."""
 
@@ -83,8 +90,8 @@ def _table(concept: str, row: type[R]) -> Table[R]:
 METRICS, MEASURES = _table("metric", Metric), _table("measure", Measure)
 ENCODERS = _table("encoder", Encoder)
 ARCHITECTURES = _table("architecture", Part)  # (encoder, labels, size in pixels, RunConfig) -> nn.Module of logits
-INITIALISATIONS = _table("init", Part)  # (RunConfig, seed) -> state dict of the encoder, or None: as the seed made it
-WEIGHTS_FILE = "FILE.safetensors"  # the row that stands for every file of that ending
+INITIALISATIONS = _table("init", Initialisation)  # (RunConfig, seed[, Corpus]) -> the encoder's state dict, or None
+WEIGHTS_FILE = "file:PATH"  # the row that stands for every file
 ENCODINGS = _table("encoding", Encoding)  # (Tensor (B, H, W) of int16 HU, window) -> Tensor (B, C, H, W)
 WINDOWS = _table("window", Window)
 AUGMENTATIONS = _table("augment", Augmentation)

@@ -15,7 +15,8 @@ from litsexp.spec.catalog import WEIGHTS_FILE
 from litsexp.spec.claim import Claim
 from litsexp.spec.cohort import SplitConfig
 from litsexp.spec.keys import content, digest, file_sha256
-from litsexp.spec.run import IN_TABLES, RunConfig, row_name
+from litsexp.spec.run import IN_TABLES, RunConfig
+from litsexp.spec.tables import argument_of
 
 if TYPE_CHECKING:
     from litsexp.spec.study import StudyConfig
@@ -45,8 +46,8 @@ class Cell:
         A weights file counts by its bytes, and a registered row by those of the module that registered it.
         """
         run = content(self.arm.run)
-        if row_name(IN_TABLES["init"], self.arm.run.init) == WEIGHTS_FILE:
-            run["init"] = file_sha256(Path(self.arm.run.init))
+        if IN_TABLES["init"].row_name(self.arm.run.init) == WEIGHTS_FILE:
+            run["init"] = file_sha256(Path(argument_of(self.arm.run.init)))
         sources = {name: table.source(getattr(self.arm.run, name)) for name, table in IN_TABLES.items()}
         asked = {"run": run, "fold": self.fold, "seed": self.seed, "split": content(split), "data": data_fingerprint}
         registered = {"registered": used} if (used := {name: sha for name, sha in sources.items() if sha}) else {}

@@ -13,11 +13,10 @@ from litsexp.spec.catalog import (
     ENCODINGS,
     INITIALISATIONS,
     LOSSES,
-    WEIGHTS_FILE,
     WINDOWS,
 )
 from litsexp.spec.keys import added
-from litsexp.spec.tables import Table
+from litsexp.spec.tables import Table, UnknownName
 
 IN_TABLES: Mapping[str, Table[Any]] = {  # settings that name a row
     "encoder": ENCODERS,
@@ -34,18 +33,13 @@ def known(table: Table[Any]) -> AfterValidator:
     """A setting's value has to be a name in this table, as it is when the study file is read."""
 
     def check(name: str) -> str:
-        if row_name(table, name) not in table:
-            raise ValueError(table.unknown(name))
+        try:
+            table.row_name(name)
+        except UnknownName:
+            raise ValueError(table.unknown(name)) from None
         return name
 
     return AfterValidator(check)
-
-
-def row_name(table: Table[Any], name: str) -> str:
-    """The row that a value stands for: its own name, or for the path of a weights file the row of all of them."""
-    if table is not INITIALISATIONS or not name.endswith(".safetensors"):
-        return name
-    return "" if name in (".safetensors", WEIGHTS_FILE) else WEIGHTS_FILE
 
 
 class RunConfig(Strict):
@@ -55,7 +49,7 @@ class RunConfig(Strict):
     architecture: Annotated[str, known(ARCHITECTURES)] = added("dynamic_unet")
     encoder_depth: int | None = added(None, ge=1)  # of a unet: how often its encoder halves the image; default: all
     decoder_width: int | None = added(None, ge=8)  # of a unet: channels of its first decoder block; default: 256
-    init: Annotated[str, known(INITIALISATIONS)] = "imagenet"  # or the path of an encoder.safetensors
+    init: Annotated[str, known(INITIALISATIONS)] = "imagenet"
     encoding: Annotated[str, known(ENCODINGS)] = added("hu")
     window: Annotated[str, known(WINDOWS)] = "notebook"
     augment: Annotated[str, known(AUGMENTATIONS)] = "paper"

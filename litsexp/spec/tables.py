@@ -13,7 +13,7 @@ import re
 import sys
 from collections import UserDict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,9 +26,14 @@ NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
 @dataclass(frozen=True)
 class Row:
-    """What every row has."""
+    """What every row has.
+
+    A row that is named ``jpeg:Q`` stands for every ``jpeg:90``: ``argument`` is the regular expression of what may
+    stand after the colon.
+    """
 
     words: str  # what it is, in one line
+    argument: str = field(default="", kw_only=True)
 
 
 R = TypeVar("R", bound=Row)
@@ -51,6 +56,20 @@ class Table(UserDict[str, R]):
     def __missing__(self, name: str) -> R:
         raise UnknownName(f"{self.concept}: {self.unknown(name)}")
 
+    def row_name(self, value: str) -> str:
+        """The row that a value stands for: its own name, or of ``jpeg:90`` the row ``jpeg:Q``; UnknownName for none."""
+        if value in self.data and not self.data[value].argument:
+            return value
+        family, colon, argument = value.partition(":")
+        for name, row in self.data.items():
+            if colon and row.argument and name.startswith(f"{family}:") and re.fullmatch(row.argument, argument):
+                return name
+        raise UnknownName(f"{self.concept}: {self.unknown(value)}")
+
+    def of(self, value: str) -> R:
+        """The row that a value stands for."""
+        return self.data[self.row_name(value)]
+
     def unknown(self, name: object) -> str:
         """What is said of a name that is not in the table: ``found 'x'; expected one of a, b; did you mean 'a'?``"""
         return f"found {name!r}; expected {one_of(self)}{nearest(name, self)}"
@@ -63,11 +82,16 @@ class Table(UserDict[str, R]):
             raise LitsexpError(f"{self.concept}: {name!r} is there already; expected another name; rename it")
         self.data[name], self.added[name] = row, module
 
-    def source(self, name: str) -> str:
+    def source(self, value: str) -> str:
         """SHA-256 of the file that registered a row, so that an edited arm is another arm; empty for a built-in one."""
-        module = sys.modules.get(self.added.get(name, ""))
+        module = sys.modules.get(self.added.get(self.row_name(value), ""))
         file = getattr(module, "__file__", None)
         return file_sha256(Path(file)) if file else ""
+
+
+def argument_of(value: str) -> str:
+    """What stands after the colon: ``90`` of ``jpeg:90``."""
+    return value.partition(":")[2]
 
 
 def resolve(reference: Reference) -> Callable[..., Any]:

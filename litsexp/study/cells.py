@@ -49,7 +49,7 @@ def run_cell(job: Job, on_epoch: OnCellEpoch) -> Outcome:
         client = MlflowClient(job.tracking_uri)
         if not job.trained:
             log = TrainingLog(client, job, on_epoch)
-            outcome = log.results(train(job.cell.arm.run, log.store, job.split, job.cell.random_seed, log))
+            outcome = log.results(train(job.cell.arm.run, log.store, job.split, job.cell.random_seed, log, job.cache))
         if outcome.status == "pruned":
             _finish(client, job)
             return outcome

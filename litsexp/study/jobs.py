@@ -45,6 +45,7 @@ class Job:
     split: Split
     store: Path
     scorings: tuple[Scoring, ...]
+    cache: Path  # of what initialisations learned
     trained: bool = False
     modules: tuple[str, ...] = ()  # that register rows
 

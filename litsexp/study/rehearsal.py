@@ -193,7 +193,9 @@ class Stage:
             self.running[run_id] = take
             uri, modules = self.tracking.uri, registered_modules()
             take.start_s = time.perf_counter()
-            yield Job(cell, run_id, run_id, uri, split, store.directory, scorings, modules=modules)
+            yield Job(
+                cell, run_id, run_id, uri, split, store.directory, scorings, self.folder / "pretrained", modules=modules
+            )
 
     def _excerpt(self, name: str, batch: int, batches: int) -> tuple[Store, Split]:
         """Two batches to train on, and so many to validate and to test."""

@@ -181,7 +181,8 @@ class Session:
 
     def _job(self, key: str, cell: Cell, run_id: str, scorings: Iterable[Scoring], trained: bool = False) -> Job:
         split, store, uri = self.splits[cell.fold], self.store.directory, self.tracking.uri
-        return Job(cell, key, run_id, uri, split, store, tuple(scorings), trained, registered_modules())
+        cache = self.places.stores / "pretrained"
+        return Job(cell, key, run_id, uri, split, store, tuple(scorings), cache, trained, registered_modules())
 
     def _scorings(self, key: str, first: bool = False) -> list[Scoring]:
         """What is wanted of a trained cell: its test cases, and the external cohort where there is one."""

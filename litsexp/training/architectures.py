@@ -9,10 +9,12 @@ from litsexp.spec.catalog import ARCHITECTURES
 from litsexp.spec.run import RunConfig
 from litsexp.spec.tables import resolve
 from litsexp.training.encoders import random_encoder
-from litsexp.training.init import initial_state, load_encoder
+from litsexp.training.init import Corpus, initial_state, load_encoder
 
 
-def build_network(run: RunConfig, size: int, seed: int, initialise: bool = True) -> tuple[nn.Module, nn.Module]:
+def build_network(
+    run: RunConfig, size: int, seed: int, initialise: bool = True, corpus: Corpus | None = None
+) -> tuple[nn.Module, nn.Module]:
     """The arm's network, (B, 3, size, size) -> logits (B, 3, size, size), and the encoder in it.
 
     Args:
@@ -20,6 +22,7 @@ def build_network(run: RunConfig, size: int, seed: int, initialise: bool = True)
         size: pixels a side.
         seed: of the random weights.
         initialise: whether ``run.init`` is applied; without, for weights that are loaded over it.
+        corpus: what an initialisation that learns is given.
 
     Raises:
         LitsexpError: weights that cannot be had, or that do not fit the encoder.
@@ -27,7 +30,7 @@ def build_network(run: RunConfig, size: int, seed: int, initialise: bool = True)
     torch.manual_seed(seed)
     encoder = random_encoder(run.encoder)
     network: nn.Module = resolve(ARCHITECTURES[run.architecture].make)(encoder, N_LABELS, size, run)
-    state = initial_state(run, seed) if initialise else None
+    state = initial_state(run, seed, corpus) if initialise else None
     if state is not None:
         load_encoder(encoder, state, run)
     return network, encoder

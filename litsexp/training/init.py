@@ -6,6 +6,7 @@ that differ in ``init`` start from the same decoder, bit for bit, and nothing el
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -13,21 +14,35 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from litsexp.data.splits import Split
 from litsexp.spec.catalog import INITIALISATIONS
 from litsexp.spec.errors import LitsexpError
-from litsexp.spec.run import RunConfig, row_name
-from litsexp.spec.tables import resolve
+from litsexp.spec.run import RunConfig
+from litsexp.spec.tables import argument_of, resolve
 from litsexp.training.encoders import imagenet_state, random_encoder
+from litsexp.training.loaders import Slices
 
 
-def initial_state(run: RunConfig, seed: int) -> dict[str, Tensor] | None:
+@dataclass(frozen=True)
+class Corpus:
+    """What an initialisation that learns may look at: the training slices of the run's own fold, and no other."""
+
+    slices: Slices
+    split: Split  # of the fold; its training cases are all that may be read
+    cache: Path  # a folder for what was learned, found again by its content
+
+
+def initial_state(run: RunConfig, seed: int, corpus: Corpus | None = None) -> dict[str, Tensor] | None:
     """The encoder's first weights, in its own names; None where they stay as the seed made them.
 
     Raises:
         LitsexpError: weights that cannot be had.
+        ValueError: an initialisation that learns, without a corpus.
     """
-    make = resolve(INITIALISATIONS[row_name(INITIALISATIONS, run.init)].make)
-    state: dict[str, Tensor] | None = make(run, seed)
+    row = INITIALISATIONS.of(run.init)
+    if row.learns and corpus is None:
+        raise ValueError(f"run.init = {run.init} learns from slices; expected a corpus")
+    state: dict[str, Tensor] | None = resolve(row.make)(run, seed, *([corpus] if row.learns else []))
     return state
 
 
@@ -48,7 +63,7 @@ def shuffled_imagenet(run: RunConfig, seed: int) -> dict[str, Tensor]:
 def from_file(run: RunConfig, seed: int) -> dict[str, Tensor]:
     """The state dict in the safetensors file that ``run.init`` names."""
     try:
-        return dict(load_file(Path(run.init)))
+        return dict(load_file(Path(argument_of(run.init))))
     except (OSError, SafetensorError) as error:
         raise LitsexpError(f"run.init = {run.init}: cannot be read ({error}); expected a safetensors file") from None
 
@@ -89,6 +104,8 @@ def weights_sha256(state: Mapping[str, Tensor]) -> str:
 
 def check_initialisation(run: RunConfig) -> None:
     """LitsexpError where the arm's encoder cannot have its first weights: asked before any arm trains."""
+    if INITIALISATIONS.of(run.init).learns:
+        return
     state = initial_state(run, seed=0)
     if state is not None:
         load_encoder(random_encoder(run.encoder), state, run)

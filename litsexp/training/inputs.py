@@ -22,7 +22,7 @@ class Inputs:
     """An arm's stages. Only a call with a generator augments."""
 
     def __init__(self, run: RunConfig):
-        encoding, augmentation = ENCODINGS[run.encoding], AUGMENTATIONS[run.augment]
+        encoding, augmentation = ENCODINGS.of(run.encoding), AUGMENTATIONS[run.augment]
         self.window = run.window
         self.encode, self.windowed = resolve(encoding.make), encoding.windowed
         self.move: Any = resolve(augmentation.move) if augmentation.move else None

@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, Protocol
 
 import fastai.callback.schedule  # noqa: F401  (adds fit_one_cycle and lr_find to Learner)
@@ -33,7 +34,7 @@ from litsexp.spec.run import RunConfig
 from litsexp.spec.tables import resolve
 from litsexp.training.architectures import build_network
 from litsexp.training.averaged import Averaged
-from litsexp.training.init import weights_sha256
+from litsexp.training.init import Corpus, weights_sha256
 from litsexp.training.loaders import EvalLoader, Slices, TrainLoader
 from litsexp.training.machine import MixedPrecision, default_device, repeatable
 from litsexp.training.predict import labels_of
@@ -157,7 +158,9 @@ class Watch(Callback):  # type: ignore[misc]  # fastai has no types
         return mean
 
 
-def train(run: RunConfig, store: Store, split: Split, seed: int, listener: Listener) -> Trained:
+def train(
+    run: RunConfig, store: Store, split: Split, seed: int, listener: Listener, cache: Path | None = None
+) -> Trained:
     """Train one arm on one split and keep the checkpoint that is best on validation.
 
     Args:
@@ -166,6 +169,7 @@ def train(run: RunConfig, store: Store, split: Split, seed: int, listener: Liste
         split: cases to train on and to validate on; of the first, ``run.train_fraction`` are used.
         seed: of weights, batch order and augmentation. Same seed, machine and number of threads: same bits.
         listener: told of every epoch; may stop the run.
+        cache: a folder for what an initialisation learns from the training slices, where it does.
 
     Raises:
         LitsexpError: weights that cannot be had, a learning rate that cannot be found.
@@ -174,8 +178,9 @@ def train(run: RunConfig, store: Store, split: Split, seed: int, listener: Liste
     with repeatable():
         start_s = time.perf_counter()
         slices = Slices(store, default_device())
-        lr = find_lr(run, slices, split, seed) if run.lr == "find" else run.lr
-        learner = build_learner(run, slices, split, seed)
+        corpus = Corpus(slices, split, cache) if cache else None
+        lr = find_lr(run, slices, split, seed, corpus) if run.lr == "find" else run.lr
+        learner = build_learner(run, slices, split, seed, corpus)
         initial = weights_sha256(learner.model.net.state_dict())
         course = fit(learner, run, lr, listener)
         assert course.weights is not None
@@ -203,7 +208,7 @@ def facts_of(learner: Learner, course: Course, lr: float) -> dict[str, str]:
     }
 
 
-def build_learner(run: RunConfig, slices: Slices, split: Split, seed: int) -> Learner:
+def build_learner(run: RunConfig, slices: Slices, split: Split, seed: int, corpus: Corpus | None = None) -> Learner:
     """A fresh learner: everything random in it comes from ``seed``."""
     whole = slices.store.rows_of(split.train)
     limited = limit_training(split, run.train_fraction, seed, slices.store.has_tumor)
@@ -214,7 +219,7 @@ def build_learner(run: RunConfig, slices: Slices, split: Split, seed: int) -> Le
         EvalLoader(slices, slices.store.rows_of(split.valid), run),
         device=slices.device,
     )
-    network, encoder = build_network(run, slices.store.size, seed)
+    network, encoder = build_network(run, slices.store.size, seed, corpus=corpus)
     learner = Learner(
         loaders,
         MixedPrecision(network, run, slices.device),
@@ -251,12 +256,12 @@ def fit(learner: Learner, run: RunConfig, lr: float, listener: Listener) -> Cour
     return course
 
 
-def find_lr(run: RunConfig, slices: Slices, split: Split, seed: int) -> float:
+def find_lr(run: RunConfig, slices: Slices, split: Split, seed: int, corpus: Corpus | None = None) -> float:
     """fastai's LR finder (valley) on a learner of its own, built from the same seed and thrown away.
 
     The real learner is built afterwards from the seed, so a found rate and the same rate given train the same model.
     """
-    learner = build_learner(run, slices, split, seed)
+    learner = build_learner(run, slices, split, seed, corpus)
     with tempfile.TemporaryDirectory() as directory:
         learner.path = type(learner.path)(directory)
         try:

@@ -136,9 +136,9 @@ def test_levels_that_look_alike_are_named_in_full():
     names = [arm.name for arm in arms(study(factors={"init": files}))]
     assert names == ["baseline", "init=a/x.safetensors", "init=b/x.safetensors", "init=y.safetensors"]
     rates = [0.00012345671, 0.00012345672]
-    names = [arm.name for arm in arms(study(factors={"lr": rates}, run={"init": "a/x.safetensors"}))]
+    names = [arm.name for arm in arms(study(factors={"lr": rates}, run={"init": "file:a/x.safetensors"}))]
     assert names == ["baseline", "lr=0.00012345671", "lr=0.00012345672"]
-    beside_baseline = study(factors={"init": ["b/x.safetensors"]}, run={"init": "a/x.safetensors"})
+    beside_baseline = study(factors={"init": ["b/x.safetensors"]}, run={"init": "file:a/x.safetensors"})
     assert arms(beside_baseline)[1].name == "init=b/x.safetensors"
 
 

@@ -44,7 +44,7 @@ def tracking(new_places: Callable[[Path], Any], tmp_path: Path) -> Tracking:
 
 @pytest.fixture
 def job(
-    tracking: Tracking, phantom_store: Store, phantom_split: Split, monkeypatch: pytest.MonkeyPatch
+    tracking: Tracking, tmp_path: Path, phantom_store: Store, phantom_split: Split, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Job]:
     """``job(...)``: a cell with these settings on the tiny phantom, its run opened; its U-Net trains in no time."""
     monkeypatch.setattr(architectures, "random_encoder", small_encoder)
@@ -57,7 +57,7 @@ def job(
         run_id = tracking.start_cell(one, "key", parent, {})
         scorings = [scoring_of("test", "key", phantom_store, "ours", first=True)]
         scorings += [scoring_of("external", "key", external, "theirs", first=True)] if external else []
-        return Job(one, "key", run_id, tracking.uri, phantom_split, phantom_store.directory, tuple(scorings))
+        return Job(one, "key", run_id, tracking.uri, phantom_split, phantom_store.directory, tuple(scorings), tmp_path)
 
     return make
 

@@ -25,7 +25,7 @@ def job_without_store(number: int, folder: Path, **changes: Any) -> Job:
     cell = cells(StudyConfig(question="?"))[0]
     uri = f"sqlite:///{folder}/mlruns/mlflow.db"
     places = (uri, Split((0,), (1,), (2,)), folder / f"store{number}")
-    return Job(cell, f"key{number}", f"run{number}", *places, scorings=(), **changes)
+    return Job(cell, f"key{number}", f"run{number}", *places, scorings=(), cache=folder / "pretrained", **changes)
 
 
 def test_where_the_system_does_not_tell_which_cores_are_ours_all_count(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -121,7 +121,7 @@ def test_a_found_rate_and_the_same_rate_given_train_the_same_model(
 ) -> None:
     seeds = []
     monkeypatch.setattr(loop, "LR_FIND_STEPS", 40)
-    monkeypatch.setattr(loop, "build_learner", lambda *args: [seeds.append(args[-1]), build_learner(*args)][1])
+    monkeypatch.setattr(loop, "build_learner", lambda *args: [seeds.append(args[3]), build_learner(*args)][1])
     found = run_arm(arm(lr="find"), seed=3)
     assert seeds == [3, 3]  # searched on the model that is trained
     rate = float(found.facts["lr_max"])  # as it is logged: no digit may be lost
