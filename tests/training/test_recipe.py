@@ -54,7 +54,7 @@ def test_averaging_changes_what_is_kept_and_not_how_it_is_trained(
 def test_averaging_goes_on_from_a_frozen_phase_into_the_next(run_arm: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
     after = Averaged.after_step
-    monkeypatch.setattr(Averaged, "after_step", lambda self: (after(self), seen.append(int(self.average.n_averaged))))
+    monkeypatch.setattr(Averaged, "after_step", lambda self: (after(self), seen.append(self.steps)))
     run_arm(arm(ema=0.9, frozen_epochs=1))
     assert seen == [1, 2, 3, 4]
 
