@@ -11,8 +11,8 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 class Averaged(Callback):  # type: ignore[misc]  # fastai has no types
     """Validates, and so keeps, an exponential moving average of weights and BatchNorm statistics.
 
-    torch's average over lists of tensors that are gathered once: its ``AveragedModel`` gathers them at every step, which
-    took 3 to 8 ms of a step of 100.
+    torch's average, over lists of tensors that are gathered once: its ``AveragedModel`` gathers them at every step,
+    which took 3 to 8 ms of a step of 100.
     """
 
     order = 70  # after Watch, which reads the averaged weights when validation ends
