@@ -19,7 +19,7 @@ OTHER = {
     "window": "liver",
     "dice_weight": 0.0,
     "augment": "none",
-    "architecture": "another",
+    "architecture": "unet",
     "encoder_depth": 4,
     "decoder_width": 64,
     "encoding": "another",

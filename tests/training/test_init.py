@@ -173,7 +173,7 @@ def test_weights_files_that_do_not_do_are_refused_in_one_line(tmp_path: Path) ->
     assert wrong in message and "tf_efficientnet_lite0" in message and "expected" in message
     for path in (damaged, missing):
         message = refusal(RunConfig(init=f"file:{path}"))
-        assert path in message and "expected a safetensors file" in message
+        assert path in message and "expected a safetensors or torch file" in message
 
 
 @pytest.fixture
