@@ -42,6 +42,7 @@ class Encoder(Row):
 
     body: Reference  # (name) -> nn.Sequential with random weights, tapped wherever the resolution halves
     weights: Reference | None = None  # (name) -> state dict of the body; LitsexpError where it cannot be had
+    names: Reference | None = None  # (name) -> the names of the whole network's tensors, each with the body's or None
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,14 @@ class Part(Row):
     """What one function makes; beside each table stands what its functions take and give."""
 
     make: Reference
+
+
+@dataclass(frozen=True)
+class Architecture(Part):
+    """A network, and which of a run's settings it has; those that it has not are refused."""
+
+    encoder: bool = True  # it is built around ``run.encoder``; without, ``make`` is given None for it
+    shaped: bool = False  # by ``encoder_depth`` and ``decoder_width``
 
 
 @dataclass(frozen=True)
@@ -89,7 +98,7 @@ def _table(concept: str, row: type[R]) -> Table[R]:
 
 METRICS, MEASURES = _table("metric", Metric), _table("measure", Measure)
 ENCODERS = _table("encoder", Encoder)
-ARCHITECTURES = _table("architecture", Part)  # (encoder, labels, size in pixels, RunConfig) -> nn.Module of logits
+ARCHITECTURES = _table("architecture", Architecture)  # (encoder, labels, size in pixels, RunConfig) -> logits' module
 INITIALISATIONS = _table("init", Initialisation)  # (RunConfig, seed[, Corpus]) -> the encoder's state dict, or None
 WEIGHTS_FILE = "file:PATH"  # the row that stands for every file
 ENCODINGS = _table("encoding", Encoding)  # (Tensor (B, H, W) of int16 HU, window) -> Tensor (B, C, H, W)

@@ -103,8 +103,10 @@ def differing_fields(a: RunConfig, b: RunConfig) -> set[str]:
 
 
 def format_level(level: Level) -> str:
-    """A level as people write it: ``0.5``, ``scratch``, the name of a weights file without its folders."""
-    return Path(level).name if isinstance(level, str) else f"{level:g}" if isinstance(level, float) else str(level)
+    """A level as people write it: ``0.5``, ``scratch``; ``file:x.safetensors``: a file without its folders."""
+    if isinstance(level, str):
+        return f"file:{Path(argument_of(level)).name}" if level.startswith("file:") else level
+    return f"{level:g}" if isinstance(level, float) else str(level)
 
 
 def _label(study: StudyConfig, factor: str, level: Level) -> str:

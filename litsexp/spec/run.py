@@ -16,7 +16,7 @@ from litsexp.spec.catalog import (
     WINDOWS,
 )
 from litsexp.spec.keys import added
-from litsexp.spec.tables import Table, UnknownName
+from litsexp.spec.tables import Table, UnknownName, one_of
 
 IN_TABLES: Mapping[str, Table[Any]] = {  # settings that name a row
     "encoder": ENCODERS,
@@ -27,6 +27,12 @@ IN_TABLES: Mapping[str, Table[Any]] = {  # settings that name a row
     "augment": AUGMENTATIONS,
     "loss": LOSSES,
 }
+
+LITE0 = "tf_efficientnet_lite0"
+OF_SOME_ARCHITECTURES: tuple[tuple[str, str, Mapping[str, object]], ...] = (  # what of a row lets a run set these
+    ("encoder", "which is not built around an encoder", {"encoder": LITE0, "init": "scratch", "frozen_epochs": 0}),
+    ("shaped", "whose shape is its own", {"encoder_depth": None, "decoder_width": None}),
+)
 
 
 def known(table: Table[Any]) -> AfterValidator:
@@ -45,7 +51,7 @@ def known(table: Table[Any]) -> AfterValidator:
 class RunConfig(Strict):
     """The settings of a run; each can be a factor of a study."""
 
-    encoder: Annotated[str, known(ENCODERS)] = "tf_efficientnet_lite0"
+    encoder: Annotated[str, known(ENCODERS)] = LITE0
     architecture: Annotated[str, known(ARCHITECTURES)] = added("dynamic_unet")
     encoder_depth: int | None = added(None, ge=1)  # of a unet: how often its encoder halves the image; default: all
     decoder_width: int | None = added(None, ge=8)  # of a unet: channels of its first decoder block; default: 256
@@ -75,12 +81,19 @@ class RunConfig(Strict):
             raise ValueError(
                 f"frozen_epochs: found {self.frozen_epochs} with epochs = {self.epochs}; expected at most epochs"
             )
-        for name in ("encoder_depth", "decoder_width"):
-            if (found := getattr(self, name)) is not None and self.architecture == "dynamic_unet":
-                raise ValueError(
-                    f"{name}: found {found} with architecture = dynamic_unet, which takes its shape from its encoder; "
-                    f"expected architecture: unet, or no {name}"
-                )
+        return self
+
+    @model_validator(mode="after")
+    def _what_the_architecture_has(self) -> Self:
+        row = ARCHITECTURES[self.architecture]
+        for feature, why, settings in OF_SOME_ARCHITECTURES:
+            for name, left_alone in {} if getattr(row, feature) else settings.items():
+                if (found := getattr(self, name)) != left_alone:
+                    having = one_of(other for other, its in ARCHITECTURES.items() if getattr(its, feature))
+                    raise ValueError(
+                        f"{name}: found {found} with architecture = {self.architecture}, {why}; expected "
+                        f"{f'no {name}' if left_alone is None else f'{name}: {left_alone}'}, or architecture: {having}"
+                    )
         return self
 
     def changed(self, levels: Mapping[str, Level]) -> Self:

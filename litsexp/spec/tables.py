@@ -72,7 +72,8 @@ class Table(UserDict[str, R]):
 
     def unknown(self, name: object) -> str:
         """What is said of a name that is not in the table: ``found 'x'; expected one of a, b; did you mean 'a'?``"""
-        return f"found {name!r}; expected {one_of(self)}{nearest(name, self)}"
+        files = [f"file:{name}"] if "file:PATH" in self and Path(str(name)).suffix else []
+        return f"found {name!r}; expected {one_of(self)}{nearest(name, [*files, *self])}"
 
     def add(self, name: str, row: R, module: str) -> None:
         """Add a row; a module that is loaded again replaces its own."""

@@ -14,8 +14,8 @@ from litsexp.training.init import Corpus, initial_state, load_encoder
 
 def build_network(
     run: RunConfig, size: int, seed: int, initialise: bool = True, corpus: Corpus | None = None
-) -> tuple[nn.Module, nn.Module]:
-    """The arm's network, (B, 3, size, size) -> logits (B, 3, size, size), and the encoder in it.
+) -> tuple[nn.Module, nn.Module | None]:
+    """The arm's network, (B, 3, size, size) -> logits (B, 3, size, size), and the encoder in it; None: it has none.
 
     Args:
         run: decides architecture, encoder and initialisation.
@@ -25,13 +25,14 @@ def build_network(
         corpus: what an initialisation that learns is given.
 
     Raises:
-        LitsexpError: weights that cannot be had, or that do not fit the encoder.
+        LitsexpError: weights that cannot be had, or that do not fit the encoder; a library that is not installed.
     """
     torch.manual_seed(seed)
-    encoder = random_encoder(run.encoder)
-    network: nn.Module = resolve(ARCHITECTURES[run.architecture].make)(encoder, N_LABELS, size, run)
-    state = initial_state(run, seed, corpus) if initialise else None
-    if state is not None:
+    row = ARCHITECTURES[run.architecture]
+    encoder = random_encoder(run.encoder) if row.encoder else None
+    network: nn.Module = resolve(row.make)(encoder, N_LABELS, size, run)
+    state = initial_state(run, seed, corpus) if initialise and encoder is not None else None
+    if encoder is not None and state is not None:
         load_encoder(encoder, state, run)
     return network, encoder
 

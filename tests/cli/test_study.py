@@ -142,7 +142,7 @@ def test_a_missing_weights_file_is_refused_before_anything_runs(
     refused: Callable[..., str], phantom_store: Store, files: Callable[[Path], list[str]]
 ) -> None:
     root = phantom_store.directory.parents[1]
-    study = study_file(STUDY.replace("factors: {window: [wide]}", "factors: {init: [missing.safetensors]}"))
+    study = study_file(STUDY.replace("factors: {window: [wide]}", "factors: {init: ['file:missing.safetensors']}"))
     error = refused("study", study, "--data", root / "ct", "--stores", root)
     assert "missing.safetensors: cannot be read" in error
     assert files(Path()) == ["tiny.yaml"]

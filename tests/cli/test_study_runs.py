@@ -54,7 +54,8 @@ def test_weights_that_cannot_be_had_are_told_before_the_first_run(
 ) -> None:
     """Whichever arm needs them: a file of another network, and weights that cannot be fetched."""
     save_file({"weight": np.zeros(3, np.float32)}, "[closed].safetensors")
-    changes = {"imagenet": "no ImageNet weights for resnet18", "'[closed].safetensors'": "do not fit encoder resnet18"}
+    file = "'file:[closed].safetensors'"
+    changes = {"imagenet": "no ImageNet weights for resnet18", file: "do not fit encoder resnet18"}
     for level, said in changes.items():
         text = STUDY.replace("factors: {window: [wide]}", f"factors: {{window: [wide], init: [{level}]}}")
         study = study_file(text.replace("init: scratch", "init: scratch, encoder: resnet18"))

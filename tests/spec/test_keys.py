@@ -125,9 +125,8 @@ def test_a_weights_file_counts_by_its_bytes(tmp_path: Path) -> None:
     files = [tmp_path / name for name in ("a.safetensors", "b.safetensors", "c.safetensors")]
     for file, bytes_ in zip(files, (b"one", b"one", b"two"), strict=True):
         file.write_bytes(bytes_)
-    keys = [
-        Cell(Arm("any", RunConfig(init=str(file))), 0, 0).run_key(SplitConfig(folds=3), FINGERPRINT) for file in files
-    ]
+    runs = [RunConfig(init=f"file:{file}") for file in files]
+    keys = [Cell(Arm("any", run), 0, 0).run_key(SplitConfig(folds=3), FINGERPRINT) for run in runs]
     assert keys[0] == keys[1] != keys[2]
     with pytest.raises(LitsexpError, match=r"gone\.safetensors: cannot be read"):
         file_sha256(tmp_path / "gone.safetensors")

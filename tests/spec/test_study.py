@@ -19,7 +19,7 @@ OTHER = {
     "window": "liver",
     "dice_weight": 0.0,
     "augment": "none",
-    "architecture": "another",
+    "architecture": "unet",
     "encoder_depth": 4,
     "decoder_width": 64,
     "encoding": "another",
@@ -132,14 +132,14 @@ def test_levels_become_the_settings_they_set():
 
 
 def test_levels_that_look_alike_are_named_in_full():
-    files = ["a/x.safetensors", "b/x.safetensors", "c/y.safetensors"]
+    files = ["file:a/x.safetensors", "file:b/x.safetensors", "file:c/y.safetensors"]
     names = [arm.name for arm in arms(study(factors={"init": files}))]
-    assert names == ["baseline", "init=a/x.safetensors", "init=b/x.safetensors", "init=y.safetensors"]
+    assert names == ["baseline", "init=file:a/x.safetensors", "init=file:b/x.safetensors", "init=file:y.safetensors"]
     rates = [0.00012345671, 0.00012345672]
     names = [arm.name for arm in arms(study(factors={"lr": rates}, run={"init": "file:a/x.safetensors"}))]
     assert names == ["baseline", "lr=0.00012345671", "lr=0.00012345672"]
-    beside_baseline = study(factors={"init": ["b/x.safetensors"]}, run={"init": "file:a/x.safetensors"})
-    assert arms(beside_baseline)[1].name == "init=b/x.safetensors"
+    beside_baseline = study(factors={"init": ["file:b/x.safetensors"]}, run={"init": "file:a/x.safetensors"})
+    assert arms(beside_baseline)[1].name == "init=file:b/x.safetensors"
 
 
 # identity of a run
@@ -199,10 +199,10 @@ def test_a_weights_file_counts_by_its_bytes(tmp_path):
     files = [tmp_path / f"{name}.safetensors" for name in "abc"]
     for file, content in zip(files, (b"same", b"same", b"other"), strict=True):
         file.write_bytes(content)
-    a, b, c = (run_key(init=str(file)) for file in files)
+    a, b, c = (run_key(init=f"file:{file}") for file in files)
     assert a == b != c
     with pytest.raises(LitsexpError, match=r"gone.safetensors: cannot be read \(No such file"):
-        run_key(init=str(tmp_path / "gone.safetensors"))
+        run_key(init=f"file:{tmp_path / 'gone.safetensors'}")
 
 
 # claims

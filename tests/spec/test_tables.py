@@ -51,12 +51,17 @@ def test_an_unknown_name_lists_the_known_ones_and_the_nearest() -> None:
         RunConfig(window="notebok")
 
 
-@pytest.mark.parametrize("init", [".safetensors", WEIGHTS_FILE, "encoder.pth", ""])
-def test_what_is_no_weights_file_is_no_init(init: str) -> None:
-    with pytest.raises(ValueError, match=r"expected one of scratch, imagenet, shuffled, FILE\.safetensors"):
+@pytest.mark.parametrize("init", ["a/b.safetensors", "x.pth", "file", "file:", ""])
+def test_what_names_no_weights_file_is_no_init(init: str) -> None:
+    with pytest.raises(ValueError, match=r"expected one of scratch, imagenet, shuffled, .*file:PATH"):
         RunConfig(init=init)
-    assert RunConfig(init="a/b.safetensors").init == "a/b.safetensors"
-    assert WEIGHTS_FILE in INITIALISATIONS
+
+
+def test_a_weights_file_is_named_as_one() -> None:
+    with pytest.raises(ValueError, match=r"found 'a/b\.safetensors'; .*; did you mean 'file:a/b\.safetensors'\?"):
+        RunConfig(init="a/b.safetensors")
+    assert RunConfig(init="file:a/b.safetensors").init == "file:a/b.safetensors"
+    assert INITIALISATIONS.row_name("file:a:b.pth") == WEIGHTS_FILE
 
 
 def test_a_registered_row_is_a_level_like_any_other() -> None:

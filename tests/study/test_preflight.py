@@ -25,7 +25,7 @@ def test_what_is_there_is_enough(phantom_store: Store, tmp_path: Path) -> None:
 
 
 def test_an_arm_without_its_weights_is_refused_though_others_come_first(phantom_store: Store, tmp_path: Path) -> None:
-    planned = cells_of({"init": "scratch"}, {"init": str(tmp_path / "gone.safetensors")})
+    planned = cells_of({"init": "scratch"}, {"init": f"file:{tmp_path / 'gone.safetensors'}"})
     with pytest.raises(LitsexpError, match=r"gone\.safetensors: cannot be read"):
         check_needs(planned, phantom_store, Places.below(tmp_path))
 

@@ -123,7 +123,7 @@ def test_a_rehearsal_that_fails_is_told_and_leaves_nothing(
     phantom_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    gone = [RUN.changed({"init": str(tmp_path / "gone.safetensors")})]
+    gone = [RUN.changed({"init": f"file:{tmp_path / 'gone.safetensors'}"})]
     with pytest.raises(LitsexpError, match=r"rehearsing .*gone\.safetensors"):
         rehearse(gone, phantom_store, 7, False, executor_of("inline", 1, 1), 1, lambda *_: None)
     assert list(tmp_path.iterdir()) == []

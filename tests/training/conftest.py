@@ -10,7 +10,7 @@ from torch import nn
 from litsexp.data.splits import Split
 from litsexp.data.store import Store
 from litsexp.spec.run import RunConfig
-from litsexp.training import architectures, loop
+from litsexp.training import architectures, init, loop
 from litsexp.training.loop import Epoch, Trained, train
 
 BASE = RunConfig(init="scratch", epochs=2, steps_per_epoch=2, batch_size=4, precision="fp32", lr=1e-2)
@@ -37,7 +37,8 @@ def tiny_encoder(_: str = "") -> nn.Sequential:
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every encoder is the tiny one; ``init`` is scratch or a file."""
-    monkeypatch.setattr(architectures, "random_encoder", tiny_encoder)
+    for module in (architectures, init):
+        monkeypatch.setattr(module, "random_encoder", tiny_encoder)
 
 
 class Ears:

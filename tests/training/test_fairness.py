@@ -138,7 +138,7 @@ def test_arms_take_the_same_steps_on_the_same_rows_at_the_same_rates(
     rows, rates = spy_on_rows(monkeypatch), spy_on_rates(monkeypatch)
     changes: list[dict[str, Any]] = [
         {},
-        {"init": str(tmp_path / "init.safetensors")},
+        {"init": f"file:{tmp_path / 'init.safetensors'}"},
         {"window": "wide"},
         {"dice_weight": 0.0},
         {"augment": "none"},

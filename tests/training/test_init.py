@@ -160,7 +160,7 @@ def test_a_weights_file_becomes_the_encoder(tmp_path: Path, scratch: State) -> N
     torch.manual_seed(5)
     state = random_encoder("tf_efficientnet_lite0").state_dict()
     save_file(state, tmp_path / "mine.safetensors")
-    loaded = unet_state(str(tmp_path / "mine.safetensors"))
+    loaded = unet_state(f"file:{tmp_path / 'mine.safetensors'}")
     assert all(torch.equal(loaded[f"layers.0.{name}"], value) for name, value in state.items())
     assert all(torch.equal(loaded[name], value) for name, value in scratch.items() if not is_encoder(name))
 
@@ -169,11 +169,11 @@ def test_weights_files_that_do_not_do_are_refused_in_one_line(tmp_path: Path) ->
     wrong, damaged, missing = (str(tmp_path / f"{name}.safetensors") for name in ("wrong", "damaged", "missing"))
     save_file(random_encoder("resnet18").state_dict(), wrong)
     Path(damaged).write_bytes(b"not safetensors")
-    message = refusal(RunConfig(init=wrong))
+    message = refusal(RunConfig(init=f"file:{wrong}"))
     assert wrong in message and "tf_efficientnet_lite0" in message and "expected" in message
     for path in (damaged, missing):
-        message = refusal(RunConfig(init=path))
-        assert path in message and "expected a safetensors file" in message
+        message = refusal(RunConfig(init=f"file:{path}"))
+        assert path in message and "expected a safetensors or torch file" in message
 
 
 @pytest.fixture

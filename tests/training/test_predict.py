@@ -34,7 +34,7 @@ def test_weights_decide_and_the_arms_initialisation_does_not(
     trained = run_arm(arm(epochs=1, steps_per_epoch=4))
     rows = np.arange(len(external_store.index))
     first, gone = (
-        predict(arm(init=init), trained.weights, external_store, rows) for init in ("scratch", "gone.safetensors")
+        predict(arm(init=init), trained.weights, external_store, rows) for init in ("scratch", "file:gone.safetensors")
     )
     np.testing.assert_array_equal(first, gone)
     other = run_arm(arm(epochs=1, steps_per_epoch=4), seed=1)
