@@ -180,4 +180,3 @@ def test_a_checkpoint_is_read_without_unpickling_code(corpus: MakeCorpus, monkey
         learned(short(), one)
     learned(short(), one)
     assert asked == [True]
-
