@@ -105,6 +105,8 @@ def show(planned: Plan) -> None:
     say(f"{planned.cells} runs{done}", style="bold")
     if planned.forecast:
         say(cost(planned.forecast))
+        for line in pretraining_words(planned.forecast):
+            say(line)
     if not planned.claims:
         say("This study makes no claims.")
         return
@@ -125,6 +127,19 @@ def cost(f: Forecast) -> str:
     early = " (runs may stop early)" * f.at_most
     time = f"{at_most}{duration(f.wall_s)} for {f.cells} runs of {duration(each)} each on average{early}"
     return f"time:   {time}, {f.workers} at a time\ndisk:   {f.disk_bytes / 1e9:.2f} GB of weights, pictures and tables"
+
+
+def pretraining_words(f: Forecast) -> list[str]:
+    """A line a method and length: what it costs, and in how many supervised steps that much time goes."""
+    groups = sorted({(one.init, one.steps) for one in f.pretrained})
+    lines = []
+    for init, steps in groups:
+        ones = [one for one in f.pretrained if (one.init, one.steps) == (init, steps)]
+        each_s = sum(one.seconds for one in ones) / len(ones)
+        worth = round(sum(one.supervised_steps for one in ones) / len(ones))
+        cost = f"{len(ones)} x {steps} steps of {duration(each_s)}, in the time above"
+        lines.append(f"{init}: {cost}; each takes as long as {worth} supervised steps of its arm")
+    return lines
 
 
 def table(claims: list[ClaimPlan]) -> Table:

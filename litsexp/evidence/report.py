@@ -26,7 +26,11 @@ from litsexp.files import whole_file
 from litsexp.spec.design import arms, cells
 
 PICTURE_BYTES = 2_000_000  # of PNG in a report; what is over stays in MLflow
-RUN_COLUMNS = ("arm", "fold", "seed", "status", "reason", "failed_to_learn", "minutes", "best_epoch", "epochs", "lr")
+WHERE_PRETRAINED = ("pretraining_steps", "pretraining_minutes")  # columns that are there where some run has them
+RUN_COLUMNS = (
+    *("arm", "fold", "seed", "status", "reason", "failed_to_learn", "minutes"),
+    *(*WHERE_PRETRAINED, "best_epoch", "epochs", "lr"),
+)
 BEST_TRIALS = 10
 EXTERNAL_METRICS = 2  # of the main ones: compared between cohorts, beside the claims' own
 
@@ -123,7 +127,8 @@ def _runs(evidence: Evidence) -> pd.DataFrame:
     if why:
         cells = zip(runs["arm"], runs["fold"], runs["seed"], strict=True)
         runs = runs.assign(failed_to_learn=[why.get(cell, "") for cell in cells])
-    return runs[[column for column in RUN_COLUMNS if column in runs]]
+    empty = {column for column in WHERE_PRETRAINED if column in runs and runs[column].isna().all()}
+    return runs[[column for column in RUN_COLUMNS if column in runs and column not in empty]]
 
 
 def _pairs_figure(verdict: Verdict, colours: dict[str, str]) -> str:

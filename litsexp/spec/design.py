@@ -15,6 +15,7 @@ from litsexp.spec.catalog import WEIGHTS_FILE
 from litsexp.spec.claim import Claim
 from litsexp.spec.cohort import SplitConfig
 from litsexp.spec.keys import content, digest, file_sha256
+from litsexp.spec.pretraining import OWN, learns
 from litsexp.spec.run import IN_TABLES, RunConfig
 from litsexp.spec.tables import argument_of
 
@@ -45,7 +46,7 @@ class Cell:
 
         A weights file counts by its bytes, and a registered row by those of the module that registered it.
         """
-        run = content(self.arm.run)
+        run = content(self.arm.run, without=() if learns(self.arm.run) else OWN)
         if IN_TABLES["init"].row_name(self.arm.run.init) == WEIGHTS_FILE:
             run["init"] = file_sha256(Path(argument_of(self.arm.run.init)))
         sources = {name: table.source(getattr(self.arm.run, name)) for name, table in IN_TABLES.items()}

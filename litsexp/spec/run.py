@@ -56,6 +56,9 @@ class RunConfig(Strict):
     encoder_depth: int | None = added(None, ge=1)  # of a unet: how often its encoder halves the image; default: all
     decoder_width: int | None = added(None, ge=8)  # of a unet: channels of its first decoder block; default: 256
     init: Annotated[str, known(INITIALISATIONS)] = "imagenet"
+    ssl_steps: int = added(500, ge=1)  # of pretraining where init is ssl:..., as are the next two
+    ssl_batch_size: int = added(16, ge=2)
+    ssl_lr: float = added(1e-3, gt=0)  # its peak
     encoding: Annotated[str, known(ENCODINGS)] = added("hu")
     window: Annotated[str, known(WINDOWS)] = "notebook"
     augment: Annotated[str, known(AUGMENTATIONS)] = "paper"

@@ -10,6 +10,7 @@ from litsexp.spec.base import Level, Strict
 from litsexp.spec.claim import Claim
 from litsexp.spec.cohort import DataConfig, ExternalConfig, SplitConfig
 from litsexp.spec.design import arms, contexts
+from litsexp.spec.pretraining import check_pretraining
 from litsexp.spec.run import RunConfig
 
 
@@ -61,7 +62,7 @@ class StudyConfig(Strict):
             raise ValueError(f"seeds: found {list(self.seeds)}; expected each seed once")
         for factor, levels in self.factors.items():
             self._check_factor(factor, levels)
-        arms(self)  # every combination has to be a valid run
+        check_pretraining(self.run, [arm.run for arm in arms(self)])  # every combination has to be a valid run
         if self.design == "search":  # its arms are not known yet, but the rules for settings are about two at most
             for one, other in itertools.combinations(self.factors, 2):
                 for levels in itertools.product(self.factors[one], self.factors[other]):

@@ -150,6 +150,8 @@ class TrainingLog:
         scalars = {f"best/{name.removeprefix('valid/')}": value for name, value in best.items() if "valid/" in name}
         scalars |= {"best/epoch": float(trained.best_epoch), "best/lr_max": float(trained.facts["lr_max"])}
         scalars |= {"time/fit_s": fit_s, "time/epochs": float(len(trained.history))}
+        if "ssl_seconds" in trained.facts:  # of learning its first weights, whichever run did it; not in fit_s
+            scalars["time/ssl_s"] = float(trained.facts["ssl_seconds"])
         scalars["time/log_s"] = self.log_s + time.perf_counter() - start_s
         tags = [RunTag(name, value) for name, value in trained.facts.items()]
         tags.append(RunTag("pruned", str(trained.pruned).lower()))

@@ -1,5 +1,7 @@
 """How long cells take and what they leave on the disk, from the paces that were rehearsed."""
 
+from __future__ import annotations
+
 import heapq
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,9 +9,21 @@ from dataclasses import dataclass
 from litsexp.data.splits import Split
 from litsexp.data.store import Store
 from litsexp.spec.design import Cell
+from litsexp.spec.keys import digest
+from litsexp.spec.pretraining import learns, pretraining
 from litsexp.study.rehearsal import Pace, kind_of
 
 FINDER_STEPS = 85  # of the LR finder's 100: it stops where the loss explodes, in trials after 74 to 91
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """One pretraining: of the first cell that asks for it, whose seconds it is in."""
+
+    init: str
+    steps: int
+    seconds: float
+    supervised_steps: int  # of the same arm, that take as long
 
 
 @dataclass(frozen=True)
@@ -22,6 +36,7 @@ class Forecast:
     wall_s: float  # of all of them, so many workers at a time, their start included
     disk_bytes: int  # weights, pictures, tables of all of them
     at_most: bool  # some run may stop early
+    pretrained: tuple[Pretrained, ...] = ()  # those that learn an encoder for themselves and for others of these cells
 
 
 def forecast(
@@ -33,8 +48,10 @@ def forecast(
     workers: int,
 ) -> Forecast:
     """What these cells take, in the order in which a study runs them; ``paces`` has a pace of each one's kind."""
+    learned = pretrainings(cells, paces)
     run_s = tuple(
         seconds(cell, paces[kind_of(cell.arm.run)], store, splits[cell.fold], len(external.index) if external else 0)
+        + (learned[cell].seconds if cell in learned else 0.0)
         for cell in cells
     )
     start_s = max((pace.worker_start_s for pace in paces.values()), default=0.0)
@@ -42,7 +59,22 @@ def forecast(
     for one_s in run_s:
         heapq.heapreplace(free, free[0] + one_s)
     disk = sum(paces[kind_of(cell.arm.run)].artifact_bytes for cell in cells)
-    return Forecast(len(cells), workers, run_s, max(free), disk, any(cell.arm.run.patience for cell in cells))
+    early = any(cell.arm.run.patience for cell in cells)
+    return Forecast(len(cells), workers, run_s, max(free), disk, early, tuple(learned.values()))
+
+
+def pretrainings(cells: Sequence[Cell], paces: Mapping[str, Pace]) -> dict[Cell, Pretrained]:
+    """The cells that are the first of their fold and seed to ask for a pretraining; others find it, or wait for it."""
+    asked: dict[str, tuple[Cell, Pretrained]] = {}
+    for cell in cells:
+        run = cell.arm.run
+        if not learns(run):
+            continue
+        pace = paces[kind_of(run)]
+        needed_s = run.ssl_steps * pace.ssl_step_s
+        one = Pretrained(run.init, run.ssl_steps, needed_s, round(needed_s / pace.step_s))
+        asked.setdefault(digest([cell.fold, cell.seed, pretraining(run)]), (cell, one))
+    return dict(asked.values())
 
 
 def seconds(cell: Cell, pace: Pace, store: Store, split: Split, external_slices: int) -> float:

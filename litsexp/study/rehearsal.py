@@ -23,6 +23,7 @@ from litsexp.data.store.excerpt import write_excerpt
 from litsexp.spec.catalog import registered_modules
 from litsexp.spec.design import Arm, Cell
 from litsexp.spec.errors import LitsexpError
+from litsexp.spec.pretraining import OWN, learns
 from litsexp.spec.run import RunConfig
 from litsexp.study.jobs import CohortKind, Executor, Job, scoring_of
 from litsexp.study.tracking import Tracking
@@ -48,6 +49,7 @@ class Pace:
     scored_slice_s: float  # test and external cohort
     artifact_bytes: int
     worker_start_s: float  # once a worker: loading torch and MLflow
+    ssl_step_s: float = 0.0  # a step of pretraining, where there is one
 
 
 @dataclass
@@ -62,6 +64,7 @@ class Take:
     epochs: list[tuple[float, float]] = field(default_factory=list)  # when it ended, images a second while training
     end_s: float = 0.0
     artifact_bytes: int = 0
+    ssl_s: float = 0.0  # in as many steps of pretraining
 
     def train_s(self, epoch: int) -> float:
         """Seconds in the training steps of an epoch."""
@@ -80,8 +83,8 @@ class Take:
 
     @property
     def before_s(self) -> float:
-        """Seconds before the first epoch."""
-        return max(0.0, self.epochs[0][0] - self.start_s - self.train_s(0) - self.rest_s)
+        """Seconds before the first epoch, beside the steps of pretraining."""
+        return max(0.0, self.epochs[0][0] - self.start_s - self.train_s(0) - self.rest_s - self.ssl_s)
 
     @property
     def after_s(self) -> float:
@@ -91,7 +94,9 @@ class Take:
 
 def kind_of(run: RunConfig) -> str:
     """What runs of equal cost share: every setting but those that change no time, or only a run's length."""
-    settings = run.model_dump(exclude=FREE | LENGTH) | {"frozen_epochs": run.frozen_epochs > 0}
+    settings = run.model_dump(exclude=FREE | LENGTH | {*OWN}) | {"frozen_epochs": run.frozen_epochs > 0}
+    if learns(run):
+        settings |= {"init": run.init, "ssl_batch_size": run.ssl_batch_size}
     return repr(sorted(settings.items()))
 
 
@@ -163,6 +168,7 @@ class Stage:
         """Note the time and what was written; free the disk."""
         take = self.running.pop(job.run_id)
         take.end_s = time.perf_counter()
+        take.ssl_s = self.tracking.client.get_run(job.run_id).data.metrics.get("time/ssl_s", 0.0)
         folder = self.folder / "artifacts" / "rehearsal" / job.run_id
         take.artifact_bytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
         shutil.rmtree(folder)
@@ -179,8 +185,8 @@ class Stage:
         frozen = int(which == 1 and run.frozen_epochs > 0)
         length = {"epochs": 2 + frozen, "frozen_epochs": frozen, "patience": 0, "steps_per_epoch": steps}
         rate = {"lr": 1e-3} if run.lr == "find" else {}
-        short = run.changed({**length, **rate, "train_fraction": 1.0})
-        store, split = self._excerpt(f"{list(self.kinds).index(kind)}-{which}", run.batch_size, batches)
+        short = run.changed({**length, **rate, "train_fraction": 1.0, "ssl_steps": steps})
+        store, split = self._excerpt(f"{list(self.kinds).index(kind)}-{which}", run, batches)
         valid = len(store.rows_of(split.valid))
         batch = min(run.batch_size, len(store.rows_of(split.train)))
         for worker in range(self.workers):
@@ -197,10 +203,11 @@ class Stage:
                 cell, run_id, run_id, uri, split, store.directory, scorings, self.folder / "pretrained", modules=modules
             )
 
-    def _excerpt(self, name: str, batch: int, batches: int) -> tuple[Store, Split]:
-        """Two batches to train on, and so many to validate and to test."""
+    def _excerpt(self, name: str, run: RunConfig, batches: int) -> tuple[Store, Split]:
+        """Two batches to train on, or one to pretrain on where that is more; so many to validate and to test."""
         sources = self._middles()
-        train, valid = (_enough(sources, count * batch) for count in (2, batches))
+        train = _enough(sources, max(2 * run.batch_size, run.ssl_batch_size if learns(run) else 0))
+        valid = _enough(sources, batches * run.batch_size)
         store = write_excerpt(self.store, [*train, *valid], self.folder / "stores" / name)
         numbers = tuple(range(len(train) + len(valid)))
         return store, Split(numbers[: len(train)], numbers[len(train) :], numbers[len(train) :])
@@ -244,4 +251,5 @@ def pace(short: Iterable[Take], longer: Iterable[Take]) -> Pace:
         scored_slice_s=scored_slice_s,
         artifact_bytes=max(take.artifact_bytes for take in [*a, *b]),
         worker_start_s=0.0,
+        ssl_step_s=fmean(take.ssl_s / take.steps for take in b),
     )

@@ -273,6 +273,8 @@ def _run_row(run: Run | None) -> dict[str, Any]:
         "reason": tags.get("reason", ""),
         "run_id": run.info.run_id,
         "minutes": (metrics.get("time/fit_s", float("nan")) + metrics.get("time/evaluation_s", float("nan"))) / 60,
+        "pretraining_steps": float(tags.get("ssl_steps", "nan")),
+        "pretraining_minutes": metrics.get("time/ssl_s", float("nan")) / 60,
         "best_epoch": metrics.get("best/epoch", float("nan")),
         "epochs": metrics.get("time/epochs", float("nan")),
         "lr": metrics.get("best/lr_max", float("nan")),

@@ -13,9 +13,9 @@ from litsexp.training.init import Corpus, initial_state, load_encoder
 
 
 def build_network(
-    run: RunConfig, size: int, seed: int, initialise: bool = True, corpus: Corpus | None = None
+    run: RunConfig, size: int, seed: int, initialise: bool = True, corpus: Corpus | None = None, labels: int = N_LABELS
 ) -> tuple[nn.Module, nn.Module | None]:
-    """The arm's network, (B, 3, size, size) -> logits (B, 3, size, size), and the encoder in it; None: it has none.
+    """The arm's network, (B, 3, size, size) -> logits (B, labels, size, size), and its encoder; None: it has none.
 
     Args:
         run: decides architecture, encoder and initialisation.
@@ -23,6 +23,7 @@ def build_network(
         seed: of the random weights.
         initialise: whether ``run.init`` is applied; without, for weights that are loaded over it.
         corpus: what an initialisation that learns is given.
+        labels: channels of its output.
 
     Raises:
         LitsexpError: weights that cannot be had, or that do not fit the encoder; a library that is not installed.
@@ -30,7 +31,7 @@ def build_network(
     torch.manual_seed(seed)
     row = ARCHITECTURES[run.architecture]
     encoder = random_encoder(run.encoder) if row.encoder else None
-    network: nn.Module = resolve(row.make)(encoder, N_LABELS, size, run)
+    network: nn.Module = resolve(row.make)(encoder, labels, size, run)
     state = initial_state(run, seed, corpus) if initialise and encoder is not None else None
     if encoder is not None and state is not None:
         load_encoder(encoder, state, run)

@@ -5,11 +5,14 @@ that differ in ``init`` start from the same decoder, bit for bit, and nothing el
 """
 
 import hashlib
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from litsexp.data.splits import Split
@@ -22,13 +25,20 @@ from litsexp.training.encoders import imagenet_state, published_names, random_en
 from litsexp.training.loaders import Slices
 
 
-@dataclass(frozen=True)
+@dataclass
 class Corpus:
     """What an initialisation that learns may look at: the training slices of the run's own fold, and no other."""
 
     slices: Slices
     split: Split  # of the fold; its training cases are all that may be read
     cache: Path  # a folder for what was learned, found again by its content
+    facts: dict[str, str] = field(default_factory=dict)  # what whoever learns has to say of it: tags of the run
+    spent_s: float = 0.0  # by this run, on learning it or waiting for it
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """All that may be read: the rows of every training patient, those that ``train_fraction`` leaves out too."""
+        return self.slices.store.rows_of(self.split.train)
 
 
 def initial_state(run: RunConfig, seed: int, corpus: Corpus | None = None) -> dict[str, Tensor] | None:
@@ -41,7 +51,10 @@ def initial_state(run: RunConfig, seed: int, corpus: Corpus | None = None) -> di
     row = INITIALISATIONS.of(run.init)
     if row.learns and corpus is None:
         raise ValueError(f"run.init = {run.init} learns from slices; expected a corpus")
+    start_s = time.perf_counter()
     state: dict[str, Tensor] | None = resolve(row.make)(run, seed, *([corpus] if row.learns else []))
+    if row.learns and corpus is not None:
+        corpus.spent_s += time.perf_counter() - start_s
     return state
 
 

@@ -14,6 +14,7 @@ from litsexp.spec.catalog import AUGMENTATIONS, ENCODINGS, EQUALISED, WINDOWS
 from litsexp.spec.run import RunConfig
 from litsexp.spec.tables import resolve
 
+CHANNELS = 3  # of what a network sees
 EQUALISE_BINS = 100  # as the notebook has it
 MEAN = SD = 0.5  # of channels in [0, 1]: the normalisation that tf_efficientnet_lite0 was trained with
 

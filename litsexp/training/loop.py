@@ -67,7 +67,7 @@ class Trained:
     best_epoch: int
     weights: dict[str, Tensor]
     facts: dict[str, str]  # what the settings became on this machine
-    fit_s: float
+    fit_s: float  # without what an initialisation that learns took
     pruned: bool
 
 
@@ -184,13 +184,13 @@ def train(
         initial = weights_sha256(learner.model.net.state_dict())
         course = fit(learner, run, lr, listener)
         assert course.weights is not None
-        facts = facts_of(learner, course, lr) | {"initial_weights_sha256": initial}
+        facts = facts_of(learner, course, lr) | {"initial_weights_sha256": initial} | (corpus.facts if corpus else {})
     return Trained(
         history=course.history,
         best_epoch=course.best_epoch,
         weights=dict(course.weights),
         facts=facts,
-        fit_s=time.perf_counter() - start_s,
+        fit_s=time.perf_counter() - start_s - (corpus.spent_s if corpus else 0.0),
         pruned=course.pruned,
     )
 

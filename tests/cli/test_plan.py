@@ -13,6 +13,7 @@ from litsexp.cli import plan as command
 from litsexp.evidence.planning import Noise
 from litsexp.spec.design import cells
 from litsexp.spec.reading import load_study
+from litsexp.study.forecast import Forecast, Pretrained
 from litsexp.study.tracking import Results
 
 from .conftest import CLAIM, STUDY, study_file
@@ -114,3 +115,13 @@ def test_a_pilot_of_one_seed_is_asked_for_a_second() -> None:
 @pytest.mark.parametrize(("seconds", "said"), [(40, "40 s"), (720, "12 min"), (12240, "3.4 h")])
 def test_durations(seconds: float, said: str) -> None:
     assert command.duration(seconds) == said
+
+
+def test_pretraining_is_told_by_method_with_the_supervised_steps_it_is_worth() -> None:
+    ones = [Pretrained("ssl:masked", 500, seconds, worth) for seconds, worth in ((110.0, 800), (130.0, 1000))]
+    told = command.pretraining_words(Forecast(9, 1, (1.0,), 1.0, 0, False, (*ones, Pretrained("a", 5, 9.0, 7))))
+    assert told == [
+        "a: 1 x 5 steps of 9 s, in the time above; each takes as long as 7 supervised steps of its arm",
+        "ssl:masked: 2 x 500 steps of 2 min, in the time above; each takes as long as 900 supervised steps of its arm",
+    ]
+    assert command.pretraining_words(Forecast(9, 1, (1.0,), 1.0, 0, False)) == []

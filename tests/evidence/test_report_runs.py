@@ -90,3 +90,12 @@ def test_a_search_has_no_noise_floor(make_evidence, make_study):
     asked = make_study(design="search", search={"trials": 5}, claims=[])
     assert make_evidence(asked).noise == []
     assert "A search does not tell" in text_of(make_evidence(asked))
+
+
+def test_pretraining_stands_in_the_table_of_runs_where_some_run_has_it(shown):
+    missing = float("nan")
+    runs = shown.runs.assign(pretraining_steps=missing, pretraining_minutes=missing)
+    assert "pretraining" not in text_of(dataclasses.replace(shown, runs=runs))
+    runs.loc[0, ["pretraining_steps", "pretraining_minutes"]] = [500, 1.875]
+    text = text_of(dataclasses.replace(shown, runs=runs))
+    assert "pretraining steps pretraining minutes" in text and " 500 1.875 " in text

@@ -27,6 +27,8 @@ from litsexp.study.cells import describe, points, run_cell
 from litsexp.study.jobs import Job, scoring_of
 from litsexp.study.tracking import Tracking
 from litsexp.training import architectures, loop
+from litsexp.training.loaders import Slices
+from litsexp.training.ssl import cached
 
 
 def small_encoder(_: str = "") -> torch.nn.Sequential:
@@ -99,6 +101,38 @@ def test_a_cell_logs_curves_scores_weights_and_pictures(job: Callable[..., Job],
     assert [Path(name).name.partition("_case_")[0] for name in drawn] == ["best", "worst"]
     assert Image.open(io.BytesIO(tracking.artifact(one.run_id, drawn[0]))).size[0] > 64
     assert len(tracking.pictures(one.run_id, "images")) >= 2
+
+
+def test_a_pretraining_is_logged_beside_the_run_and_sees_training_slices_alone(
+    job: Callable[..., Job], tracking: Tracking, external_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[tuple[str, set[int]]] = []
+    real, read = cached.pretrain, Slices.read
+
+    def watched(*given: Any) -> Any:
+        def noted(slices: Slices, rows: Any) -> Any:
+            reads.append((slices.store.fingerprint, set(rows.tolist())))
+            return read(slices, rows)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Slices, "read", noted)
+            return real(*given)
+
+    monkeypatch.setattr(cached, "pretrain", watched)
+    one = job(external=external_store, init="ssl:restoration", ssl_steps=7, ssl_batch_size=4)
+    assert run_cell(one, go_on).status == "finished"
+    store = Store.open(one.store)
+    assert {fingerprint for fingerprint, _ in reads} == {store.fingerprint} != {external_store.fingerprint}
+    assert set.union(*(rows for _, rows in reads)) == set(store.rows_of(one.split.train).tolist())
+    data = tracking.client.get_run(one.run_id).data
+    assert data.tags["ssl_steps"] == "7" and data.tags["ssl_reused"] == "false"
+    assert {"ssl_key", "ssl_loss"} <= data.tags.keys()
+    assert data.metrics["time/ssl_s"] == float(data.tags["ssl_seconds"]) > 0
+    assert run_cell(job(init="ssl:restoration", ssl_steps=7, ssl_batch_size=4, dice_weight=0), go_on).value >= 0
+    assert len(reads) == 7  # the other arm has found it
+    rows = tracking.read({"key": one.cell}, {"key": ()}).runs
+    assert rows["pretraining_steps"].tolist() == [7]
+    assert rows["pretraining_minutes"].iat[0] == pytest.approx(data.metrics["time/ssl_s"] / 60)
 
 
 def test_an_external_cohort_is_scored_beside_the_test_cases_and_leaves_them_as_they_are(

@@ -16,6 +16,10 @@ from litsexp.spec.run import RunConfig
 from litsexp.study.executors import executor_of
 from litsexp.study.forecast import forecast, seconds
 from litsexp.study.rehearsal import Pace, Take, kind_of, pace, rehearse
+from litsexp.training import architectures
+from litsexp.training.ssl import course
+
+from .test_cells import small_encoder
 
 RUN = RunConfig(init="scratch", augment="none", window="liver", batch_size=4, epochs=3, steps_per_epoch=2)
 PACE = Pace(
@@ -90,14 +94,49 @@ def test_workers_share_the_cells_and_stopping_early_is_said(
     assert not of(2, 2).at_most
 
 
-@pytest.mark.parametrize("changes", [{"dice_weight": 0.0}, {"lr": 0.1}, {"epochs": 9}, {"init": "imagenet"}])
+def test_a_pretraining_is_paid_for_once_a_fold_and_seed_and_by_its_steps(
+    phantom_store: Store, phantom_split: Split
+) -> None:
+    def cell_of(seed: int = 0, fold: int = 0, **changes: Any) -> Cell:
+        return Cell(Arm(str(changes), RUN.changed({"init": "ssl:masked", "ssl_steps": 100, **changes})), fold, seed)
+
+    cells = [cell_of(), cell_of(dice_weight=0), cell_of(init="scratch"), cell_of(ssl_steps=50), cell_of(seed=1)]
+    cells.append(cell_of(fold=1))
+    paces = {kind_of(one.arm.run): dataclasses.replace(PACE, ssl_step_s=6.0) for one in cells}
+    found = forecast(cells, paces, phantom_store, [phantom_split] * 2, None, 1)
+    plain_s = seconds(cells[0], PACE, phantom_store, phantom_split, 0)
+    assert [one - plain_s for one in found.run_s] == pytest.approx([600, 0, 0, 300, 600, 600])
+    assert [(one.steps, one.seconds, one.supervised_steps) for one in found.pretrained] == [
+        (100, 600, 300),
+        (50, 300, 150),
+        (100, 600, 300),
+        (100, 600, 300),
+    ]
+
+
+def test_pretraining_is_taken_from_the_time_before_the_first_epoch() -> None:
+    one = dataclasses.replace(take(5, 20, begin=10 + 5 * 6, step=2, rest=3, after=20), ssl_s=5 * 6.0)
+    found = pace([dataclasses.replace(one, valid=4, scored=8)], [one])
+    assert (found.begin_s, found.ssl_step_s) == pytest.approx((10, 6))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"dice_weight": 0.0}, {"lr": 0.1}, {"epochs": 9}, {"init": "imagenet"}, {"ssl_lr": 1}]
+)
 def test_what_costs_no_time_is_no_kind_of_its_own(changes: dict[str, Any]) -> None:
     assert kind_of(RUN.changed(changes)) == kind_of(RUN)
 
 
 @pytest.mark.parametrize(
     "changes",
-    [{"window": "wide"}, {"augment": "paper"}, {"batch_size": 8}, {"frozen_epochs": 1}, {"encoder": "resnet18"}],
+    [
+        {"window": "wide"},
+        {"augment": "paper"},
+        {"batch_size": 8},
+        {"frozen_epochs": 1},
+        {"encoder": "resnet18"},
+        {"init": "ssl:masked"},
+    ],
 )
 def test_what_costs_time_is(changes: dict[str, Any]) -> None:
     assert kind_of(RUN.changed(changes)) != kind_of(RUN)
@@ -116,6 +155,27 @@ def test_a_rehearsal_measures_every_part_and_leaves_nothing(
     assert min(one.step_s, one.begin_s, one.epoch_s + one.valid_slice_s, one.end_s + one.scored_slice_s) > 0
     assert 15e6 < one.artifact_bytes < 60e6  # the network's weights
     assert seen == [(1, 2), (2, 2)]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_rehearsal_measures_the_steps_of_pretraining(
+    phantom_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr("litsexp.study.rehearsal.STEPS_S", 0.0)
+    monkeypatch.setattr(architectures, "random_encoder", small_encoder)
+    batches: list[tuple[int, int]] = []
+    step = course._step
+
+    def seen(model: Any, optimizer: Any, lr: float, image: Any, *rest: Any) -> Any:
+        batches.append((len(batches), len(image)))
+        return step(model, optimizer, lr, image, *rest)
+
+    monkeypatch.setattr(course, "_step", seen)
+    run = RUN.changed({"init": "ssl:masked", "ssl_batch_size": 12})
+    (found,) = rehearse([run], phantom_store, 7, False, executor_of("inline", 1, 1), 1, lambda *_: None).values()
+    assert batches == [(0, 12), (1, 12), (2, 12)]  # one step, then two, each of a whole batch
+    assert 0 < found.ssl_step_s < 60
     assert list(tmp_path.iterdir()) == []
 
 
