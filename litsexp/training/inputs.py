@@ -92,3 +92,8 @@ def equalised(hu: Tensor) -> Tensor:
 def normalise(image: Tensor) -> Tensor:
     """The one normaliser of all arms: channels in [0, 1] to [-1, 1]."""
     return (image - MEAN) / SD
+
+
+def denormalise(image: Tensor) -> Tensor:
+    """What a network gets as channels in [0, 1] again, for people to look at."""
+    return image * SD + MEAN
