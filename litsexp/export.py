@@ -6,7 +6,6 @@ histogram-equalised HU). A single window makes a gray image (mode L), which load
 equal channels. Masks are PNG, mode L, with the labels 0, 1 and 2 themselves: black to the eye.
 """
 
-import io
 import json
 from collections.abc import Mapping
 from functools import partial
@@ -15,7 +14,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image, features
 from pydantic import Field, model_validator
@@ -32,7 +30,7 @@ from litsexp.spec.catalog import WINDOWS
 from litsexp.spec.cohort import SplitConfig
 from litsexp.spec.errors import LitsexpError
 from litsexp.spec.run import known
-from litsexp.training.inputs import channels
+from litsexp.training.jpeg import image_of, pictures, to_jpeg
 
 EXPORT_FORMAT = 2  # raise it when the same input would be exported differently
 PAPER_SPLIT = SplitConfig(train=0.7, valid=0.15, test=0.15)
@@ -126,22 +124,11 @@ def export(
     return split
 
 
-def pictures(hu: NDArray[np.int16], config: ExportConfig) -> NDArray[np.uint8]:
-    """Gray values round(255 * channel) of slices (n, row, column) in HU: (n, row, column, 1 or 3)."""
-    shares = channels(torch.from_numpy(hu).float()[:, None], config.window)[:, : config.channels]
-    grays: NDArray[np.uint8] = np.rint(shares.permute(0, 2, 3, 1).numpy() * 255).astype(np.uint8)
-    return grays
-
-
 def encode(picture: NDArray[np.uint8], config: ExportConfig) -> bytes:
     """A picture (row, column, 1 or 3 channels) as a JPEG or PNG file, gray for one channel."""
-    image = Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
     if config.format == "png":
-        return to_png(image)
-    buffer = io.BytesIO()  # written by the caller: a full disk is then an ordinary OSError
-    color = {"subsampling": config.subsampling} if image.mode == "RGB" else {}
-    image.save(buffer, "JPEG", quality=config.quality, **color)
-    return buffer.getvalue()
+        return to_png(image_of(picture))
+    return to_jpeg(picture, config.quality, config.subsampling)
 
 
 def _names(case: int, z: int, config: ExportConfig) -> tuple[str, str]:
@@ -156,7 +143,7 @@ def _write_case(case: int, store: Store, folder: Path, config: ExportConfig) -> 
     slices = store.index["z"].to_numpy()[rows]
     for start in range(0, len(rows), _BATCH):
         batch = slice(start, start + _BATCH)
-        shown = pictures(store.hu[rows[batch]], config)
+        shown = pictures(store.hu[rows[batch]], config.window)
         for z, picture, mask in zip(slices[batch], shown, masks[batch], strict=True):
             image_name, mask_name = _names(case, z, config)
             (folder / image_name).write_bytes(encode(picture, config))

@@ -13,6 +13,7 @@ from litsexp.cli.aa import aa
 from litsexp.cli.bench import bench
 from litsexp.cli.data import commands as data_commands
 from litsexp.cli.judge import commands as judge_commands
+from litsexp.cli.look import look
 from litsexp.cli.plan import plan
 from litsexp.cli.studies import commands as study_commands
 from litsexp.cli.ui import ui
@@ -31,6 +32,7 @@ for commands in (study_commands, judge_commands, data_commands):
     app.add_typer(commands)  # without a name: its commands stand at the root
 app.command()(aa)
 app.command()(plan)
+app.command()(look)
 app.command()(ui)
 app.add_typer(bench, name="bench")
 

@@ -67,6 +67,11 @@ def labelled(base: Pixels, labels: Pixels) -> Pixels:
     return _painted(_painted(base, labels == 2, TUMOR, STRONG), _outline(labels >= 1), LIVER, 1.0)
 
 
+def outlined(base: Pixels, labels: Pixels) -> Pixels:
+    """The (height, width, 3) image with liver and tumor outlined, and nothing of what lies in them hidden."""
+    return _painted(_painted(base, _outline(labels >= 1), LIVER, 1.0), _outline(labels == 2), TUMOR, 1.0)
+
+
 def errors(base: Pixels, truth: Pixels, prediction: Pixels) -> Pixels:
     """The (height, width, 3) image with missed, false and found tumor; liver errors in the same colors, pale."""
     tumor, tumor_found = truth == 2, prediction == 2

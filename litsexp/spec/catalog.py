@@ -72,6 +72,7 @@ class Encoding(Part):
     """What is made of the stored HU before anything else: the input as a file or a scanner would give it."""
 
     windowed: bool = False  # what is made is channels in [0, 1] already; else HU, which the window comes after
+    kept: bool = False  # costly: made once a store and kept beside it, as uint8 round(255 * channel) of windowed slices
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ ENCODERS = _table("encoder", Encoder)
 ARCHITECTURES = _table("architecture", Architecture)  # (encoder, labels, size in pixels, RunConfig) -> logits' module
 INITIALISATIONS = _table("init", Initialisation)  # (RunConfig, seed[, Corpus]) -> the encoder's state dict, or None
 WEIGHTS_FILE = "file:PATH"  # the row that stands for every file
-ENCODINGS = _table("encoding", Encoding)  # (Tensor (B, H, W) of int16 HU, window) -> Tensor (B, C, H, W)
+ENCODINGS = _table("encoding", Encoding)  # (int16 HU (B, H, W), window[, argument]) -> (B, C, H, W)
 WINDOWS = _table("window", Window)
 AUGMENTATIONS = _table("augment", Augmentation)
 LOSSES = _table("loss", Part)  # (RunConfig) -> a function of logits (B, C, H, W) and labels (B, H, W) -> scalar

@@ -1,9 +1,11 @@
 """The one way from stored Hounsfield units to what a network sees, in training, prediction, export and pictures.
 
 Stages, each on a whole batch on its device: encoding, augmentation of the geometry (image and mask alike), window into
-channels, augmentation of the intensity, normaliser. The last is one for every arm, whatever the encoder's weights.
+channels, augmentation of the intensity, normaliser. The last is one for every arm, whatever the encoder's weights. What
+a costly encoding makes is kept beside the store (``kept``) and comes here in place of the Hounsfield units.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,7 +14,7 @@ from torch import Generator, Tensor
 from litsexp.data.ct.windows import windowed
 from litsexp.spec.catalog import AUGMENTATIONS, ENCODINGS, EQUALISED, WINDOWS
 from litsexp.spec.run import RunConfig
-from litsexp.spec.tables import resolve
+from litsexp.spec.tables import argument_of, resolve
 
 CHANNELS = 3  # of what a network sees
 EQUALISE_BINS = 100  # as the notebook has it
@@ -25,20 +27,37 @@ class Inputs:
     def __init__(self, run: RunConfig):
         encoding, augmentation = ENCODINGS.of(run.encoding), AUGMENTATIONS[run.augment]
         self.window = run.window
-        self.encode, self.windowed = resolve(encoding.make), encoding.windowed
+        self.encode, self.kept, self.windowed = encoder_of(run), encoding.kept, encoding.windowed or encoding.kept
         self.move: Any = resolve(augmentation.move) if augmentation.move else None
         self.jitter: Any = resolve(augmentation.jitter) if augmentation.jitter else None
 
-    def __call__(self, hu: Tensor, labels: Tensor, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
-        """Network input (B, 3, H, W) and labels (B, H, W), long, of int16 HU and uint8 labels, both (B, H, W)."""
-        image = self.encode(hu, self.window)
+    def __call__(self, stored: Tensor, labels: Tensor, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
+        """Network input (B, 3, H, W) and labels (B, H, W), long, of stored slices and their uint8 labels (B, H, W).
+
+        ``stored``: int16 HU (B, H, W), or uint8 (B, C, H, W) as an encoding that is kept has made of them.
+        """
+        image = stored if stored.dtype == torch.uint8 else self.encode(stored)
+        if self.kept:
+            image = image.float() / 255
         if generator is not None and self.move:
             image, labels = self.move(image, labels, generator)
         if not self.windowed:
             image = channels(image, self.window)
         if generator is not None and self.jitter:
             image = self.jitter(image, generator)
-        return normalise(image), labels.long()
+        return normalise(image).expand(-1, 3, -1, -1), labels.long()
+
+
+def encoder_of(run: RunConfig) -> Callable[[Tensor], Tensor]:
+    """The arm's encoding: int16 HU (B, H, W) -> what its row of the table says."""
+    row = ENCODINGS.of(run.encoding)
+    make, argument = resolve(row.make), [argument_of(run.encoding)] * bool(row.argument)
+
+    def encode(hu: Tensor) -> Tensor:
+        image: Tensor = make(hu, run.window, *argument)
+        return image
+
+    return encode
 
 
 def stored_hu(hu: Tensor, window: str) -> Tensor:
@@ -74,3 +93,8 @@ def equalised(hu: Tensor) -> Tensor:
 def normalise(image: Tensor) -> Tensor:
     """The one normaliser of all arms: channels in [0, 1] to [-1, 1]."""
     return (image - MEAN) / SD
+
+
+def denormalise(image: Tensor) -> Tensor:
+    """What a network gets as channels in [0, 1] again, for people to look at."""
+    return image * SD + MEAN

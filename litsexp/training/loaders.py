@@ -1,45 +1,66 @@
 """Loaders: which rows of the store make a batch, in which order, read as whole batches.
 
-There are no worker processes and no per-slice Python: a batch is one gather from the memory-mapped store, and
-``inputs`` turns it into what the network sees.
+There are no worker processes and no per-slice Python: a batch is one gather from the memory-mapped store, or from what
+is kept of it in a costly encoding, and ``inputs`` turns it into what the network sees.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from litsexp.data.splits import Split, limit_training
 from litsexp.data.store import Store
+from litsexp.spec.catalog import ENCODINGS
 from litsexp.spec.run import RunConfig
 from litsexp.training.inputs import Inputs
+from litsexp.training.kept import kept_images
 
 
 class Slices:
     """The store's slices as batches of tensors: (B, H, W) int16 Hounsfield units and uint8 labels on the device.
 
-    On a GPU with room for them, the whole store is copied there once; else batches are gathered from the mapped file.
+    On a GPU with room for them, all of them are copied there once, at the first read; else batches are gathered from
+    the mapped file.
     """
 
-    def __init__(self, store: Store, device: torch.device):
+    def __init__(self, store: Store, device: torch.device, images: NDArray[np.generic] | None = None):
         self.store, self.device = store, device
-        self._resident: tuple[Tensor, Tensor] | None = None
-        if device.type == "cuda":
-            free_bytes, _ = torch.cuda.mem_get_info(device)
-            if store.hu.nbytes + store.labels.nbytes < free_bytes / 4:
-                hu, labels = np.array(store.hu), np.array(store.labels)
-                self._resident = torch.from_numpy(hu).to(device), torch.from_numpy(labels).to(device)
+        self.images = store.hu if images is None else images
+        self._kept: dict[tuple[str, str], Slices] = {}
+
+    def seen_by(self, run: RunConfig) -> Slices:
+        """These slices as the arm's encoding makes them, uint8 (B, C, H, W), if that is kept; else these."""
+        if not ENCODINGS.of(run.encoding).kept:
+            return self
+        seen = (run.encoding, run.window)
+        if seen not in self._kept:
+            self._kept[seen] = Slices(self.store, self.device, kept_images(self.store, run))
+        return self._kept[seen]
 
     def read(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        """Hounsfield units and labels of these rows of the store, in this order."""
+        """Hounsfield units, or the kept encoding, and labels of these rows of the store, in this order."""
         if self._resident is not None:
             index = torch.from_numpy(rows).to(self.device)
             return self._resident[0][index], self._resident[1][index]
-        hu, labels = torch.from_numpy(self.store.hu[rows]), torch.from_numpy(self.store.labels[rows])
-        return hu.to(self.device), labels.to(self.device)
+        images, labels = torch.from_numpy(self.images[rows]), torch.from_numpy(self.store.labels[rows])
+        return images.to(self.device), labels.to(self.device)
+
+    @cached_property
+    def _resident(self) -> tuple[Tensor, Tensor] | None:
+        """Images and labels on a GPU that has room for them."""
+        if self.device.type != "cuda":
+            return None
+        free_bytes, _ = torch.cuda.mem_get_info(self.device)
+        if self.images.nbytes + self.store.labels.nbytes >= free_bytes / 4:
+            return None
+        images, labels = np.array(self.images), np.array(self.store.labels)
+        return torch.from_numpy(images).to(self.device), torch.from_numpy(labels).to(self.device)
 
 
 class EvalLoader:
@@ -48,7 +69,7 @@ class EvalLoader:
     n_inp = 1  # fastai asks: how many of a batch's tensors are input
 
     def __init__(self, slices: Slices, rows: NDArray[np.int64], run: RunConfig):
-        self.slices, self.rows, self.run = slices, rows, run
+        self.slices, self.rows, self.run = slices.seen_by(run), rows, run
         self.device, self.inputs = slices.device, Inputs(run)
 
     def __len__(self) -> int:
@@ -90,3 +111,11 @@ class TrainLoader(EvalLoader):
         for rows in self.order(self.epoch):
             yield self.inputs(*self.slices.read(rows), generator)
         self.epoch += 1
+
+
+def training_loader(run: RunConfig, slices: Slices, split: Split, seed: int) -> TrainLoader:
+    """The training slices of an arm: those of a part of the patients where the arm says so, in as many steps."""
+    whole = slices.store.rows_of(split.train)
+    limited = limit_training(split, run.train_fraction, seed, slices.store.has_tumor)
+    steps = run.steps_per_epoch or max(1, len(whole) // run.batch_size)
+    return TrainLoader(slices, slices.store.rows_of(limited.train), run, steps, seed)

@@ -24,7 +24,7 @@ from fastai.optimizer import OptimWrapper
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from litsexp.data.splits import Split, limit_training
+from litsexp.data.splits import Split
 from litsexp.data.store import Store
 from litsexp.evaluation.cases import masks_of
 from litsexp.evaluation.metrics import SELECTING, mean_scores, selection_score
@@ -35,7 +35,7 @@ from litsexp.spec.tables import resolve
 from litsexp.training.architectures import build_network
 from litsexp.training.averaged import Averaged
 from litsexp.training.init import Corpus, weights_sha256
-from litsexp.training.loaders import EvalLoader, Slices, TrainLoader
+from litsexp.training.loaders import EvalLoader, Slices, training_loader
 from litsexp.training.machine import MixedPrecision, default_device, repeatable
 from litsexp.training.predict import labels_of
 
@@ -210,12 +210,8 @@ def facts_of(learner: Learner, course: Course, lr: float) -> dict[str, str]:
 
 def build_learner(run: RunConfig, slices: Slices, split: Split, seed: int, corpus: Corpus | None = None) -> Learner:
     """A fresh learner: everything random in it comes from ``seed``."""
-    whole = slices.store.rows_of(split.train)
-    limited = limit_training(split, run.train_fraction, seed, slices.store.has_tumor)
-    rows = slices.store.rows_of(limited.train)
-    steps = run.steps_per_epoch or max(1, len(whole) // run.batch_size)
     loaders = DataLoaders(
-        TrainLoader(slices, rows, run, steps, seed),
+        training_loader(run, slices, split, seed),
         EvalLoader(slices, slices.store.rows_of(split.valid), run),
         device=slices.device,
     )

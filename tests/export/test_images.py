@@ -14,8 +14,10 @@ from PIL.JpegImagePlugin import get_sampling
 
 from litsexp.data.ct.layout import PHANTOM_FILE
 from litsexp.data.splits import make_splits
-from litsexp.export import ExportConfig, channels, encode, export, pictures
+from litsexp.export import ExportConfig, encode, export
 from litsexp.spec.cohort import StoreConfig
+from litsexp.training.inputs import channels
+from litsexp.training.jpeg import pictures
 
 from .conftest import ALL, JPEG, SPLIT, files, pixels, run, stored, write_case
 
@@ -77,7 +79,7 @@ def test_gray_values_by_hand(few: Path, tmp_path: Path, window: str, hu: list[in
 def test_quality_100_keeps_the_channels_and_subsampling_mixes_them() -> None:
     y, x = np.mgrid[:64, :64]
     hu = (40 + 60 * np.sin(x / 4) * np.cos(y / 6) + np.random.default_rng(0).normal(0, 10, (64, 64))).astype(np.int16)
-    picture = pictures(hu[None], ExportConfig())[0]
+    picture = pictures(hu[None], "notebook")[0]
 
     def worst(**settings: object) -> float:
         decoded = np.asarray(Image.open(io.BytesIO(encode(picture, ExportConfig(**settings)))), np.float32)
@@ -88,7 +90,7 @@ def test_quality_100_keeps_the_channels_and_subsampling_mixes_them() -> None:
     assert worst(quality=90) > worst()
     assert worst(subsampling="4:2:0") > 5 * worst()
     gray = ExportConfig(window="liver", subsampling="4:2:0")
-    liver = pictures(hu[None], gray)[0]
+    liver = pictures(hu[None], "liver")[0]
     assert encode(liver, gray) == encode(liver, ExportConfig(window="liver"))  # gray has no color to subsample
 
 
