@@ -191,8 +191,6 @@ def _nothing_to_compare(
     tables: Tables, arms: Arms, measure: Measured, asked: Kind, scored_at_all: bool, pairs: int
 ) -> str:
     """Why a claim has not one difference; ``pairs``: that there are, defined or not."""
-    if pairs and scored_at_all:
-        return f"{measure.words} is undefined in every patient"
     names = sorted({name for context in arms for name in context})
     ran, scored = (set(table["arm"]) if len(table) else set() for table in (tables.cases, asked.table(tables)))
     lost, unscored = ([name for name in names if name not in these] for these in (ran, scored))
@@ -202,6 +200,8 @@ def _nothing_to_compare(
         return f"no finished run of {' and '.join(unscored)} has scored {measure.words}"
     if unscored or not scored_at_all:
         return f"no finished run has scored {measure.words}"
+    if pairs:
+        return f"{measure.words} is undefined in every patient"
     return "the arms' finished runs share no test patient"
 
 

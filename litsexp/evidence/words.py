@@ -66,7 +66,8 @@ def sentence(verdict: Verdict) -> str:
     p = "p < 0.001" if verdict.p_adjusted < 0.001 else f"p = {verdict.p_adjusted:.3f}"
     whose = verdict.asked.patients_in_words(verdict) or patients(verdict.n_patients, verdict.kind)
     found = f"{plain(effect, digits)}{measure.per}{interval(low, high, digits)}"
-    did = f"{better} {what} {measure.words} by {found} {'over' if what == 'raised' else 'against'} {than}"
+    thing = f"{'the ' * (not verdict.asked.scores)}{measure.words}"
+    did = f"{better} {what} {thing} by {found} {'over' if what == 'raised' else 'against'} {than}"
     if verdict.claim.grows:
         did = _how_it_grew(verdict, digits)
     return (
@@ -160,14 +161,10 @@ def cautions(verdict: Verdict, trivial: pd.DataFrame | None = None, failed: pd.D
     ``trivial`` holds what no learning scores, ``failed`` the runs that failed to learn.
     """
     measure, asked = verdict.measure, verdict.asked
-    told = verdict.n_patients and asked.scores and trivial is not None
+    told = verdict.n_patients and asked.scores
     found = _beaten_by_nothing(verdict, trivial) if told and trivial is not None else []
-    if (
-        asked.scores
-        and measure.higher_is_better
-        and not measure.unit
-        and max(verdict.better_mean, verdict.than_mean) < FAILING
-    ):
+    share = asked.scores and measure.higher_is_better and not measure.unit
+    if share and max(verdict.better_mean, verdict.than_mean) < FAILING:
         found.append(f"Both arms stay below {FAILING:g}: two models that hardly segment are compared.")
     if verdict.n_undefined:
         undefined = f"whose {measure.words} is undefined ({measure.undefined})"

@@ -67,9 +67,7 @@ class Claim(Strict):
         if row is not None and row.unit and "margin" not in self.model_fields_set:
             raise ValueError(f"margin: missing; expected the smallest number of {row.unit} that matters")
         if self.share != SHARE and (row is None or row.needs != "epochs"):
-            raise ValueError(
-                f"share: found with metric {self.metric!r}; expected metric: epochs_to:... or images_to:..."
-            )
+            raise ValueError(f"share: found with metric {self.metric!r}; expected epochs_to:METRIC or images_to:METRIC")
         if self.differs and self.factor != ARM:
             raise ValueError(f"differs: found with factor {self.factor!r}; expected factor: {ARM}, or no differs")
         if self.grows and (self.factor == ARM or row is not None):

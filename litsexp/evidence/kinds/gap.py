@@ -39,8 +39,8 @@ class Gap(Kind):
 
     def scored(self, claim: Claim, measure: Measured, tables: Tables) -> bool:
         """Whether training and test patients have it."""
-        base = measure_of(argument_of(claim.metric))
-        return base.scored(self.table(tables)) and base.scored(tables.cases)
+        base, train = measure_of(argument_of(claim.metric)), self.table(tables)
+        return len(train) > 0 and base.scored(train) and base.scored(tables.cases)
 
     def pairs(self, claim: Claim, measure: Measured, arms: Arms, tables: Tables) -> pd.DataFrame:
         """Of both, told apart by ``trained``; ``better`` and ``than`` are scores, turned round where less is better."""
