@@ -17,6 +17,7 @@ from litsexp.display import LiveDisplay, console, progress_bar
 from litsexp.evaluation.cases import trivial_cases
 from litsexp.evidence.failed import reasons
 from litsexp.evidence.judge import Verdict, judge
+from litsexp.evidence.kinds import Tables
 from litsexp.evidence.material import Evidence, External, Picture
 from litsexp.evidence.report import write_report
 from litsexp.evidence.tables import write_tables
@@ -127,7 +128,7 @@ def conclude(session: Session, command: str = "") -> Conclusion:
         study=session.study,
         cohort=cohort_name(session.study.data, session.store),
         phantom=phantom,
-        verdicts=judge(session.study, results.cases, session.parent.preregistered, kind="phantom" * phantom),
+        verdicts=judge(session.study, tables_of(results), session.parent.preregistered, kind="phantom" * phantom),
         cases=results.cases,
         curves=results.curves,
         runs=results.runs,
@@ -148,6 +149,11 @@ def conclude(session: Session, command: str = "") -> Conclusion:
     session.tracking.mark("failed_to_learn", failed_runs(evidence), results.runs.get("run_id", ()))
     session.tracking.conclude(session.parent, note(evidence), tags, scalars(evidence), directory)
     return Conclusion(evidence, report, results, failures, session.trained_s, session.wall_s, session.name)
+
+
+def tables_of(results: Results) -> Tables:
+    """What the judge is shown."""
+    return Tables(results.cases, results.train, results.epochs)
 
 
 def failures_of(session: Session) -> dict[str, str]:
@@ -174,7 +180,7 @@ def external_part(session: Session, results: Results) -> External | None:
     return External(
         cohort=cohort_name(asked, store),
         phantom=store.phantom,
-        verdicts=judge(session.study, results.external, session.parent.preregistered, kind=kind),
+        verdicts=judge(session.study, results.external, session.parent.preregistered, kind=kind, external=True),
         cases=results.external,
         trivial=trivial_cases(store),
         pictures=pictures(session, results.runs, store, "external"),
@@ -257,8 +263,10 @@ def scalars(evidence: Evidence) -> dict[str, float]:
 
 
 def verdict_tags(evidence: Evidence) -> dict[str, str]:
-    """The verdicts, as tags of the parent run."""
-    return {f"verdict{cohort}.{verdict.claim.id}": verdict.verdict for cohort, verdict in _everywhere(evidence)}
+    """The verdicts, as tags of the parent run; and of named arms what differs."""
+    found = {f"verdict{cohort}.{verdict.claim.id}": verdict.verdict for cohort, verdict in _everywhere(evidence)}
+    named = [verdict for verdict in evidence.verdicts if verdict.claim.compares]
+    return found | {f"compared.{verdict.claim.id}": " against ".join(verdict.comparison) for verdict in named}
 
 
 def _everywhere(evidence: Evidence) -> list[tuple[str, Verdict]]:

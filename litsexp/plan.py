@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from litsexp.data.cohorts import store_of
 from litsexp.data.splits import make_splits
 from litsexp.display import progress_bar
-from litsexp.evidence.judge import paired_scores
+from litsexp.evidence.kinds import Tables, kind_of
 from litsexp.evidence.measures import measure_of
 from litsexp.evidence.planning import Design, Needs, Noise, Power, needs, noise_of, power_of, ranged
 from litsexp.spec.claim import Claim
@@ -25,6 +25,7 @@ from litsexp.study.rehearsal import rehearse
 from litsexp.study.tracking import Results
 
 SECOND_SEED = "its finished runs have one seed; run a second one, or give --noise"
+NOT_PLANNED = "power is planned for scores of test patients and their interactions; this claim is about something else"
 NOTHING_KNOWN = "how runs and patients vary is not known; give --noise, or run two seeds of it as a pilot"
 
 
@@ -77,7 +78,7 @@ def plan_study(
     Raises:
         LitsexpError: what would refuse the study itself; a noise for claims of several units.
     """
-    units = {measure_of(claim.metric).unit for claim in study.claims}
+    units = {measure_of(claim.metric).unit for claim in study.claims if kind_of(claim).planned}
     if noise is not None and len(units) > 1:
         raise LitsexpError(f"--noise: found claims in several units ({sorted(units)}); expected one; leave --noise out")
     store = store_of(study.data, places.stores, bar=progress_bar)
@@ -113,12 +114,15 @@ def plan_claim(
     """Power and needs of one claim in the study's design, from a noise that is given or that its pilot shows."""
     arms = contexts(study, claim)
     whole = Design(patients, study.split.n_folds, len(study.seeds), len(arms))
+    if not (asked := kind_of(claim)).planned:
+        return ClaimPlan(claim, whole, None, NOT_PLANNED, None, None)
     if noise is not None:
         return _with_noise(claim, whole, (noise, noise, noise), "--noise", len(study.claims))
     if results is None or not len(results.cases):
         return ClaimPlan(claim, whole, None, NOTHING_KNOWN, None, None)
     measure = measure_of(claim.metric)
-    tested = paired_scores(results.cases, tuple((a.name, b.name) for a, b in arms), measure)
+    names = tuple(tuple(arm.name for arm in compared) for compared in arms)
+    tested = asked.pairs(claim, measure, names, Tables(results.cases))
     pairs = tested.dropna(ignore_index=True)
     if not len(pairs):
         return ClaimPlan(claim, whole, None, f"no finished pair of runs has scored {measure.words}", None, None)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import math
 import numbers
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -140,8 +140,18 @@ def mean_scores(cases: Iterable[CaseMasks], names: Iterable[str]) -> dict[str, f
     ``cases`` may be made one at a time (``cases.masks_of``): no case is kept.
     """
     wanted = list(names)
-    rows = [score(case, wanted) for case in cases]
-    return {name: mean_defined(row[name] for row in rows) for name in wanted}
+    return mean_rows(case_scores(cases, wanted), wanted)
+
+
+def case_scores(cases: Iterable[CaseMasks], names: Iterable[str]) -> list[dict[str, float]]:
+    """``case`` and the named metrics of each case, NaN where undefined."""
+    wanted = list(names)
+    return [{"case": case.case, **score(case, wanted)} for case in cases]
+
+
+def mean_rows(rows: Sequence[Mapping[str, float]], names: Iterable[str]) -> dict[str, float]:
+    """Mean over such rows of each named metric, undefined ones left out; NaN without any."""
+    return {name: mean_defined(row[name] for row in rows) for name in names}
 
 
 def selection_score(mean: dict[str, float]) -> float:

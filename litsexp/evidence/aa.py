@@ -125,6 +125,7 @@ def aa_study(study: StudyConfig, seeds: int) -> StudyConfig:
     alone: dict[str, Any] = {
         "design": "ablation",
         "factors": {},
+        "arms": {},
         "claims": (),
         "search": None,
         "seeds": tuple(range(seeds)),

@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from litsexp.evidence.judge import RUN_PAIR, Verdict
+from litsexp.evidence.judge import Verdict
+from litsexp.evidence.kinds import RUN_PAIR
 from litsexp.evidence.words import enough_digits, interval, patients, run_pairs
 
 
@@ -60,10 +61,11 @@ class Replication:
 
 
 def replications(here: Sequence[Verdict], there: Sequence[Verdict]) -> list[Replication]:
-    """Both verdicts of each claim, in the study file's order.
+    """Both verdicts of each claim that can be asked of another cohort, in the study file's order.
 
     ValueError where the two are not of the same claims.
     """
+    here = [verdict for verdict in here if verdict.asked.portable]
     if [verdict.claim.id for verdict in here] != [verdict.claim.id for verdict in there]:
         raise ValueError(
             f"{len(here)} verdicts here and {len(there)} there; expected the same claims in the same order"

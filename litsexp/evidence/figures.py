@@ -65,13 +65,14 @@ def forest(verdicts: Sequence[Verdict], noise: Sequence[Noise] = ()) -> str:
     """A row a claim: effect and both 95 % intervals, on the band of differences too small to matter.
 
     Thick: new patients and new runs; thin below it: these trained models, new patients. Hatched: how far apart two
-    halves of one arm's runs lie in the claim's measure, where ``noise`` knows it. Claims in other units have axes of
-    their own. Right of 0 the first arm does better: where less is better the axis runs from right to left, so that
-    every number stays what it is in the tables.
+    halves of one arm's runs lie in the claim's measure, where ``noise`` knows it. Claims in other units, and of other
+    kinds, have axes of their own. Right of 0 the first arm does better: where less is better the axis runs from right
+    to left, so that every number stays what it is in the tables.
     """
-    groups: dict[tuple[str, bool], list[Verdict]] = {}
+    groups: dict[tuple[str, bool, str], list[Verdict]] = {}
     for verdict in verdicts:
-        groups.setdefault((verdict.measure.unit, verdict.measure.higher_is_better), []).append(verdict)
+        measure = verdict.measure
+        groups.setdefault((measure.unit, measure.higher_is_better, verdict.asked.name), []).append(verdict)
     rows, halves = [len(group) for group in groups.values()], {each.metric: each.halves for each in noise}
     figure = Figure(figsize=(8.6, 0.5 + 0.75 * len(rows) + 0.5 * sum(rows)), layout="constrained")
     panels = figure.subplots(len(rows), 1, squeeze=False, height_ratios=rows)[:, 0]
@@ -82,31 +83,37 @@ def forest(verdicts: Sequence[Verdict], noise: Sequence[Noise] = ()) -> str:
         Line2D([], [], color=MUTED, linewidth=1, label=MODELS),
         Patch(**MARGIN_BAND, label="within the margin"),
     ]
-    if any(verdict.claim.metric in halves for verdict in verdicts):
+    if any(_halves(verdict, halves) for verdict in verdicts):
         handles.append(Patch(**NOISE_BAND, label=f"two halves of {noise[0].arm}"))
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), handlelength=2.4)
     return _svg(figure)
 
 
 def _forest_panel(axes: Axes, verdicts: Sequence[Verdict], halves: Mapping[str, float]) -> None:
-    """The claims of one unit and direction."""
-    rows, measure = len(verdicts), verdicts[0].measure
+    """The claims of one unit, direction and kind."""
+    rows, measure, asked = len(verdicts), verdicts[0].measure, verdicts[0].asked
     for row, verdict in enumerate(verdicts):
-        _forest_row(axes, row, verdict, halves.get(verdict.claim.metric, 0.0))
+        _forest_row(axes, row, verdict, _halves(verdict, halves))
     axes.axvline(0, color=INK, linewidth=0.9, zorder=2)
     axes.set_yticks(range(rows), [_label(verdict) for verdict in verdicts], color=INK, linespacing=1.25)
     axes.set_ylim(rows - 0.5, -0.5)
     drawn = [x for v in verdicts for x in (v.low, v.high, v.models_low, v.models_high, v.effect, v.claim.margin)]
-    drawn += [halves.get(verdict.claim.metric, 0.0) for verdict in verdicts]
+    drawn += [_halves(verdict, halves) for verdict in verdicts]
     reach = max([abs(x) for x in drawn if x == x] + [0.01])
     axes.set_xlim(-1.12 * reach * measure.sign, 1.12 * reach * measure.sign)
     better = "right of 0: better" if measure.higher_is_better else "less is better; right of 0: better"
-    axes.set_xlabel(f"mean difference over patients{measure.unit and f', {measure.unit}'}, 95 % intervals ({better})")
+    better = "right of 0: the gain grows" if asked.name == "interaction" else better
+    axes.set_xlabel(f"{asked.axis}{measure.unit and f', {measure.unit}'}, 95 % intervals ({better})")
     axes.spines["left"].set_visible(False)
     right = axes.twinx()
     right.set_ylim(axes.get_ylim())
     right.set_yticks(range(rows), [_estimate(verdict) for verdict in verdicts], color=INK)
     right.spines["left"].set_visible(False)
+
+
+def _halves(verdict: Verdict, halves: Mapping[str, float]) -> float:
+    """How far apart two halves of one arm lie in the claim's measure; they say nothing of a difference of gains."""
+    return halves.get(verdict.claim.metric, 0.0) if verdict.asked.scores else 0.0
 
 
 def _forest_row(axes: Axes, row: int, verdict: Verdict, halves: float) -> None:
@@ -126,8 +133,10 @@ def _forest_row(axes: Axes, row: int, verdict: Verdict, halves: float) -> None:
 def _label(verdict: Verdict) -> str:
     claim = verdict.claim
     versus = f"{claim.factor} {format_level(claim.better)} − {format_level(claim.than)}"
+    for factor, (first, then) in claim.grows.items():
+        versus = f"({versus}): {factor} {format_level(then)} − {format_level(first)}"
     if claim.factor == ARM:
-        versus = " − ".join(_clipped(name) for name in verdict.comparison)
+        versus = " − ".join(_clipped(name) for name in verdict.sides)
     return f"{claim.id}: {verdict.measure.words}\n{versus}"
 
 
@@ -196,10 +205,10 @@ def pairs(verdict: Verdict, colours: tuple[str, str]) -> str:
     few, size = len(table) <= 50, 26 if len(table) <= 60 else 10
     line = [colours[0] if d > 0 else colours[1] if d < 0 else HAIR for d in gain]
     axes.vlines(x, than, better, color=line, linewidth=2.2 if len(table) <= 60 else 1, alpha=0.45, zorder=2)
-    names = verdict.comparison
+    names = verdict.sides
     axes.scatter(x, than, s=size, facecolor="white", edgecolor=colours[1], linewidth=1.4, zorder=3, label=names[1])
     axes.scatter(x, better, s=size, color=colours[0], linewidth=0, zorder=4, label=names[0])
-    axes.set_ylabel(verdict.measure.title)
+    axes.set_ylabel(f"{'gain in ' * bool(verdict.claim.grows)}{verdict.measure.title}", wrap=True)
     axes.set_xlim(-0.8, len(table) - 0.2)
     numbered = all(isinstance(case, int) for case in table.index)
     names_shown, upright = [str(case) for case in table.index] if few else [], 0 if numbered else 90

@@ -13,21 +13,20 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from litsexp.evidence import planning, stats, words
+from litsexp.evidence.kinds import Arms, Kind, Tables, kind_of
+from litsexp.evidence.kinds.kind import CELL_CASE, SIDES, runs_of
 from litsexp.evidence.measures import Measured, measure_of
-from litsexp.spec.claim import ARM, Claim
-from litsexp.spec.design import contexts, format_level
+from litsexp.spec.claim import Claim
+from litsexp.spec.design import contexts
 from litsexp.spec.study import StudyConfig
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Arms = tuple[tuple[str, str], ...]  # pairs (better, than) of arm names
 Ruling = Literal["supported", "contradicted", "equivalent", "inconclusive"]
 ALPHA = 0.05  # of the adjusted p; the intervals are at 1 - ALPHA
 MIN_PATIENTS = 6  # fewer say nothing about patients
 MIN_RUN_PAIRS = planning.MIN_RUN_PAIRS  # fewer say nothing about training
-RUN_PAIR = ["context", "fold", "seed"]  # the two runs of a claim's two arms that share all of these
-CELL_CASE = ["fold", "seed", "case"]  # what two arms are paired on
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class Verdict:
     """
 
     claim: Claim
-    arms: Arms  # every pair that the claim compares
+    arms: Arms  # every pair that the claim compares; every four where it compares two gains
     measure: Measured = field(compare=False, repr=False)  # what the claim is about: its words, unit and direction
     effect: float  # mean over patients of each patient's mean difference over its runs, units of the measure
     low: float  # 95 % interval of the effect: new patients and new runs
@@ -58,6 +57,7 @@ class Verdict:
     than_mean: float
     pairs: pd.DataFrame = field(compare=False, repr=False)  # context, fold, seed, case, better, than: both defined
     differences: pd.DataFrame = field(compare=False, repr=False)  # better, than, difference; index case, ascending
+    asked: Kind = field(default_factory=Kind, compare=False, repr=False)  # what kind of claim it is
     verdict: Ruling = "inconclusive"
     substantial: bool = False  # has a direction, and the effect itself (not all of its interval) is beyond the margin
     post_hoc: bool = True  # the claim was not fixed, as it stands, before the first run
@@ -73,24 +73,34 @@ class Verdict:
 
     @property
     def comparison(self) -> tuple[str, str]:
-        """The two sides in words: ``init=imagenet``, ``init=scratch``; a table's arms by their names."""
-        claim = self.claim
-        if claim.factor == ARM:
-            return str(claim.better), str(claim.than)
-        return f"{claim.factor}={format_level(claim.better)}", f"{claim.factor}={format_level(claim.than)}"
+        """The two sides in words: ``init=imagenet``, ``init=scratch``; named arms with the settings that differ."""
+        return words.comparison(self.claim)
+
+    @property
+    def sides(self) -> tuple[str, str]:
+        """The same in short, as figures show it: named arms by their names alone."""
+        return words.sides(self.claim)
 
 
 def judge(
-    study: StudyConfig, cases: pd.DataFrame, preregistered: Mapping[str, str] | None, kind: str = ""
+    study: StudyConfig,
+    cases: pd.DataFrame | Tables,
+    preregistered: Mapping[str, str] | None,
+    kind: str = "",
+    external: bool = False,
 ) -> list[Verdict]:
-    """One verdict a claim of the study, in the order of its file; see ``judge_claims``."""
-    compared = [(claim, tuple((a.name, b.name) for a, b in contexts(study, claim))) for claim in study.claims]
+    """One verdict a claim of the study, in the order of its file; see ``judge_claims``.
+
+    ``external``: the cases are those of another cohort, so only the claims are judged that can be asked there.
+    """
+    asked = [claim for claim in study.claims if kind_of(claim).portable or not external]
+    compared = [(claim, tuple(tuple(arm.name for arm in names) for names in contexts(study, claim))) for claim in asked]
     return judge_claims(compared, cases, preregistered, kind)
 
 
 def judge_claims(
     compared: Sequence[tuple[Claim, Arms]],
-    cases: pd.DataFrame,
+    cases: pd.DataFrame | Tables,
     preregistered: Mapping[str, str] | None,
     kind: str = "",
     measures: Mapping[str, Measured] | None = None,
@@ -101,7 +111,8 @@ def judge_claims(
         compared: each claim with the pairs of arms (better, than) that answer it.
         cases: a row a test case and finished cell: ``arm, fold, seed, case``, and what measures are made of: a column
             a metric (NaN = undefined), pixel and lesion counts. Of a measure whose columns are missing nothing is
-            concluded. A case may stand in several folds, as an external one does.
+            concluded. A case may stand in several folds, as an external one does. Or ``Tables``: these, and what
+            other kinds of claims are about.
         preregistered: claim id -> ``Claim.digest`` as fixed before the first run. A claim that is absent from it, or
             has another digest now, is post hoc; None: nothing was fixed.
         kind: of the patients, in the sentences: ``phantom`` where they are synthetic.
@@ -110,22 +121,24 @@ def judge_claims(
     Raises:
         ValueError: ``arm``, ``fold``, ``seed`` or ``case`` is missing, or a case stands twice in one cell.
     """
-    _check(cases)
-    own = measures or {}
-    meant = [own.get(claim.metric) or measure_of(claim.metric) for claim, _ in compared]
-    measured = [_measure(claim, measure, arms, cases) for (claim, arms), measure in zip(compared, meant, strict=True)]
+    tables, own = cases if isinstance(cases, Tables) else Tables(cases), measures or {}
+    for table in (tables.cases, tables.train):
+        _check(table)
+    meant = [own.get(claim.metric) or measure_of(claim.metric, claim.share) for claim, _ in compared]
+    measured = [_measure(claim, measure, arms, tables) for (claim, arms), measure in zip(compared, meant, strict=True)]
     adjusted = stats.holm([1.0 if math.isnan(verdict.p) else verdict.p for verdict in measured])
     verdicts = []
     for verdict, p in zip(measured, adjusted, strict=True):
         fixed = (preregistered or {}).get(verdict.claim.id) == verdict.claim.digest
-        ruled = dataclasses.replace(verdict, p_adjusted=p, kind=kind, post_hoc=not fixed)
+        whose = " ".join(part for part in (kind, verdict.asked.patients) if part)
+        ruled = dataclasses.replace(verdict, p_adjusted=p, kind=whose, post_hoc=not fixed)
         verdicts.append(_rule(ruled, claims=len(compared)))
     return verdicts
 
 
-def _check(cases: pd.DataFrame) -> None:
+def _check(cases: pd.DataFrame | None) -> None:
     """Refuse a table that would be misread; one without rows (every run failed) needs no columns."""
-    if cases.empty:
+    if cases is None or cases.empty:
         return
     missing = sorted({"arm", *CELL_CASE} - set(cases.columns))
     if missing:
@@ -137,15 +150,16 @@ def _check(cases: pd.DataFrame) -> None:
         raise ValueError(f"cases: case {row['case']} stands twice in {cell}; expected one row a case and finished cell")
 
 
-def _measure(claim: Claim, measure: Measured, arms: Arms, cases: pd.DataFrame) -> Verdict:
+def _measure(claim: Claim, measure: Measured, arms: Arms, tables: Tables) -> Verdict:
     """The numbers of one claim, not yet ruled upon."""
-    tested = paired_scores(cases, arms, measure)
-    pairs = tested.dropna(ignore_index=True)
-    table = _by_patient(pairs)
-    run_pairs = pairs.groupby(RUN_PAIR, sort=True).ngroup()
-    found = stats.paired((pairs["better"] - pairs["than"]).to_numpy(float), pairs["case"], run_pairs, 1 - ALPHA)
+    asked = kind_of(claim)
+    tested = asked.pairs(claim, measure, arms, tables)
+    pairs = tested.dropna(subset=SIDES, ignore_index=True)
+    table, number = asked.by_patient(pairs), asked.number(pairs)
+    found = asked.estimate(pairs, 1 - ALPHA)
     total = float(found.patients_variance + found.runs_variance)
-    scored, patients = measure.scored(cases), set(table.index)
+    cases, scored, patients = asked.table(tables), asked.scored(claim, measure, tables), set(pairs["case"])
+    better_mean, than_mean = asked.means(pairs)
     return Verdict(
         claim=claim,
         arms=arms,
@@ -159,48 +173,36 @@ def _measure(claim: Claim, measure: Measured, arms: Arms, cases: pd.DataFrame) -
         false_claim=float(found.models_p) / 2,
         runs_share=float(found.runs_variance) / total if total > 0 else math.nan,
         superiority=stats.superiority(measure.sign * table["difference"].to_numpy()),
-        n_patients=len(table),
-        n_run_pairs=int(run_pairs.nunique()),
-        n_undefined=tested["case"].nunique() - len(table) if scored else 0,
+        n_patients=number,
+        n_run_pairs=int(runs_of(pairs).nunique()),
+        n_undefined=tested["case"].nunique() - len(patients) if scored else 0,
         n_dropped=int(tested["case"].isin(patients).sum()) - len(pairs) if scored else 0,
         n_missing=len(set(cases["case"]) - set(tested["case"])) if len(cases) else 0,
-        better_mean=float(table["better"].mean()),
-        than_mean=float(table["than"].mean()),
+        better_mean=better_mean,
+        than_mean=than_mean,
         pairs=pairs,
         differences=table,
-        reason=_nothing_to_compare(cases, arms, measure, len(tested)) if not len(table) else "",
+        asked=asked,
+        reason="" if number else _nothing_to_compare(tables, arms, measure, asked, scored, len(tested)),
     )
 
 
-def paired_scores(cases: pd.DataFrame, arms: Arms, measure: Measured) -> pd.DataFrame:
-    """``context, fold, seed, case, better, than``: a row a case of a cell that both arms of a context have."""
-    import pandas as pd
-
-    if not len(cases):
-        return pd.DataFrame(columns=["context", *CELL_CASE, "better", "than"], dtype=float)
-    scored = cases.assign(value=measure.values(cases)).set_index(CELL_CASE)
-    tables = []
-    for context, names in enumerate(arms):
-        better, than = (scored.loc[scored["arm"] == name, "value"] for name in names)
-        both = pd.concat({"better": better, "than": than}, axis="columns", join="inner")
-        tables.append(both.reset_index().assign(context=context))
-    return pd.concat(tables).sort_values(["context", *CELL_CASE], ignore_index=True)
-
-
-def _by_patient(pairs: pd.DataFrame) -> pd.DataFrame:
-    """A row a patient: its means over all pairs of runs that tested it."""
-    table = pairs.groupby("case", sort=True)[["better", "than"]].mean()
-    return table.assign(difference=table["better"] - table["than"])
-
-
-def _nothing_to_compare(cases: pd.DataFrame, arms: Arms, measure: Measured, pairs: int) -> str:
-    """Why a claim has not one difference."""
-    if pairs and measure.scored(cases):
-        return f"{measure.words} is undefined in every patient"
-    if pairs:
+def _nothing_to_compare(
+    tables: Tables, arms: Arms, measure: Measured, asked: Kind, scored_at_all: bool, pairs: int
+) -> str:
+    """Why a claim has not one difference; ``pairs``: that there are, defined or not."""
+    names = sorted({name for context in arms for name in context})
+    ran, scored = (set(table["arm"]) if len(table) else set() for table in (tables.cases, asked.table(tables)))
+    lost, unscored = ([name for name in names if name not in these] for these in (ran, scored))
+    if lost:
+        return f"no finished run of {' and '.join(lost)}"
+    if unscored and len(unscored) < len(names):
+        return f"no finished run of {' and '.join(unscored)} has scored {measure.words}"
+    if unscored or not scored_at_all:
         return f"no finished run has scored {measure.words}"
-    lost = sorted({name for pair in arms for name in pair} - set(cases["arm"] if len(cases) else ()))
-    return f"no finished run of {' and '.join(lost)}" if lost else "the arms' finished runs share no test patient"
+    if pairs:
+        return f"{measure.words} is undefined in every patient"
+    return "the arms' finished runs share no test patient"
 
 
 def _rule(verdict: Verdict, claims: int) -> Verdict:
@@ -218,5 +220,7 @@ def _rule(verdict: Verdict, claims: int) -> Verdict:
     if -margin < verdict.low and verdict.high < margin:
         return dataclasses.replace(verdict, verdict="equivalent")
     if not verdict.n_patients:
+        return verdict
+    if not verdict.asked.planned:
         return verdict
     return dataclasses.replace(verdict, advice=planning.advice(verdict.pairs, margin, claims, verdict.measure.per))

@@ -34,7 +34,7 @@ class External:
 
     cohort: str  # "phantom, 12 patients, seed 1, site B"
     phantom: bool
-    verdicts: Sequence[Verdict]  # the study's claims on these patients, adjusted among themselves; in the same order
+    verdicts: Sequence[Verdict]  # the study's claims that can be asked of these patients, adjusted among themselves
     cases: pd.DataFrame  # arm, fold, seed, case, a column a metric: each case once a run
     trivial: pd.DataFrame  # predictor, case, a column a metric
     pictures: Sequence[Picture] = ()

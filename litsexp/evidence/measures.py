@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
-from litsexp.spec.catalog import MEASURES, METRICS, Measure, Metric
+from litsexp.spec.catalog import MEASURES, METRICS, Contrast, Measure, Metric
+from litsexp.spec.claim import SHARE, contrast_of
 from litsexp.spec.errors import LitsexpError, one_line
-from litsexp.spec.tables import Reference, resolve
+from litsexp.spec.tables import Reference, argument_of, resolve
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -133,13 +134,26 @@ class Measured:
         return values
 
 
-def measure_of(name: str | Measured) -> Measured:
-    """The measure of this name, or else the metric; LitsexpError where there is neither. A measure is itself."""
+def measure_of(name: str | Measured, share: float = SHARE) -> Measured:
+    """The measure of this name, or else the metric, or the contrast; LitsexpError where there is none.
+
+    A measure is itself. ``share`` is that of a claim about a contrast that has one.
+    """
     if isinstance(name, Measured):
         return name
+    if (contrast := contrast_of(name)) is not None:
+        return _measure_of_contrast(name, contrast, share)
     row: Measure | Metric = MEASURES[name] if name in MEASURES else METRICS[name]
     function = row.values if isinstance(row, Measure) else itemgetter(name)  # a metric's values are its column
     return Measured(name, row.words, row.unit, row.higher_is_better, row.undefined, function)
+
+
+def _measure_of_contrast(name: str, row: Contrast, share: float) -> Measured:
+    """What a contrast is called; it is no number of a case, so no table of cases has it scored."""
+    base = measure_of(argument_of(name))
+    told = {"metric": base.words, "share": f"{100 * share:g} %"}
+    called, undefined = row.called.format(**told), row.undefined.format(**told)
+    return Measured(name, called, row.unit or base.unit, row.higher_is_better, undefined, itemgetter(name))
 
 
 def main_metrics() -> list[str]:

@@ -23,7 +23,7 @@ from litsexp.evidence.measures import main_metrics, measure_of
 from litsexp.evidence.tables import arm_scores, gap_table
 from litsexp.evidence.words import COVERED, MODELS, cautions, digits_for, noise, plain, uncertainty
 from litsexp.files import whole_file
-from litsexp.spec.design import arms, cells
+from litsexp.spec.design import arms, cells, format_level
 
 PICTURE_BYTES = 2_000_000  # of PNG in a report; what is over stays in MLflow
 WHERE_PRETRAINED = ("pretraining_steps", "pretraining_minutes")  # columns that are there where some run has them
@@ -79,11 +79,13 @@ def _content(evidence: Evidence) -> dict[str, Any]:
         "predictors": list(trivial["predictor"].unique()),
         "curves": figures.curves(evidence.curves, colours) if len(evidence.curves) else "",
         "curve_arms": figures.CURVE_ARMS,
-        "pairs": [(v, _pairs_figure(v, colours)) for v in evidence.verdicts if v.n_patients],
+        "pairs": [(v, _pairs_figure(v, colours)) for v in evidence.verdicts if len(v.differences)],
         "pictures": _affordable(evidence.pictures),
         "false_positives": _false_positives(evidence.cases, names),
         "rates": sorted({float(f"{lr:.3g}") for lr in runs["lr"].dropna()}) if "lr" in runs else [],
         "controls": _controls(evidence),
+        "named": {arm: ", ".join(f"{f}={format_level(x)}" for f, x in of.items()) for arm, of in study.arms.items()},
+        "own_rates": any("lr" in settings for settings in study.arms.values()),
         "split": _grid(split.assign(test_fold=split["test_fold"].where(split["test_fold"] >= 0))),  # -1 is no fold
         "folds": _grid(_folds(split)),
         "runs": _grid(runs),
@@ -133,8 +135,8 @@ def _runs(evidence: Evidence) -> pd.DataFrame:
 
 def _pairs_figure(verdict: Verdict, colours: dict[str, str]) -> str:
     """In the arms' colours where the claim compares two arms, else in the verdict's."""
-    better, than = (colours[name] for name in verdict.arms[0])
-    if len(verdict.arms) > 1 or better == than:
+    better, than = (colours[name] for name in verdict.arms[0][:2])
+    if len(verdict.arms) > 1 or len(verdict.arms[0]) > 2 or better == than:
         better, than = figures.VERDICT_COLOURS["supported"], figures.VERDICT_COLOURS["contradicted"]
     return figures.pairs(verdict, (better, than))
 

@@ -76,6 +76,11 @@ def paired(differences: ArrayLike, patients: ArrayLike, runs: ArrayLike, level: 
     effect = patient_means.mean(-1)
     v_patients = _variance(patient_means) / n
     v_runs = _variance(run_means) * float((share**2).sum())
+    return _estimate(effect, v_patients, v_runs, n, pairs, level)
+
+
+def _estimate(effect: Floats, v_patients: Floats, v_runs: Floats, n: int, pairs: int, level: float) -> Estimate:
+    """Both intervals of an effect with these parts of its variance, from n patients and so many run pairs."""
     total = v_patients + v_runs
     with np.errstate(divide="ignore", invalid="ignore"):
         parts = v_patients**2 / (n - 1) + v_runs**2 / (pairs - 1)
@@ -83,6 +88,58 @@ def paired(differences: ArrayLike, patients: ArrayLike, runs: ArrayLike, level: 
     low, high, p = _student(effect, total, df, level)
     models = _student(effect, v_patients, np.full_like(effect, n - 1.0), level)
     return Estimate(effect, low, high, p, df, v_patients, v_runs, *models)
+
+
+def paired_gap(
+    differences: ArrayLike, patients: ArrayLike, runs: ArrayLike, trained: ArrayLike, level: float = 0.95
+) -> Estimate:
+    """How much more one arm overfits than another: training patients' mean difference minus test patients'.
+
+    Either mean is over patients of each patient's mean over its runs. A patient may be on both sides, under different
+    runs, as with folds. With n patients of a side and m_p the mean of one of them, its influence is
+    i_p = (m_p - mean) / sqrt(n (n - 1)), 0 on a side where it is not:
+
+    - V_patients = sum over patients of (i_p of training - i_p of test)**2: the variance of a difference of means, of
+      which the patients on both sides are paired;
+    - V_runs = var(run pairs' own gaps, ddof 1) * sum of w_r**2, w_r the mean of the shares of both means that run pair
+      r carries; pairs of runs that lack a side are left out of it;
+    - V, df, interval and p as in ``paired``, the smaller side's n counting.
+
+    Args:
+        differences: (..., m), one finite number a patient and run pair that was trained on it or tested it.
+        patients: (m,), which patient each is of.
+        runs: (m,), under which run pair.
+        trained: (m,), true where the run pair was trained on the patient.
+        level: of both intervals.
+
+    Raises:
+        ValueError: shapes that do not fit, or a difference that is not finite.
+    """
+    values, of_patient, of_run = _checked(differences, patients, runs)
+    sides = np.asarray(trained, dtype=bool)
+    if not values.shape[-1] or sides.all() or not sides.any():
+        return Estimate(*np.full((len(Estimate._fields), *values.shape[:-1]), math.nan))
+    patient, run = _membership(of_patient), _membership(of_run)
+    means, influences, run_means, shares, sizes = [], [], [], [], []
+    for side in (sides, ~sides):
+        counts, on_run = patient[side].sum(0), run[side].sum(0)
+        here, n = counts > 0, int((counts > 0).sum())
+        weight = patient[side] / np.maximum(counts, 1)
+        of_each = values[..., side] @ weight
+        mean = of_each[..., here].mean(-1)
+        scale = math.sqrt(n * (n - 1)) if n > 1 else math.nan
+        influences.append(np.where(here, of_each - mean[..., None], 0.0) / scale)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            run_means.append(values[..., side] @ (run[side] / np.where(on_run > 0, on_run, math.nan)))
+        shares.append(weight.sum(1) @ run[side] / n)
+        means.append(mean)
+        sizes.append(n)
+    gaps, share = run_means[0] - run_means[1], (shares[0] + shares[1]) / 2
+    whole = (run[sides].sum(0) > 0) & (run[~sides].sum(0) > 0)
+    share = share[whole] / share[whole].sum() if whole.any() else share
+    v_patients = ((influences[0] - influences[1]) ** 2).sum(-1)
+    v_runs = _variance(gaps[..., whole]) * float((share**2).sum())
+    return _estimate(means[0] - means[1], v_patients, v_runs, min(sizes), int(whole.sum()), level)
 
 
 def mean_interval(values: ArrayLike, level: float = 0.95) -> Interval:

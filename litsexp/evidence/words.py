@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from litsexp.evidence.failed import FAILING, reasons
+from litsexp.spec.claim import ARM, Claim
 from litsexp.spec.design import format_level
 
 if TYPE_CHECKING:
@@ -18,6 +19,32 @@ if TYPE_CHECKING:
 COVERED = "new patients and new runs, on these training sets"  # what the interval of a verdict covers
 MODELS = "these trained models, new patients"  # and what the other one does
 NAMED = 3  # of several things; of more it says how many
+
+
+def comparison(claim: Claim) -> tuple[str, str]:
+    """What a claim compares: ``init=imagenet``, ``init=scratch``; a table's arms by their names.
+
+    Named arms with all settings in which they differ: ``arm ssl (init=ssl:restoration, epochs=6)``.
+    """
+    if not claim.compares:
+        gain = f"gain of {'{} over {}'.format(*_levels(claim))} with " * bool(claim.grows)
+        return tuple(gain + side for side in sides(claim))  # type: ignore[return-value]  # of two
+    told = []
+    for name in (str(claim.better), str(claim.than)):
+        settings = claim.compares[name].items()
+        told.append(f"arm {name} ({', '.join(f'{setting}={format_level(level)}' for setting, level in settings)})")
+    return told[0], told[1]
+
+
+def sides(claim: Claim) -> tuple[str, str]:
+    """The same in short: named arms by their names; of two gains, where the second and the first are."""
+    for factor, (first, then) in claim.grows.items():
+        return f"{factor}={format_level(then)}", f"{factor}={format_level(first)}"
+    return (str(claim.better), str(claim.than)) if claim.factor == ARM else _levels(claim)
+
+
+def _levels(claim: Claim) -> tuple[str, str]:
+    return f"{claim.factor}={format_level(claim.better)}", f"{claim.factor}={format_level(claim.than)}"
 
 
 def sentence(verdict: Verdict) -> str:
@@ -37,12 +64,29 @@ def sentence(verdict: Verdict) -> str:
     digits = enough_digits(verdict.claim.margin, *shown)
     where = ", ".join(f"{name}={format_level(level)}" for name, level in verdict.claim.where.items())
     p = "p < 0.001" if verdict.p_adjusted < 0.001 else f"p = {verdict.p_adjusted:.3f}"
+    whose = verdict.asked.patients_in_words(verdict) or patients(verdict.n_patients, verdict.kind)
+    found = f"{plain(effect, digits)}{measure.per}{interval(low, high, digits)}"
+    thing = f"{'the ' * (not verdict.asked.scores)}{measure.words}"
+    did = f"{better} {what} {thing} by {found} {'over' if what == 'raised' else 'against'} {than}"
+    if verdict.claim.grows:
+        did = _how_it_grew(verdict, digits)
     return (
-        f"{better} {what} {measure.words} by {plain(effect, digits)}{measure.per}{interval(low, high, digits)} "
-        f"{'over' if what == 'raised' else 'against'} {than}{where and f' where {where}'} "
-        f"on {patients(verdict.n_patients, verdict.kind)} and {run_pairs(verdict.n_run_pairs)} (adjusted {p}): "
+        f"{did}{where and f' where {where}'} on {whose} and {run_pairs(verdict.n_run_pairs)} (adjusted {p}): "
         f"{_conclusion(verdict)}."
     )
+
+
+def _how_it_grew(verdict: Verdict, digits: int) -> str:
+    """``the gain of init=imagenet over init=scratch in tumor Dice is 0.08 [..] larger with A than with B``."""
+    then, first = verdict.sides
+    gain = f"the gain of {' over '.join(_levels(verdict.claim))} in {verdict.measure.words}"
+    sign = verdict.measure.sign * (-1 if verdict.verdict == "contradicted" else 1)
+    low, high = sorted(sign * bound for bound in (verdict.low, verdict.high))
+    found = f"{plain(sign * verdict.effect, digits)}{verdict.measure.per}{interval(low, high, digits)}"
+    if verdict.verdict in ("supported", "contradicted"):
+        size = "larger" if verdict.verdict == "supported" else "smaller"
+        return f"{gain} is {found} {size} with {then} than with {first}"
+    return f"{gain} changed by {found} from {first} to {then}"
 
 
 def uncertainty(verdict: Verdict) -> str:
@@ -116,9 +160,11 @@ def cautions(verdict: Verdict, trivial: pd.DataFrame | None = None, failed: pd.D
 
     ``trivial`` holds what no learning scores, ``failed`` the runs that failed to learn.
     """
-    measure = verdict.measure
-    found = _beaten_by_nothing(verdict, trivial) if verdict.n_patients and trivial is not None else []
-    if measure.higher_is_better and not measure.unit and max(verdict.better_mean, verdict.than_mean) < FAILING:
+    measure, asked = verdict.measure, verdict.asked
+    told = verdict.n_patients and asked.scores
+    found = _beaten_by_nothing(verdict, trivial) if told and trivial is not None else []
+    share = asked.scores and measure.higher_is_better and not measure.unit
+    if share and max(verdict.better_mean, verdict.than_mean) < FAILING:
         found.append(f"Both arms stay below {FAILING:g}: two models that hardly segment are compared.")
     if verdict.n_undefined:
         undefined = f"whose {measure.words} is undefined ({measure.undefined})"
@@ -129,7 +175,10 @@ def cautions(verdict: Verdict, trivial: pd.DataFrame | None = None, failed: pd.D
     if verdict.n_missing:
         found.append(f"Missing: {patients(verdict.n_missing)} without a finished run in each arm.")
     if len(verdict.arms) > 1:
-        found.append(f"Averaged over {len(verdict.arms)} pairs of arms that differ in {verdict.claim.factor} alone.")
+        what = "fours of arms" if verdict.claim.grows else "pairs of arms"
+        alone = " and ".join([verdict.claim.factor, *verdict.claim.grows])
+        found.append(f"Averaged over {len(verdict.arms)} {what} that differ in {alone} alone.")
+    found += asked.cautions(verdict)
     return found + (_failed_runs(verdict, failed) if failed is not None else [])
 
 

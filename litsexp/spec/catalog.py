@@ -37,6 +37,22 @@ class Measure(Row):
 
 
 @dataclass(frozen=True)
+class Contrast(Row):
+    """What a claim can be about that is no score of a test case: ``gap:METRIC`` stands for ``gap:dice_tumor``.
+
+    ``called`` and ``undefined`` are its words in sentences: ``{metric}`` is replaced by those of the metric after the
+    colon, ``{share}`` by the claim's.
+    """
+
+    kind: Reference  # () -> evidence.kinds.Kind: how the runs of two arms are compared
+    needs: str  # the table that it is made of: ``train``, cases of training patients; ``epochs``, validation's
+    called: str
+    undefined: str = "{metric} is undefined"
+    higher_is_better: bool = False
+    unit: str = ""
+
+
+@dataclass(frozen=True)
 class Encoder(Row):
     """A convolutional body, and weights that somebody trained it to."""
 
@@ -98,6 +114,7 @@ def _table(concept: str, row: type[R]) -> Table[R]:
 
 
 METRICS, MEASURES = _table("metric", Metric), _table("measure", Measure)
+CONTRASTS = _table("contrast", Contrast)
 ENCODERS = _table("encoder", Encoder)
 ARCHITECTURES = _table("architecture", Architecture)  # (encoder, labels, size in pixels, RunConfig) -> logits' module
 INITIALISATIONS = _table("init", Initialisation)  # (RunConfig, seed[, Corpus]) -> the encoder's state dict, or None
@@ -108,7 +125,7 @@ AUGMENTATIONS = _table("augment", Augmentation)
 LOSSES = _table("loss", Part)  # (RunConfig) -> a function of logits (B, C, H, W) and labels (B, H, W) -> scalar
 EXECUTORS = _table("executor", Part)  # (workers, threads a run) -> study.jobs.Executor
 
-_SCORES, _NETWORKS = (METRICS, MEASURES), (ENCODERS, ARCHITECTURES, INITIALISATIONS)
+_SCORES, _NETWORKS = (METRICS, MEASURES, CONTRASTS), (ENCODERS, ARCHITECTURES, INITIALISATIONS)
 _TABLES = (*_SCORES, *_NETWORKS, ENCODINGS, WINDOWS, AUGMENTATIONS, LOSSES, EXECUTORS)
 TABLES: Mapping[str, Table[Any]] = {table.concept: table for table in _TABLES}
 

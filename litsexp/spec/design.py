@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ import numpy as np
 
 from litsexp.spec.base import Level
 from litsexp.spec.catalog import WEIGHTS_FILE
-from litsexp.spec.claim import Claim
+from litsexp.spec.claim import ARM, Claim
 from litsexp.spec.cohort import SplitConfig
 from litsexp.spec.keys import content, digest, file_sha256
 from litsexp.spec.pretraining import OWN, learns
@@ -22,6 +22,7 @@ from litsexp.spec.tables import argument_of
 if TYPE_CHECKING:
     from litsexp.spec.study import StudyConfig
 
+BASELINE = "baseline"
 RUN_KEY_FORMAT = 2  # raise it when the same settings would no longer train the same model (2: seeds differ by fold)
 
 
@@ -69,18 +70,19 @@ class Cell:
 
 
 def arms(study: StudyConfig) -> list[Arm]:
-    """The arms of a fixed design, baseline first. A search has only its baseline until Optuna samples."""
+    """The arms of a fixed design, baseline first, named ones last. A search has its baseline until Optuna samples."""
     if study.design == "factorial":
         names = list(study.factors)
         combinations = itertools.product(*study.factors.values())
         return [arm_of(study, dict(zip(names, levels, strict=True))) for levels in combinations]
     changes = [] if study.design == "search" else [(f, level) for f, ls in study.factors.items() for level in ls]
-    return [Arm("baseline", study.run), *(arm_of(study, {factor: level}) for factor, level in changes)]
+    named = [Arm(name, study.run.changed(settings)) for name, settings in study.arms.items()]
+    return [Arm(BASELINE, study.run), *(arm_of(study, {factor: level}) for factor, level in changes), *named]
 
 
 def arm_of(study: StudyConfig, levels: Mapping[str, Level]) -> Arm:
     """The arm with these levels, named after them (``baseline`` where there are none)."""
-    name = ", ".join(f"{factor}={_label(study, factor, level)}" for factor, level in levels.items()) or "baseline"
+    name = ", ".join(f"{factor}={_label(study, factor, level)}" for factor, level in levels.items()) or BASELINE
     return Arm(name, study.run.changed(levels))
 
 
@@ -90,12 +92,29 @@ def cells(study: StudyConfig) -> list[Cell]:
     return [Cell(arm, fold, seed) for seed, fold, arm in order]
 
 
-def contexts(study: StudyConfig, claim: Claim) -> list[tuple[Arm, Arm]]:
-    """Every pair (better, than) of arms that differ in the claim's factor and in nothing else."""
-    where = [arm for arm in arms(study) if all(getattr(arm.run, f) == level for f, level in claim.where.items())]
-    ours = [arm for arm in where if getattr(arm.run, claim.factor) == claim.better]
-    theirs = [arm for arm in where if getattr(arm.run, claim.factor) == claim.than]
-    return [(a, b) for a in ours for b in theirs if differing_fields(a.run, b.run) == {claim.factor}]
+def contexts(study: StudyConfig, claim: Claim) -> list[tuple[Arm, ...]]:
+    """The arms that answer a claim: every pair (better, than) that differs in the claim's factor and in nothing else.
+
+    Of a claim about two arms: these, whatever they differ in. Of one that ``grows``: every four arms (better, than at
+    the second level; better, than at the first). Named arms are compared by name alone, but make such fours complete.
+    """
+    known = {arm.name: arm for arm in arms(study)}
+    if claim.factor == ARM:
+        return [(known[name], known[other]) for name, other in [(str(claim.better), str(claim.than))] if name in known]
+    among = [arm for arm in known.values() if claim.grows or arm.name not in study.arms]
+    where = [arm for arm in among if all(getattr(arm.run, f) == level for f, level in claim.where.items())]
+    pairs = _pairs(where, claim.factor, claim.better, claim.than)
+    for other, (first, then) in claim.grows.items():
+        at_first = [pair for pair in pairs if getattr(pair[0].run, other) == first]
+        at_then = [pair for pair in pairs if getattr(pair[0].run, other) == then]
+        return [(*b, *a) for b in at_then for a in at_first if differing_fields(a[0].run, b[0].run) == {other}]
+    return [*pairs]
+
+
+def _pairs(among: Sequence[Arm], factor: str, better: Level, than: Level) -> list[tuple[Arm, Arm]]:
+    ours = [arm for arm in among if getattr(arm.run, factor) == better]
+    theirs = [arm for arm in among if getattr(arm.run, factor) == than]
+    return [(a, b) for a in ours for b in theirs if differing_fields(a.run, b.run) == {factor}]
 
 
 def differing_fields(a: RunConfig, b: RunConfig) -> set[str]:
@@ -103,8 +122,10 @@ def differing_fields(a: RunConfig, b: RunConfig) -> set[str]:
     return {name for name in RunConfig.model_fields if getattr(a, name) != getattr(b, name)}
 
 
-def format_level(level: Level) -> str:
+def format_level(level: Level | None) -> str:
     """A level as people write it: ``0.5``, ``scratch``; ``file:x.safetensors``: a file without its folders."""
+    if level is None:
+        return "default"
     if isinstance(level, str):
         return f"file:{Path(argument_of(level)).name}" if level.startswith("file:") else level
     return f"{level:g}" if isinstance(level, float) else str(level)

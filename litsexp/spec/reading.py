@@ -196,7 +196,11 @@ def _place(path: Iterable[object], root: type[BaseModel]) -> tuple[type[BaseMode
         field = model.model_fields.get(str(part), field)
         if field is None:
             break
-        inside = (RunConfig,) if part in ("factors", "where") else (field.annotation, *get_args(field.annotation))
+        inside = (
+            (RunConfig,)
+            if part in ("factors", "where", "grows", "arms")
+            else (field.annotation, *get_args(field.annotation))
+        )
         model = next((c for c in inside if isinstance(c, type) and issubclass(c, BaseModel)), model)
     return model, field
 

@@ -7,9 +7,11 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from litsexp.spec.base import Level, Strict
-from litsexp.spec.claim import Claim
+from litsexp.spec.claim import ARM, Claim, contrast_of
 from litsexp.spec.cohort import DataConfig, ExternalConfig, SplitConfig
 from litsexp.spec.design import arms, contexts
+from litsexp.spec.keys import added
+from litsexp.spec.named_arms import check_alike, compared, typed_arms
 from litsexp.spec.pretraining import check_pretraining
 from litsexp.spec.run import RunConfig
 
@@ -39,6 +41,7 @@ class StudyConfig(Strict):
     seeds: Annotated[tuple[Annotated[int, Field(ge=0, strict=True)], ...], Field(min_length=1)] = (0,)
     run: RunConfig = Field(RunConfig(), description="keys such as epochs, lr")
     factors: dict[str, Annotated[tuple[Level, ...], Field(min_length=1)]] = Field({})
+    arms: dict[str, dict[str, Level]] = added({})  # of an ablation: name -> the settings that it changes
     search: SearchConfig | None = None
     claims: tuple[Claim, ...] = ()
 
@@ -50,11 +53,23 @@ class StudyConfig(Strict):
             return factors
         return {f: tuple(getattr(run.changed({f: level}), f) for level in levels) for f, levels in factors.items()}
 
+    @field_validator("arms")
+    @classmethod
+    def _type_arms(cls, named: dict[str, dict[str, Level]], info: ValidationInfo) -> dict[str, dict[str, Level]]:
+        run: RunConfig | None = info.data.get("run")
+        return named if run is None else typed_arms(named, run)
+
     @field_validator("claims")
     @classmethod
     def _type_claims(cls, claims: tuple[Claim, ...], info: ValidationInfo) -> tuple[Claim, ...]:
         run: RunConfig | None = info.data.get("run")
-        return claims if run is None else tuple(claim.typed(run) for claim in claims)
+        if run is None:
+            return claims
+        typed = tuple(claim.typed(run) for claim in claims)
+        if info.data.get("design") != "ablation" or not {"factors", "arms"} <= info.data.keys():
+            return typed
+        known = arms(cls.model_construct(**info.data)) if any(claim.factor == ARM for claim in typed) else []
+        return tuple(compared(claim, known) if claim.factor == ARM else claim for claim in typed)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -62,7 +77,11 @@ class StudyConfig(Strict):
             raise ValueError(f"seeds: found {list(self.seeds)}; expected each seed once")
         for factor, levels in self.factors.items():
             self._check_factor(factor, levels)
-        check_pretraining(self.run, [arm.run for arm in arms(self)])  # every combination has to be a valid run
+        if self.arms and self.design != "ablation":
+            raise ValueError(f"arms: found with design: {self.design}; expected design: ablation, or no arms")
+        every = arms(self)  # every combination has to be a valid run
+        check_alike(every, self.arms)
+        check_pretraining(self.run, [arm.run for arm in every])
         if self.design == "search":  # its arms are not known yet, but the rules for settings are about two at most
             for one, other in itertools.combinations(self.factors, 2):
                 for levels in itertools.product(self.factors[one], self.factors[other]):
@@ -85,6 +104,11 @@ class StudyConfig(Strict):
         return self
 
     @property
+    def needs(self) -> set[str]:
+        """Tables that claims are about beside the test cases: ``train``, ``epochs``."""
+        return {row.needs for claim in self.claims if (row := contrast_of(claim.metric)) is not None}
+
+    @property
     def external_data(self) -> DataConfig | None:
         """The external cohort as it is stored: in the size and with the choice of slices that ``data`` has."""
         if self.external is None:
@@ -100,16 +124,27 @@ class StudyConfig(Strict):
 
     def _check_claim(self, claim: Claim) -> None:
         at = f"claims.{claim.id}"
+        if claim.better == claim.than:
+            raise ValueError(f"{at}: found better and than both {claim.better!r}; expected two levels")
+        if claim.factor == ARM and self.design == "ablation":
+            return  # its arms were looked up when it was read
         varied = f"expected one of {', '.join(self.factors)}" if self.factors else "this design has no factors"
-        for factor, level in [(claim.factor, claim.better), (claim.factor, claim.than), *claim.where.items()]:
+        grown = [(factor, level) for factor, levels in claim.grows.items() for level in levels]
+        for factor, level in [(claim.factor, claim.better), (claim.factor, claim.than), *claim.where.items(), *grown]:
             if factor not in self.factors:
                 raise ValueError(f"{at}: found factor {factor!r}, which is not varied; {varied}")
             if level not in self.levels(factor):
                 raise ValueError(f"{at}: found {factor} = {level!r}; expected one of {self.levels(factor)}")
-        if claim.better == claim.than:
-            raise ValueError(f"{at}: found better and than both {claim.better!r}; expected two levels")
         if claim.factor in claim.where:
             raise ValueError(f"{at}: found {claim.factor!r} in where, the factor under test; expected other factors")
+        for factor, (first, then) in claim.grows.items():
+            if factor in (claim.factor, *claim.where) or first == then:
+                raise ValueError(f"{at}: found grows = {claim.grows}; expected another factor, and two of its levels")
+        if not contexts(self, claim) and claim.grows:
+            raise ValueError(
+                f"{at}: found grows = {claim.grows}, for which no four arms differ in {claim.factor} and this alone; "
+                "expected design: factorial, or named arms that complete the four"
+            )
         if not contexts(self, claim):
             raise ValueError(
                 f"{at}: found where = {claim.where}, under which no two arms differ only in {claim.factor}; "

@@ -10,7 +10,9 @@ from pydantic import Field, model_validator
 
 from litsexp.spec.base import Level, Strict
 from litsexp.spec.claim import Claim
+from litsexp.spec.keys import added
 
+TWO_ARMS = "a table's claims name two arms"
 Name = Annotated[str, Field(min_length=1, coerce_numbers_to_str=True, description="a name, as text")]
 
 
@@ -18,11 +20,21 @@ class TableClaim(Claim):
     """The arm ``better`` does better than the arm ``than`` in ``metric``, a column of the table."""
 
     metric: Name
-    factor: Literal["arm"] = Field("arm", description="no factor: a table's claims name two arms")
+    factor: Literal["arm"] = Field("arm", description=f"no factor: {TWO_ARMS}")
     better: Name
     than: Name
     margin: float = Field(ge=0)  # smallest difference that matters, in units of the metric: nobody else knows it
-    where: dict[str, Level] = Field({}, max_length=0, description="nothing: a table's claims name two arms")
+    where: dict[str, Level] = Field({}, max_length=0, description=f"nothing: {TWO_ARMS}")
+    grows: dict[str, tuple[Level, Level]] = added({}, max_length=0, description=f"nothing: {TWO_ARMS}")
+    differs: tuple[str, ...] = added((), max_length=0, description="nothing: a table's arms have no settings")
+    compares: dict[str, dict[str, Level | None]] = added({}, max_length=0, description="nothing")
+
+    @model_validator(mode="after")
+    def _in_its_place(self) -> Self:
+        """A column of a table may have any name, and is a score a case."""
+        if "share" in self.model_fields_set:
+            raise ValueError("share: found in a claim about a table; expected none")
+        return self
 
 
 class Column(Strict):

@@ -18,8 +18,10 @@ import torch
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, RunTag
 from mlflow.exceptions import MlflowException
+from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
+from litsexp.data.splits import limit_training
 from litsexp.data.store import Store
 from litsexp.evaluation.cases import score_cases
 from litsexp.evaluation.metrics import mean_defined
@@ -27,7 +29,8 @@ from litsexp.interrupts import unbroken
 from litsexp.spec.catalog import METRICS
 from litsexp.spec.errors import LitsexpError
 from litsexp.spec.tables import load_plugins
-from litsexp.study.jobs import Job, Outcome, Scoring
+from litsexp.study.epochs import EPOCHS, epoch_rows, write_epochs
+from litsexp.study.jobs import EPOCHS_TAG, Job, Outcome, Scoring
 from litsexp.study.pictures import draw_extremes, draw_slice, fixed_slices
 from litsexp.training.loop import Epoch, Trained, train
 from litsexp.training.predict import predict
@@ -68,7 +71,7 @@ def run_cell(job: Job, on_epoch: OnCellEpoch) -> Outcome:
 def score(client: MlflowClient, job: Job, scoring: Scoring) -> float:
     """Label the cases of a scoring with a trained cell's weights; log table, means and pictures. Returns seconds."""
     start_s, store, run = time.perf_counter(), Store.open(scoring.store), job.cell.arm.run
-    rows = store.rows_of(job.split.test) if scoring.kind == "test" else np.arange(len(store.index))
+    rows = rows_to_score(job, scoring, store)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with unbroken():
@@ -79,7 +82,8 @@ def score(client: MlflowClient, job: Job, scoring: Scoring) -> float:
         (folder / WEIGHTS).unlink()
         cases.to_parquet(folder / "cases.parquet", index=False)
         pictures = folder / "test" if not scoring.folder else folder
-        draw_extremes(store, rows, prediction, cases, job.cell.name, pictures, external=scoring.kind == "external")
+        if scoring.kind != "train":
+            draw_extremes(store, rows, prediction, cases, job.cell.name, pictures, external=scoring.kind == "external")
         means = {f"{scoring.kind}/{metric}": mean_defined(cases[metric]) for metric in METRICS}
         tags = [RunTag(scoring.tag, scoring.folder or ".")]
         if scoring.kind == "external":
@@ -90,6 +94,15 @@ def score(client: MlflowClient, job: Job, scoring: Scoring) -> float:
             client.log_artifacts(job.run_id, name, scoring.folder or None)
             client.log_batch(job.run_id, metrics=points(means, 0), tags=tags)
     return seconds
+
+
+def rows_to_score(job: Job, scoring: Scoring, store: Store) -> NDArray[np.int64]:
+    """The run's test cases; those that it was really trained on; or all of another cohort's."""
+    if scoring.kind == "external":
+        return np.arange(len(store.index))
+    cell = job.cell
+    limited = limit_training(job.split, cell.arm.run.train_fraction, cell.random_seed, store.has_tumor)
+    return store.rows_of(job.split.test if scoring.kind == "test" else limited.train)
 
 
 def describe(error: Exception) -> str:
@@ -118,6 +131,7 @@ class TrainingLog:
         self.client, self.job, self.on_epoch = client, job, on_epoch
         self.store = Store.open(job.store)
         self.log_s = 0.0
+        self.rows: list[dict[str, float]] = []  # a validation case and epoch each
         self.watched = fixed_slices(self.store, job.split.valid)
         last = job.cell.arm.run.epochs - 1
         self.draw_at = {0, last // 2, last}
@@ -128,6 +142,7 @@ class TrainingLog:
         """One ``log_batch`` of the epoch's metrics, now and then the watched slices; ask whether to go on."""
         start_s = time.perf_counter()
         self.client.log_batch(self.job.run_id, metrics=points(epoch.metrics, epoch.number))
+        self.rows += epoch_rows(epoch)
         if epoch.number in self.draw_at:
             for row in self.watched:
                 prediction = epoch.prediction[np.flatnonzero(epoch.rows == row)[0]]
@@ -139,10 +154,11 @@ class TrainingLog:
         return self.on_epoch(epoch.number, epoch.metrics)
 
     def results(self, trained: Trained) -> Outcome:
-        """Log the best weights, ``run.json`` and facts."""
+        """Log the best weights, ``run.json``, the validation cases of every epoch, and facts."""
         fit_s, start_s = trained.fit_s - self.log_s, time.perf_counter()
         with tempfile.TemporaryDirectory() as name:
             save_file(trained.weights, Path(name) / WEIGHTS)
+            write_epochs(self.rows, trained, self.job.cell.arm.run.batch_size, Path(name))
             (Path(name) / "run.json").write_text(json.dumps(self._description(trained), indent=1))
             with unbroken():
                 self.client.log_artifacts(self.job.run_id, name)
@@ -154,7 +170,7 @@ class TrainingLog:
             scalars["time/ssl_s"] = float(trained.facts["ssl_seconds"])
         scalars["time/log_s"] = self.log_s + time.perf_counter() - start_s
         tags = [RunTag(name, value) for name, value in trained.facts.items()]
-        tags.append(RunTag("pruned", str(trained.pruned).lower()))
+        tags += [RunTag("pruned", str(trained.pruned).lower()), RunTag(EPOCHS_TAG, EPOCHS)]
         with unbroken():
             self.client.log_batch(self.job.run_id, metrics=points(scalars, 0), tags=tags)
         return Outcome("pruned" if trained.pruned else "finished", scalars["best/score"], seconds=fit_s)

@@ -14,12 +14,14 @@ from litsexp.spec.keys import digest
 
 SCORE_FORMAT = 1  # raise it when the same weights would no longer give the same table: every run is scored again
 
-CohortKind = Literal["test", "external"]
+EPOCHS_TAG = "validation_cases"  # of a run that has a table of them after each epoch; its value is where
+
+CohortKind = Literal["test", "external", "train"]
 
 
 @dataclass(frozen=True)
 class Scoring:
-    """Cases that a run's best weights are to label: its own test cases, or a whole other cohort."""
+    """Cases that a run's best weights are to label: its own test or training cases, or a whole other cohort."""
 
     kind: CohortKind
     store: Path
@@ -70,7 +72,10 @@ When the iterator is closed, what still runs is ended.
 
 
 def scoring_of(kind: CohortKind, run_key: str, store: Store, name: str, first: bool) -> Scoring:
-    """The scoring of a run's test cases, or of a whole store; ``first``: with the training, so it needs no folder."""
+    """The scoring of a run's test or training cases, or of a whole store; ``first``: with the training.
+
+    The first scoring of test cases needs no folder.
+    """
     registered = {metric: source for metric in METRICS if (source := METRICS.source(metric))}
     asked = {"run": run_key, "kind": kind, "data": store.fingerprint, "registered": registered}
     key = digest({"format": SCORE_FORMAT, **asked})

@@ -22,6 +22,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from litsexp.interrupts import unbroken_methods
 from litsexp.spec.base import Level
+from litsexp.spec.design import arms
 from litsexp.spec.errors import LitsexpError
 from litsexp.spec.study import StudyConfig
 
@@ -128,8 +129,13 @@ class Ledger:
 
 
 def distributions(study: StudyConfig) -> dict[str, BaseDistribution]:
-    """What a trial's params may be: the factors' levels, and fold and seed, or a search's learning rate."""
+    """What a trial's params may be: the factors' levels, and fold and seed, or a search's learning rate.
+
+    Where arms have names of their own they are told apart by these: they change what no factor does.
+    """
     space: dict[str, BaseDistribution] = {name: CategoricalDistribution(study.levels(name)) for name in study.factors}
+    if study.arms:
+        space = {"arm": CategoricalDistribution([arm.name for arm in arms(study)])}
     if study.search is not None:
         return {**space, "lr": FloatDistribution(*study.search.lr, log=True)}
     fold = CategoricalDistribution(list(range(study.split.n_folds)))

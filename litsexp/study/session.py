@@ -95,7 +95,8 @@ class Session:
 
     def results(self) -> Results:
         """What the finished cells gave."""
-        return self.tracking.read(self.cells, {key: self._scorings(key) for key in self.cells})
+        wanted = {key: self._scorings(key) for key in self.cells}
+        return self.tracking.read(self.cells, wanted, epochs="epochs" in self.study.needs)
 
     def pictures(self, run_id: str, kind: CohortKind) -> list[str]:
         """Artifact paths of a run's pictures of its test cases, or of the external cohort's."""
@@ -185,8 +186,14 @@ class Session:
         return Job(cell, key, run_id, uri, split, store, tuple(scorings), cache, trained, registered_modules())
 
     def _scorings(self, key: str, first: bool = False) -> list[Scoring]:
-        """What is wanted of a trained cell: its test cases, and the external cohort where there is one."""
-        wanted = [scoring_of("test", key, self.store, cohort_name(self.study.data, self.store), first)]
+        """What is wanted of a trained cell: its test cases, its training cases where a claim is about them, too.
+
+        And the external cohort, where there is one.
+        """
+        name = cohort_name(self.study.data, self.store)
+        wanted = [scoring_of("test", key, self.store, name, first)]
+        if "train" in self.study.needs:
+            wanted.append(scoring_of("train", key, self.store, name, first))
         if self.external is not None and self.study.external is not None:
             their_name = cohort_name(self.study.external, self.external)
             wanted.append(scoring_of("external", key, self.external, their_name, first))
@@ -215,7 +222,7 @@ class Session:
         lost = {(cell.arm.name, cell.fold, cell.seed) for cell in failed}
         places = {(cell.fold, cell.seed) for cell in self.cells.values()}
         for claim in self.study.claims if lost else ():
-            names = [(better.name, than.name) for better, than in contexts(self.study, claim)]
+            names = [tuple(arm.name for arm in compared) for compared in contexts(self.study, claim)]
             if all(any((name, *place) in lost for name in pair) for pair in names for place in places):
                 cell = next(cell for cell in failed if any(cell.arm.name in pair for pair in names))
                 raise LitsexpError(
@@ -270,7 +277,9 @@ def open_study(
 
 
 def params_of(cell: Cell, study: StudyConfig) -> dict[str, Level]:
-    """A cell as Optuna's params: the factors' levels, fold and seed."""
+    """A cell as Optuna's params: the factors' levels, fold and seed; the arm's name where the study names arms."""
+    if study.arms:
+        return {"arm": cell.arm.name, "fold": cell.fold, "seed": cell.seed}
     return {**{name: getattr(cell.arm.run, name) for name in study.factors}, "fold": cell.fold, "seed": cell.seed}
 
 

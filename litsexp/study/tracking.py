@@ -10,7 +10,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from litsexp.spec.claim import Claim
 from litsexp.spec.design import Cell
 from litsexp.spec.errors import LitsexpError
 from litsexp.spec.study import StudyConfig
-from litsexp.study.jobs import Scoring
+from litsexp.study.jobs import EPOCHS_TAG, Scoring
 from litsexp.study.versions import versions
 
 UI_KIND = {"mlflow.experimentKind": "custom_model_development"}  # the UI shows runs and charts, not traces
@@ -53,6 +53,8 @@ class Results:
     curves: pd.DataFrame  # a row a metric and epoch
     runs: pd.DataFrame  # a row a cell, finished or not
     external: pd.DataFrame  # a row a case of the external cohort and finished cell, like ``cases``; empty where none
+    train: pd.DataFrame = field(default_factory=pd.DataFrame)  # of training cases, where a claim is about them
+    epochs: pd.DataFrame = field(default_factory=pd.DataFrame)  # of validation cases after each epoch, likewise
 
 
 @unbroken_methods
@@ -188,12 +190,13 @@ class Tracking:
         self.client.log_artifacts(parent.run_id, str(directory))
         self.client.set_terminated(parent.run_id, "FINISHED")
 
-    def read(self, cells: Mapping[str, Cell], wanted: Mapping[str, Sequence[Scoring]]) -> Results:
+    def read(self, cells: Mapping[str, Cell], wanted: Mapping[str, Sequence[Scoring]], epochs: bool = False) -> Results:
         """The finished cells' curves and tables of cases, and the state of every cell.
 
         Args:
             cells: run key -> cell.
             wanted: run key -> the scorings whose tables are asked for; a cell that lacks one gives no rows there.
+            epochs: whether the validation cases after each epoch are asked for; older runs have none.
         """
         latest = {run.data.tags["run_key"]: run for run in self.runs() if "run_key" in run.data.tags}
         latest |= self.finished()
@@ -201,16 +204,22 @@ class Tracking:
         done = {key: run for key, run in known.items() if run.info.status == "FINISHED" and not _pruned(run)}
         curves = [_labelled(self.curves(run), cells[key]) for key, run in done.items()]
         rows = [_labelled(pd.DataFrame([_run_row(known.get(key))]), cell) for key, cell in cells.items()]
-        tables: dict[str, list[pd.DataFrame]] = {"test": [], "external": []}
+        tables: dict[str, list[pd.DataFrame]] = {"test": [], "external": [], "train": [], "epochs": []}
         for key, run in done.items():
             for scoring in wanted[key]:
                 if scoring.tag in run.data.tags:
                     tables[scoring.kind].append(_labelled(self.cases(run, scoring), cells[key]))
-        return Results(*(_joined(part) for part in (tables["test"], curves, rows, tables["external"])))
+            if epochs and (place := run.data.tags.get(EPOCHS_TAG)):
+                tables["epochs"].append(_labelled(self.table(run, place), cells[key]))
+        parts = (tables["test"], curves, rows, *(tables[name] for name in ("external", "train", "epochs")))
+        return Results(*map(_joined, parts))
 
     def cases(self, run: Run, scoring: Scoring) -> pd.DataFrame:
         """A finished cell's table of cases."""
-        path = "/".join(part for part in (run.data.tags[scoring.tag], "cases.parquet") if part != ".")
+        return self.table(run, "/".join(part for part in (run.data.tags[scoring.tag], "cases.parquet") if part != "."))
+
+    def table(self, run: Run, path: str) -> pd.DataFrame:
+        """A table among a run's artifacts."""
         return pd.read_parquet(io.BytesIO(self.artifact(run.info.run_id, path)))
 
     def artifact(self, run_id: str, path: str) -> bytes:

@@ -6,7 +6,7 @@ Scores, the best checkpoint and early stopping are kept here: fastai's own resta
 import math
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from litsexp.data.splits import Split
 from litsexp.data.store import Store
 from litsexp.evaluation.cases import masks_of
-from litsexp.evaluation.metrics import SELECTING, mean_scores, selection_score
+from litsexp.evaluation.metrics import SELECTING, case_scores, mean_rows, selection_score
 from litsexp.spec.catalog import LOSSES, METRICS
 from litsexp.spec.errors import LitsexpError
 from litsexp.spec.run import RunConfig
@@ -50,6 +50,7 @@ class Epoch:
     metrics: dict[str, float]
     rows: NDArray[np.int64]
     prediction: NDArray[np.uint8]
+    cases: Sequence[Mapping[str, float]] = ()  # of validation: ``case``, and what ``metrics`` holds the means of
 
 
 class Listener(Protocol):
@@ -89,7 +90,9 @@ class Course:
     def add(self, losses: dict[str, float], prediction: NDArray[np.uint8], model: MixedPrecision) -> None:
         """Score an epoch's validation predictions, keep the model where it is the best yet, tell the listener."""
         curves = [name for name, metric in METRICS.items() if metric.curve]
-        mean = mean_scores(masks_of(self.index, self.truth, prediction), dict.fromkeys([*curves, *SELECTING]))
+        names = list(dict.fromkeys([*curves, *SELECTING]))
+        cases = case_scores(masks_of(self.index, self.truth, prediction), names)
+        mean = mean_rows(cases, names)
         score = selection_score(mean)
         metrics = {**losses, **{f"valid/{name}": mean[name] for name in curves}, "valid/score": score}
         self.history.append(metrics)
@@ -100,7 +103,7 @@ class Course:
             self.weights = {
                 name: value.cpu().clone(memory_format=torch.contiguous_format) for name, value in state.items()
             }
-        self.pruned = not self.listener.epoch(Epoch(number, metrics, self.rows, prediction))
+        self.pruned = not self.listener.epoch(Epoch(number, metrics, self.rows, prediction, cases))
 
 
 class Watch(Callback):  # type: ignore[misc]  # fastai has no types

@@ -11,7 +11,8 @@ import pandas as pd
 
 from litsexp.evidence.foreign.files import read_table
 from litsexp.evidence.foreign.tidy import RUN, measures_of, tidy, unexplained
-from litsexp.evidence.judge import CELL_CASE, MIN_RUN_PAIRS, Verdict, judge_claims
+from litsexp.evidence.judge import MIN_RUN_PAIRS, Verdict, judge_claims
+from litsexp.evidence.kinds import CELL_CASE
 from litsexp.evidence.measures import Measured
 from litsexp.evidence.words import patients, run_pairs
 from litsexp.spec.reading import as_claims, load_claims
