@@ -293,3 +293,25 @@ def test_places_are_absolute_and_not_made_before_they_are_needed(tmp_path: Any, 
     assert places.tracking_uri == f"sqlite:///{tmp_path}/mlruns/mlflow.db"
     assert places.storage_url == f"sqlite:///{tmp_path}/mlruns/optuna.db"
     assert not places.root.exists()
+
+
+def test_a_claim_about_training_patients_has_every_run_score_them_once(bench: Any, study: Any) -> None:
+    plain, _ = bench.run(study())
+    claim = {**study().claims[0].model_dump(), "id": "gap", "metric": "gap:dice_liver"}
+    asked = study(claims=[claim])
+    session, plan = bench.run(asked)
+    assert (plan, session.digest, bench.executor.ran, bench.executor.scored) == ((4, 0), plain.digest, ALL, ALL)
+    assert plain.results().train.empty and len(session.results().train)
+    bench.run(asked)
+    assert bench.executor.scored == ALL
+
+
+def test_named_arms_that_change_no_factor_are_trials_of_their_own(bench: Any, study: Any) -> None:
+    named = {"longer": {"steps_per_epoch": 5}, "longest": {"steps_per_epoch": 9}}
+    asked = study(arms=named)
+    _, plan = bench.run(asked)
+    assert plan == (0, 8)
+    params = [trial.params for trial in bench.ledger(asked).trials()]
+    assert {trial["arm"] for trial in params} == {"baseline", "window=wide", "longer", "longest"}
+    assert len({tuple(trial.items()) for trial in params}) == 8
+    assert bench.run(asked)[1] == (8, 0)

@@ -50,6 +50,9 @@ def test_an_epochs_scores_are_those_of_its_predictions(
         mean = mean_scores(masks_of(index, truth, epoch.prediction), curves)
         for name in curves:
             assert epoch.metrics[f"valid/{name}"] == mean[name]
+            defined = [case[name] for case in epoch.cases if case[name] == case[name]]
+            assert np.mean(defined) == pytest.approx(mean[name]) if defined else np.isnan(mean[name])
+        assert [case["case"] for case in epoch.cases] == list(phantom_split.valid)
         assert epoch.metrics["valid/score"] == selection_score(mean)
         assert epoch.metrics["train/loss"] > 0 and epoch.metrics["valid/loss"] > 0
 
