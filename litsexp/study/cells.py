@@ -29,7 +29,8 @@ from litsexp.spec.errors import LitsexpError
 from litsexp.spec.tables import load_plugins
 from litsexp.study.jobs import Job, Outcome, Scoring
 from litsexp.study.pictures import draw_extremes, draw_slice, fixed_slices
-from litsexp.training.loop import Epoch, Trained, train
+from litsexp.training.course import Epoch
+from litsexp.training.loop import Trained, train
 from litsexp.training.predict import predict
 
 WEIGHTS = "weights.safetensors"  # of the best epoch, among a run's artifacts

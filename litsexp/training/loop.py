@@ -1,62 +1,36 @@
-"""One training run: ``train(run, store, split, seed, listener) -> Trained``. fastai's Learner and schedule drive it.
+"""One training run: ``train(run, store, split, seed, listener) -> Trained``. fastai's Learner and schedule drive it."""
 
-Scores, the best checkpoint and early stopping are kept here: fastai's own restart with every phase of a fit.
-"""
-
-import math
 import tempfile
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import fastai.callback.schedule  # noqa: F401  (adds fit_one_cycle and lr_find to Learner)
 import numpy as np
-import pandas as pd
 import torch
-from fastai.callback.core import Callback, CancelFitException, TrainEvalCallback
+from fastai.callback.core import TrainEvalCallback
 from fastai.callback.training import GradientClip
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner, Recorder
 from fastai.optimizer import OptimWrapper
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from litsexp.data.splits import Split, limit_training
 from litsexp.data.store import Store
-from litsexp.evaluation.cases import masks_of
-from litsexp.evaluation.metrics import SELECTING, mean_scores, selection_score
-from litsexp.spec.catalog import LOSSES, METRICS
+from litsexp.spec.catalog import LOSSES
 from litsexp.spec.errors import LitsexpError
 from litsexp.spec.run import RunConfig
 from litsexp.spec.tables import resolve
 from litsexp.training.architectures import build_network
 from litsexp.training.averaged import Averaged
+from litsexp.training.course import Course, Listener, Watch
 from litsexp.training.init import Corpus, weights_sha256
 from litsexp.training.loaders import EvalLoader, Slices, TrainLoader
 from litsexp.training.machine import MixedPrecision, default_device, repeatable
-from litsexp.training.predict import labels_of
 
 LR_FIND_STEPS = 100
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """What one epoch gave: metrics under the names they are logged by, and the validation slices' predicted labels."""
-
-    number: int  # from 0, over all phases
-    metrics: dict[str, float]
-    rows: NDArray[np.int64]
-    prediction: NDArray[np.uint8]
-
-
-class Listener(Protocol):
-    """Hears of every epoch as it ends."""
-
-    def epoch(self, epoch: Epoch) -> bool:
-        """Return False to stop the run here (a search prunes so)."""
 
 
 @dataclass(frozen=True)
@@ -69,93 +43,6 @@ class Trained:
     facts: dict[str, str]  # what the settings became on this machine
     fit_s: float
     pruned: bool
-
-
-@dataclass
-class Course:
-    """A run's memory across phases: every epoch's metrics, and the best checkpoint so far."""
-
-    rows: NDArray[np.int64]  # of validation
-    index: pd.DataFrame  # the store's, of these rows
-    truth: NDArray[np.uint8]
-    listener: Listener
-    history: list[dict[str, float]]
-    best_score: float = -math.inf
-    best_epoch: int = -1
-    weights: Mapping[str, Tensor] | None = None
-    pruned: bool = False
-    failure: str = ""
-
-    def add(self, losses: dict[str, float], prediction: NDArray[np.uint8], model: MixedPrecision) -> None:
-        """Score an epoch's validation predictions, keep the model where it is the best yet, tell the listener."""
-        curves = [name for name, metric in METRICS.items() if metric.curve]
-        mean = mean_scores(masks_of(self.index, self.truth, prediction), dict.fromkeys([*curves, *SELECTING]))
-        score = selection_score(mean)
-        metrics = {**losses, **{f"valid/{name}": mean[name] for name in curves}, "valid/score": score}
-        self.history.append(metrics)
-        number = len(self.history) - 1
-        if score > self.best_score:
-            self.best_score, self.best_epoch = score, number
-            state = model.net.state_dict()
-            self.weights = {
-                name: value.cpu().clone(memory_format=torch.contiguous_format) for name, value in state.items()
-            }
-        self.pruned = not self.listener.epoch(Epoch(number, metrics, self.rows, prediction))
-
-
-class Watch(Callback):  # type: ignore[misc]  # fastai has no types
-    """Measures each epoch for the course, and ends the fit when it is pruned, out of patience, or not finite."""
-
-    order = 60  # after fastai's recorder
-
-    def __init__(self, course: Course, patience: int):
-        self.course, self.patience = course, patience
-
-    def before_fit(self) -> None:
-        """Patience starts anew with each phase."""
-        self.phase_start = len(self.course.history)
-
-    def before_train(self) -> None:
-        """Start the epoch's clock and sums."""
-        self.start_s, self.images = time.perf_counter(), 0
-        self.loss_sum: Tensor | float = 0.0
-
-    def before_validate(self) -> None:
-        """Close the training sums, open validation's."""
-        train_loss = self._mean_loss("training")
-        seconds = time.perf_counter() - self.start_s
-        self.losses = {"train/loss": train_loss, "lr": float(self.learn.opt.hypers[-1]["lr"])}
-        self.losses["images_per_s"] = self.images / seconds
-        self.loss_sum, self.images = 0.0, 0
-        self.parts: list[NDArray[np.uint8]] = []
-
-    def after_step(self) -> None:
-        """Drop the gradients before fastai zeroes them, so that the next backward pass writes instead of adding."""
-        self.learn.model.zero_grad(set_to_none=True)
-
-    def after_batch(self) -> None:
-        """Sum up the loss; in validation also keep the labels."""
-        count = len(self.learn.xb[0])
-        self.images += count
-        self.loss_sum = self.loss_sum + self.learn.loss.detach() * count
-        if not self.learn.training:
-            self.parts.append(labels_of(self.learn.pred))
-
-    def after_validate(self) -> None:
-        """Hand the epoch to the course; stop here if it says so."""
-        losses = {**self.losses, "valid/loss": self._mean_loss("validation")}
-        self.course.add(losses, np.concatenate(self.parts), self.learn.model)
-        stale_epochs = len(self.course.history) - max(self.course.best_epoch + 1, self.phase_start)
-        if self.course.pruned or (self.patience and stale_epochs >= self.patience):
-            raise CancelFitException
-
-    def _mean_loss(self, which: str) -> float:
-        """Mean over the images so far; where it is not finite, end the fit (fastai would rewrite another exception)."""
-        mean = float(self.loss_sum) / self.images
-        if not math.isfinite(mean):
-            self.course.failure = f"{which} loss is {mean} in epoch {len(self.course.history)}"
-            raise CancelFitException
-        return mean
 
 
 def train(
