@@ -52,6 +52,13 @@ class Part(Row):
 
 
 @dataclass(frozen=True)
+class Recipe(Part):
+    """A way to train that has settings of its own: a study that sets one and has no arm to use it is refused."""
+
+    settings: Sequence[str] = ()  # of RunConfig, that this row uses and others of the table may not
+
+
+@dataclass(frozen=True)
 class Initialisation(Part):
     """Where an encoder's first weights come from."""
 
@@ -95,11 +102,12 @@ WEIGHTS_FILE = "file:PATH"  # the row that stands for every file
 ENCODINGS = _table("encoding", Encoding)  # (Tensor (B, H, W) of int16 HU, window) -> Tensor (B, C, H, W)
 WINDOWS = _table("window", Window)
 AUGMENTATIONS = _table("augment", Augmentation)
-LOSSES = _table("loss", Part)  # (RunConfig) -> a function of logits (B, C, H, W) and labels (B, H, W) -> scalar
+LOSSES = _table("loss", Recipe)  # (RunConfig) -> a function of logits (B, C, H, W) and labels (B, H, W) -> scalar
+SCHEDULES = _table("schedule", Recipe)  # (RunConfig, lr) -> Sequence[training.schedules.Phase]
 EXECUTORS = _table("executor", Part)  # (workers, threads a run) -> study.jobs.Executor
 
 _SCORES, _NETWORKS = (METRICS, MEASURES), (ENCODERS, ARCHITECTURES, INITIALISATIONS)
-_TABLES = (*_SCORES, *_NETWORKS, ENCODINGS, WINDOWS, AUGMENTATIONS, LOSSES, EXECUTORS)
+_TABLES = (*_SCORES, *_NETWORKS, ENCODINGS, WINDOWS, AUGMENTATIONS, LOSSES, SCHEDULES, EXECUTORS)
 TABLES: Mapping[str, Table[Any]] = {table.concept: table for table in _TABLES}
 
 

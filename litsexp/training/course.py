@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from fastai.callback.core import Callback, CancelFitException
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from litsexp.evaluation.cases import masks_of
 from litsexp.evaluation.metrics import SELECTING, mean_scores, selection_score
@@ -52,8 +52,14 @@ class Course:
     best_score: float = -math.inf
     best_epoch: int = -1
     weights: Mapping[str, Tensor] | None = None
-    pruned: bool = False
+    stopped: bool = False  # no epoch is to follow
+    pruned: bool = False  # stopped by the listener
     failure: str = ""
+
+    @property
+    def stale_epochs(self) -> int:
+        """Epochs since the best one, over all phases."""
+        return len(self.history) - 1 - self.best_epoch
 
     def add(self, losses: dict[str, float], prediction: NDArray[np.uint8], model: MixedPrecision) -> None:
         """Score an epoch's validation predictions, keep the model where it is the best yet, tell the listener."""
@@ -73,16 +79,16 @@ class Course:
 
 
 class Watch(Callback):  # type: ignore[misc]  # fastai has no types
-    """Measures each epoch for the course, and ends the fit when it is pruned, out of patience, or not finite."""
+    """Measures each epoch for the course, and ends the run when it is pruned, out of patience, or not finite.
+
+    Patience counts epochs without a better validation score over the whole run, frozen ones too: a phase does not start
+    it anew, and where a run stops no other phase begins.
+    """
 
     order = 60  # after fastai's recorder
 
     def __init__(self, course: Course, patience: int):
         self.course, self.patience = course, patience
-
-    def before_fit(self) -> None:
-        """Patience starts anew with each phase."""
-        self.phase_start = len(self.course.history)
 
     def before_train(self) -> None:
         """Start the epoch's clock and sums."""
@@ -114,8 +120,8 @@ class Watch(Callback):  # type: ignore[misc]  # fastai has no types
         """Hand the epoch to the course; stop here if it says so."""
         losses = {**self.losses, "valid/loss": self._mean_loss("validation")}
         self.course.add(losses, np.concatenate(self.parts), self.learn.model)
-        stale_epochs = len(self.course.history) - max(self.course.best_epoch + 1, self.phase_start)
-        if self.course.pruned or (self.patience and stale_epochs >= self.patience):
+        self.course.stopped = self.course.pruned or 0 < self.patience <= self.course.stale_epochs
+        if self.course.stopped:
             raise CancelFitException
 
     def _mean_loss(self, which: str) -> float:
@@ -123,5 +129,23 @@ class Watch(Callback):  # type: ignore[misc]  # fastai has no types
         mean = float(self.loss_sum) / self.images
         if not math.isfinite(mean):
             self.course.failure = f"{which} loss is {mean} in epoch {len(self.course.history)}"
+            self.course.stopped = True
             raise CancelFitException
         return mean
+
+
+class Frozen(Callback):  # type: ignore[misc]  # fastai has no types
+    """Keeps an encoder in evaluation mode: BatchNorm by the statistics that it came with, which do not move.
+
+    That is how a frozen backbone is commonly kept, and what makes it the same function in training and in prediction.
+    An encoder at random has BatchNorm's first statistics (mean 0, variance 1): it passes its features on as they are.
+    """
+
+    order = -5  # after fastai's TrainEvalCallback, which puts the whole network in training mode
+
+    def __init__(self, encoder: nn.Module):
+        self.encoder = encoder
+
+    def before_train(self) -> None:
+        """Undo what the training mode of the whole did to the encoder."""
+        self.encoder.eval()

@@ -19,13 +19,13 @@ from torch import Tensor, nn
 
 from litsexp.data.splits import Split, limit_training
 from litsexp.data.store import Store
-from litsexp.spec.catalog import LOSSES
+from litsexp.spec.catalog import LOSSES, SCHEDULES
 from litsexp.spec.errors import LitsexpError
 from litsexp.spec.run import RunConfig
 from litsexp.spec.tables import resolve
 from litsexp.training.architectures import build_network
 from litsexp.training.averaged import Averaged
-from litsexp.training.course import Course, Listener, Watch
+from litsexp.training.course import Course, Frozen, Listener, Watch
 from litsexp.training.init import Corpus, weights_sha256
 from litsexp.training.loaders import EvalLoader, Slices, TrainLoader
 from litsexp.training.machine import MixedPrecision, default_device, repeatable
@@ -68,10 +68,10 @@ def train(
         corpus = Corpus(slices, split, cache) if cache else None
         lr = find_lr(run, slices, split, seed, corpus) if run.lr == "find" else run.lr
         learner = build_learner(run, slices, split, seed, corpus)
-        initial = weights_sha256(learner.model.net.state_dict())
+        initial = initial_facts(learner)
         course = fit(learner, run, lr, listener)
         assert course.weights is not None
-        facts = facts_of(learner, course, lr) | {"initial_weights_sha256": initial}
+        facts = facts_of(learner, course, lr) | initial
     return Trained(
         history=course.history,
         best_epoch=course.best_epoch,
@@ -93,6 +93,21 @@ def facts_of(learner: Learner, course: Course, lr: float) -> dict[str, str]:
         "steps": str(len(learner.dls.train) * len(course.history)),
         "training_slices": str(len(learner.dls.train.rows)),
     }
+
+
+def initial_facts(learner: Learner) -> dict[str, str]:
+    """SHA-256 of the weights before the first step: of all, of the encoder (where there is one), and of the rest.
+
+    Arms that differ in ``init`` alone have the same rest. What a network leaves out of its encoder counts in none.
+    """
+    whole, encoder = learner.model.net.state_dict(keep_vars=True), learner.encoder
+    tensors = {id(tensor) for tensor in encoder.state_dict(keep_vars=True).values()} if encoder else set()
+    parts = {
+        "weights": whole,
+        "encoder": {name: value for name, value in whole.items() if id(value) in tensors},
+        "decoder": {name: value for name, value in whole.items() if id(value) not in tensors},
+    }
+    return {f"initial_{name}_sha256": weights_sha256(part) for name, part in parts.items() if part}
 
 
 def build_learner(run: RunConfig, slices: Slices, split: Split, seed: int, corpus: Corpus | None = None) -> Learner:
@@ -118,26 +133,29 @@ def build_learner(run: RunConfig, slices: Slices, split: Split, seed: int, corpu
         cbs=[TrainEvalCallback(), Recorder(add_time=False), *([GradientClip(run.clip_norm)] if run.clip_norm else [])],
         default_cbs=False,
     )
-    learner.logger = _silent
+    learner.logger, learner.encoder = _silent, encoder
+    if run.encoder_frozen and encoder is not None:
+        learner.add_cb(Frozen(encoder))
+        learner.freeze()
     return learner
 
 
 def fit(learner: Learner, run: RunConfig, lr: float, listener: Listener) -> Course:
-    """Frozen epochs, then the rest, each phase one cycle up to ``lr``; patience counts in the last phase only.
+    """Phase after phase of the arm's schedule, until one of them ends the run.
 
     FloatingPointError where a loss is not finite.
     """
     store, rows = learner.dls.valid.slices.store, learner.dls.valid.rows
     averaged = [Averaged(learner.model.net, run.ema)] if run.ema else []
     course = Course(rows, store.index.iloc[rows], np.asarray(store.labels[rows]), listener, history=[])
-    if run.frozen_epochs:
-        learner.freeze()
-        watch = Watch(course, patience=0)
-        learner.fit_one_cycle(run.frozen_epochs, lr, pct_start=run.warmup, cbs=[watch, *averaged])
-        learner.unfreeze()
-    if run.epochs > run.frozen_epochs and not course.pruned and not course.failure:
-        watch = Watch(course, run.patience)
-        learner.fit_one_cycle(run.epochs - run.frozen_epochs, lr, pct_start=run.warmup, cbs=[watch, *averaged])
+    for phase in resolve(SCHEDULES[run.schedule].make)(run, lr):
+        if phase.frozen:
+            learner.freeze()
+        phase.fit(learner, phase.epochs, cbs=[Watch(course, run.patience), *averaged])
+        if course.stopped:
+            break
+        if phase.frozen:
+            learner.unfreeze()
     if course.failure:
         raise FloatingPointError(course.failure)
     return course
@@ -158,8 +176,13 @@ def find_lr(run: RunConfig, slices: Slices, split: Split, seed: int, corpus: Cor
             raise LitsexpError(f"run.lr = find: no usable curve ({error}); {advice}") from None
 
 
-def encoder_and_rest(encoder: nn.Module, model: nn.Module) -> list[list[nn.Parameter]]:
-    """Parameter groups: fastai freezes all but the last. What a network leaves out of its encoder is in none."""
+def encoder_and_rest(encoder: nn.Module | None, model: nn.Module) -> list[list[nn.Parameter]]:
+    """Parameter groups: fastai freezes all but the last. What a network leaves out of its encoder is in none.
+
+    Without an encoder there is one group.
+    """
+    if encoder is None:
+        return [list(model.parameters())]
     everything, encoders = list(model.parameters()), {id(parameter) for parameter in encoder.parameters()}
     first = [parameter for parameter in everything if id(parameter) in encoders]
     return [first, [parameter for parameter in everything if id(parameter) not in encoders]]
