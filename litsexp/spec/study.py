@@ -1,5 +1,6 @@
 """A study file as typed data: a question, its claims, and the design that answers it. Reads no CT, trains nothing."""
 
+import itertools
 from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
@@ -63,6 +64,9 @@ class StudyConfig(Strict):
         for factor, levels in self.factors.items():
             self._check_factor(factor, levels)
         arms(self)  # every combination has to be a valid run
+        if self.design == "search":  # any of them may be sampled
+            for levels in itertools.product(*self.factors.values()):
+                self.run.changed(dict(zip(self.factors, levels, strict=True)))
         if self.design == "search" and self.search is None:
             raise ValueError("search: missing; expected with design: search, for example search: {trials: 20}")
         if self.design != "search" and self.search is not None:

@@ -163,6 +163,10 @@ def test_a_mistake_in_a_section_is_named(error_of, text, parts):
             "design: factorial\nfactors: {loss: [focal, ce_dice], focal_gamma: [1, 2]}",
             ["factors.focal_gamma: found [1.0, 2.0] with loss = ce_dice"],
         ),
+        (
+            "design: search\nsearch: {trials: 3}\nfactors: {loss: [ce_dice, focal], dice_weight: [0, 1]}",
+            ["loss: found focal with dice_weight = 1"],
+        ),
         ("search: 3", ["search: found 3; expected keys such as trials, lr"]),
         ("design: search\nsearch: {lr: [1]}", ["search.lr: found [1]; expected [low, high]"]),
         ("factors: {window: [liver, liver]}", ["factors.window: found ['liver', 'liver']", "each level once"]),

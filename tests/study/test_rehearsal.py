@@ -90,14 +90,19 @@ def test_workers_share_the_cells_and_stopping_early_is_said(
     assert not of(2, 2).at_most
 
 
-@pytest.mark.parametrize("changes", [{"dice_weight": 0.0}, {"lr": 0.1}, {"epochs": 9}, {"init": "imagenet"}])
+@pytest.mark.parametrize(
+    "changes", [{"dice_weight": 0.0}, {"lr": 0.1}, {"epochs": 9}, {"init": "imagenet"}, {"schedule": "constant"}]
+)
 def test_what_costs_no_time_is_no_kind_of_its_own(changes: dict[str, Any]) -> None:
     assert kind_of(RUN.changed(changes)) == kind_of(RUN)
 
 
 @pytest.mark.parametrize(
     "changes",
-    [{"window": "wide"}, {"augment": "paper"}, {"batch_size": 8}, {"frozen_epochs": 1}, {"encoder": "resnet18"}],
+    [
+        *({"window": "wide"}, {"augment": "paper"}, {"batch_size": 8}, {"encoder": "resnet18"}),
+        *({"frozen_epochs": 1}, {"encoder_frozen": True}, {"loss": "focal"}),
+    ],
 )
 def test_what_costs_time_is(changes: dict[str, Any]) -> None:
     assert kind_of(RUN.changed(changes)) != kind_of(RUN)
@@ -109,6 +114,7 @@ def test_a_rehearsal_measures_every_part_and_leaves_nothing(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr("litsexp.study.rehearsal.STEPS_S", 0.0)
     runs, seen = [RUN.changed({"frozen_epochs": 1}), RUN.changed({"frozen_epochs": 2, "lr": "find"})], []
+    runs.append(RUN.changed({"frozen_epochs": 1, "schedule": "fine_tune"}))
     inline = executor_of("inline", 1, 1)
     found = rehearse(runs, phantom_store, 7, True, inline, 1, lambda *at: seen.append(at))
     (one,) = found.values()
