@@ -21,7 +21,8 @@ from litsexp.study.executors import executor_of
 from litsexp.study.places import Places
 from litsexp.study.session import open_study
 from litsexp.training import architectures, encoders
-from litsexp.training.loop import Epoch, train
+from litsexp.training.course import Epoch
+from litsexp.training.loop import train
 from litsexp.training.predict import predict
 
 ROOT = Path(__file__).parents[1]

@@ -165,7 +165,7 @@ def _controls(evidence: Evidence) -> list[str]:
     for arm in arms(study) if study.design != "search" else ():
         if arm.run.init == "shuffled":
             found.append(f"{arm.name}: the pretrained weights' statistics without their features")
-        elif arm.run.frozen_epochs == arm.run.epochs:
+        elif arm.run.encoder_frozen or arm.run.frozen_epochs == arm.run.epochs:
             found.append(f"{arm.name}: the encoder stays as initialised ({arm.run.init})")
     needs = any(c.factor == "init" and {c.better, c.than} == {"imagenet", "scratch"} for c in study.claims)
     if needs and not any("statistics" in text for text in found):

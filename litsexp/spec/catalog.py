@@ -77,6 +77,13 @@ class Architecture(Part):
 
 
 @dataclass(frozen=True)
+class Recipe(Part):
+    """A way to train that has settings of its own: a study that sets one and has no arm to use it is refused."""
+
+    settings: Sequence[str] = ()  # of RunConfig, that this row uses and others of the table may not
+
+
+@dataclass(frozen=True)
 class Initialisation(Part):
     """Where an encoder's first weights come from."""
 
@@ -122,11 +129,12 @@ WEIGHTS_FILE = "file:PATH"  # the row that stands for every file
 ENCODINGS = _table("encoding", Encoding)  # (int16 HU (B, H, W), window[, argument]) -> (B, C, H, W)
 WINDOWS = _table("window", Window)
 AUGMENTATIONS = _table("augment", Augmentation)
-LOSSES = _table("loss", Part)  # (RunConfig) -> a function of logits (B, C, H, W) and labels (B, H, W) -> scalar
+LOSSES = _table("loss", Recipe)  # (RunConfig) -> a function of logits (B, C, H, W) and labels (B, H, W) -> scalar
+SCHEDULES = _table("schedule", Recipe)  # (RunConfig, lr) -> Sequence[training.schedules.Phase]
 EXECUTORS = _table("executor", Part)  # (workers, threads a run) -> study.jobs.Executor
 
 _SCORES, _NETWORKS = (METRICS, MEASURES, CONTRASTS), (ENCODERS, ARCHITECTURES, INITIALISATIONS)
-_TABLES = (*_SCORES, *_NETWORKS, ENCODINGS, WINDOWS, AUGMENTATIONS, LOSSES, EXECUTORS)
+_TABLES = (*_SCORES, *_NETWORKS, ENCODINGS, WINDOWS, AUGMENTATIONS, LOSSES, SCHEDULES, EXECUTORS)
 TABLES: Mapping[str, Table[Any]] = {table.concept: table for table in _TABLES}
 
 

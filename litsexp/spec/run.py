@@ -13,6 +13,7 @@ from litsexp.spec.catalog import (
     ENCODINGS,
     INITIALISATIONS,
     LOSSES,
+    SCHEDULES,
     WINDOWS,
 )
 from litsexp.spec.keys import added
@@ -26,6 +27,7 @@ IN_TABLES: Mapping[str, Table[Any]] = {  # settings that name a row
     "window": WINDOWS,
     "augment": AUGMENTATIONS,
     "loss": LOSSES,
+    "schedule": SCHEDULES,
 }
 
 LITE0 = "tf_efficientnet_lite0"
@@ -64,13 +66,19 @@ class RunConfig(Strict):
     augment: Annotated[str, known(AUGMENTATIONS)] = "paper"
     loss: Annotated[str, known(LOSSES)] = added("ce_dice")
     dice_weight: float = Field(0.5, ge=0, le=1)  # ce_dice = (1 - w) * CE + w * Dice
+    liver_weight: float = added(1.0, gt=0)  # of a liver pixel in the cross entropy; a background pixel's is 1
+    tumor_weight: float = added(1.0, gt=0)  # of a tumor pixel
+    focal_gamma: float = added(2.0, ge=0)  # how much less a pixel counts that is right already; 0: cross entropy
+    tversky_beta: float = added(0.7, gt=0, lt=1)  # weight of missed tumor; 1 - beta: of false tumor; 0.5: Dice
     train_fraction: float = Field(1.0, gt=0, le=1)  # of the training patients, not of the steps
     epochs: int = Field(6, ge=1)
     frozen_epochs: int = Field(0, ge=0)  # the first of the epochs, with the encoder's weights frozen
-    patience: int = Field(0, ge=0)  # early stopping: epochs without a better validation score; 0 = never
+    encoder_frozen: bool = added(False)  # in every epoch, its BatchNorm statistics too
+    patience: int = Field(0, ge=0)  # early stopping: epochs in all without a better validation score; 0 = never
     steps_per_epoch: int | None = Field(None, ge=1)  # default: as many batches as the whole training set gives
     batch_size: int = Field(16, ge=2)
-    lr: Annotated[float, Field(gt=0)] | Literal["find"] = 1e-3  # peak of the one-cycle schedule
+    lr: Annotated[float, Field(gt=0)] | Literal["find"] = 1e-3  # the highest of the schedule
+    schedule: Annotated[str, known(SCHEDULES)] = added("one_cycle")
     warmup: float = added(0.25, gt=0, lt=1)  # part of a phase's steps in which the learning rate rises
     clip_norm: float | None = added(None, gt=0)  # gradients are scaled down to this norm
     ema: float = added(0.0, ge=0, lt=1)  # decay a step of the averaged weights that are validated and kept; 0: none
@@ -97,6 +105,43 @@ class RunConfig(Strict):
                         f"{name}: found {found} with architecture = {self.architecture}, {why}; expected "
                         f"{f'no {name}' if left_alone is None else f'{name}: {left_alone}'}, or architecture: {having}"
                     )
+        return self
+
+    @model_validator(mode="after")
+    def _loss_has_its_term(self) -> Self:
+        weighted = [name for name in ("liver_weight", "tumor_weight") if getattr(self, name) != 1]
+        if self.loss not in ("ce_dice", "focal", "tversky"):
+            return self  # what somebody's own loss makes of dice_weight is theirs
+        if self.dice_weight == 1 and (self.loss == "focal" or weighted):
+            name = weighted[0] if weighted else "loss"
+            raise ValueError(
+                f"{name}: found {getattr(self, name)} with dice_weight = 1, which leaves no cross entropy to change; "
+                "expected a smaller dice_weight"
+            )
+        if self.dice_weight == 0 and self.loss == "tversky":
+            raise ValueError(
+                "loss: found tversky with dice_weight = 0, which leaves no overlap to change; "
+                "expected a larger dice_weight"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _schedule_fits(self) -> Self:
+        if self.encoder_frozen and self.frozen_epochs:
+            raise ValueError(
+                f"frozen_epochs: found {self.frozen_epochs} with encoder_frozen, which freezes it in every epoch; "
+                "expected one of the two"
+            )
+        if self.schedule == "fine_tune" and self.encoder_frozen:
+            raise ValueError(
+                "encoder_frozen: found true with schedule = fine_tune, which trains the encoder after its frozen "
+                "epochs; expected another schedule"
+            )
+        if self.schedule == "fine_tune" and not 0 < self.frozen_epochs < self.epochs:
+            raise ValueError(
+                f"frozen_epochs: found {self.frozen_epochs} with schedule = fine_tune and epochs = {self.epochs}; "
+                "expected at least 1 (the notebook's) and fewer than epochs"
+            )
         return self
 
     def changed(self, levels: Mapping[str, Level]) -> Self:

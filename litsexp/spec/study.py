@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from litsexp.spec.base import Level, Strict
+from litsexp.spec.catalog import LOSSES, SCHEDULES, Recipe
 from litsexp.spec.claim import ARM, Claim, contrast_of
 from litsexp.spec.cohort import DataConfig, ExternalConfig, SplitConfig
 from litsexp.spec.design import arms, contexts
@@ -14,6 +15,7 @@ from litsexp.spec.keys import added
 from litsexp.spec.named_arms import check_alike, compared, typed_arms
 from litsexp.spec.pretraining import check_pretraining
 from litsexp.spec.run import RunConfig
+from litsexp.spec.tables import Table, one_of
 
 
 class SearchConfig(Strict):
@@ -82,10 +84,9 @@ class StudyConfig(Strict):
         every = arms(self)  # every combination has to be a valid run
         check_alike(every, self.arms)
         check_pretraining(self.run, [arm.run for arm in every])
-        if self.design == "search":  # its arms are not known yet, but the rules for settings are about two at most
-            for one, other in itertools.combinations(self.factors, 2):
-                for levels in itertools.product(self.factors[one], self.factors[other]):
-                    self.run.changed(dict(zip((one, other), levels, strict=True)))
+        if self.design == "search":  # any of them may be sampled
+            for levels in itertools.product(*self.factors.values()):
+                self.run.changed(dict(zip(self.factors, levels, strict=True)))
         if self.design == "search" and self.search is None:
             raise ValueError("search: missing; expected with design: search, for example search: {trials: 20}")
         if self.design != "search" and self.search is not None:
@@ -100,6 +101,8 @@ class StudyConfig(Strict):
             raise ValueError(f"claims: found ids {ids}; expected each id once")
         for claim in self.claims:
             self._check_claim(claim)
+        for concept, table in (("loss", LOSSES), ("schedule", SCHEDULES)):
+            self._check_settings(concept, table)
         self._check_external()
         return self
 
@@ -150,6 +153,24 @@ class StudyConfig(Strict):
                 f"{at}: found where = {claim.where}, under which no two arms differ only in {claim.factor}; "
                 "expected no where, or design: factorial"
             )
+
+    def _check_settings(self, concept: str, table: Table[Recipe]) -> None:
+        """ValueError where a setting that only some rows use is set and no arm has such a row, or varied without it.
+
+        An arm may hold a value that it does not use: ``focal_gamma`` is there for the arms with ``loss: focal``, and
+        those without differ from them in ``loss`` alone.
+        """
+        own = getattr(self.run, concept)
+        taken = self.levels(concept) if concept in self.factors else [own]
+        for name, field in RunConfig.model_fields.items():
+            users = [row_name for row_name, row in table.items() if name in row.settings]
+            varied, found = name in self.factors, getattr(self.run, name)
+            rows = [own] if varied and self.design == "ablation" else taken
+            idle = [row for row in rows if users and name not in table.of(str(row)).settings]
+            if idle and (varied or (len(idle) == len(rows) and found != field.default)):
+                at, found = (f"factors.{name}", list(self.factors[name])) if varied else (f"run.{name}", found)
+                use = f"found {found} with {concept} = {idle[0]}, which does not use it"
+                raise ValueError(f"{at}: {use}; expected {concept}: {one_of(users)}")
 
     def _check_external(self) -> None:
         external = self.external

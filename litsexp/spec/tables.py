@@ -107,7 +107,8 @@ def register(concept: str, name: str, **row: Any) -> None:
     """Add a row to a table: from here on study files may name it.
 
     Args:
-        concept: the table: metric, measure, encoder, architecture, init, encoding, window, augment, loss, executor.
+        concept: the table: metric, measure, encoder, architecture, init, encoding, window, augment, loss, schedule,
+            executor.
         name: what study files call it.
         row: the row's fields, ``words`` among them; ``litsexp.spec.catalog`` says what each table's rows have.
 

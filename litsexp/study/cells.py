@@ -9,11 +9,12 @@ import math
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, RunTag
@@ -32,10 +33,17 @@ from litsexp.spec.tables import load_plugins
 from litsexp.study.epochs import EPOCHS, epoch_rows, write_epochs
 from litsexp.study.jobs import EPOCHS_TAG, Job, Outcome, Scoring
 from litsexp.study.pictures import draw_extremes, draw_slice, fixed_slices
-from litsexp.training.loop import Epoch, Trained, train
+from litsexp.training.course import Epoch
+from litsexp.training.loop import Trained, train
 from litsexp.training.predict import predict
 
 WEIGHTS = "weights.safetensors"  # of the best epoch, among a run's artifacts
+TABLE_1 = {  # the paper's Table 1: column -> what an epoch logs it as
+    "train loss": "train/loss",
+    "valid loss": "valid/loss",
+    "foreground_acc": "valid/foreground_acc",
+    "cust_foreground_acc": "valid/pixel_acc",
+}
 
 OnCellEpoch = Callable[[int, dict[str, float]], bool]  # epoch, metrics -> go on?
 
@@ -154,12 +162,13 @@ class TrainingLog:
         return self.on_epoch(epoch.number, epoch.metrics)
 
     def results(self, trained: Trained) -> Outcome:
-        """Log the best weights, ``run.json``, the validation cases of every epoch, and facts."""
+        """Log the best weights, ``run.json``, the validation cases of every epoch, ``table1.csv`` and facts."""
         fit_s, start_s = trained.fit_s - self.log_s, time.perf_counter()
         with tempfile.TemporaryDirectory() as name:
             save_file(trained.weights, Path(name) / WEIGHTS)
             write_epochs(self.rows, trained, self.job.cell.arm.run.batch_size, Path(name))
             (Path(name) / "run.json").write_text(json.dumps(self._description(trained), indent=1))
+            table1(trained.history).to_csv(Path(name) / "table1.csv", index=False, lineterminator="\n")
             with unbroken():
                 self.client.log_artifacts(self.job.run_id, name)
         best = trained.history[trained.best_epoch]
@@ -182,6 +191,16 @@ class TrainingLog:
         data = {"size": self.store.size, "data_fingerprint": self.store.fingerprint, "split": asdict(split)}
         found = {"best_epoch": trained.best_epoch, "facts": trained.facts}
         return {"run_key": self.job.run_key, **asked, **data, **found}
+
+
+def table1(history: Sequence[Mapping[str, float]]) -> pd.DataFrame:
+    """A run as the paper's Table 1 shows it: a row an epoch, from 1, over all phases; unrounded.
+
+    ``foreground_acc`` is the accuracy over pixels whose truth is not background, ``cust_foreground_acc`` that over all.
+    Both are means over validation cases, each counting once; the notebook's are means over batches of slices.
+    """
+    rows = [[epoch, *(metrics[name] for name in TABLE_1.values())] for epoch, metrics in enumerate(history, start=1)]
+    return pd.DataFrame(rows, columns=["epoch", *TABLE_1])
 
 
 def log_inputs(client: MlflowClient, run_id: str, inputs: list[DatasetInput]) -> None:

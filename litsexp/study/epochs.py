@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from litsexp.training.loop import Epoch, Trained
+from litsexp.training.course import Epoch
+from litsexp.training.loop import Trained
 
 EPOCHS = "epochs.parquet"  # among a run's artifacts
 

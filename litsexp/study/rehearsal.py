@@ -20,6 +20,7 @@ from litsexp.data.parallel import Progress
 from litsexp.data.splits import Split
 from litsexp.data.store import Store
 from litsexp.data.store.excerpt import write_excerpt
+from litsexp.spec.base import Level
 from litsexp.spec.catalog import registered_modules
 from litsexp.spec.design import Arm, Cell
 from litsexp.spec.errors import LitsexpError
@@ -28,7 +29,7 @@ from litsexp.spec.run import RunConfig
 from litsexp.study.jobs import CohortKind, Executor, Job, scoring_of
 from litsexp.study.tracking import Tracking
 
-FREE = {"init", "dice_weight", "lr", "weight_decay", "train_fraction"}  # settings that cost no time
+FREE = {"init", "dice_weight", "lr", "schedule", "weight_decay", "train_fraction"}  # settings that cost no time
 LENGTH = {"epochs", "patience", "steps_per_epoch"}  # and those that only say how long a run is
 STEPS_S, SLICES_S = 4.0, 2.0  # of steps an epoch, and of validation, that the second run should take
 MOST_STEPS = 40
@@ -185,7 +186,12 @@ class Stage:
         frozen = int(which == 1 and run.frozen_epochs > 0)
         length = {"epochs": 2 + frozen, "frozen_epochs": frozen, "patience": 0, "steps_per_epoch": steps}
         rate = {"lr": 1e-3} if run.lr == "find" else {}
-        short = run.changed({**length, **rate, "train_fraction": 1.0, "ssl_steps": steps})
+        plain: dict[str, Level] = {
+            "schedule": "one_cycle",
+            "train_fraction": 1.0,
+            "ssl_steps": steps,
+        }  # another's phases differ
+        short = run.changed({**length, **rate, **plain})
         store, split = self._excerpt(f"{list(self.kinds).index(kind)}-{which}", run, batches)
         valid = len(store.rows_of(split.valid))
         batch = min(run.batch_size, len(store.rows_of(split.train)))

@@ -1,63 +1,36 @@
-"""One training run: ``train(run, store, split, seed, listener) -> Trained``. fastai's Learner and schedule drive it.
+"""One training run: ``train(run, store, split, seed, listener) -> Trained``. fastai's Learner and schedule drive it."""
 
-Scores, the best checkpoint and early stopping are kept here: fastai's own restart with every phase of a fit.
-"""
-
-import math
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import fastai.callback.schedule  # noqa: F401  (adds fit_one_cycle and lr_find to Learner)
 import numpy as np
-import pandas as pd
 import torch
-from fastai.callback.core import Callback, CancelFitException, TrainEvalCallback
+from fastai.callback.core import TrainEvalCallback
 from fastai.callback.training import GradientClip
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner, Recorder
 from fastai.optimizer import OptimWrapper
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from litsexp.data.splits import Split
 from litsexp.data.store import Store
-from litsexp.evaluation.cases import masks_of
-from litsexp.evaluation.metrics import SELECTING, case_scores, mean_rows, selection_score
-from litsexp.spec.catalog import LOSSES, METRICS
+from litsexp.spec.catalog import LOSSES, SCHEDULES
 from litsexp.spec.errors import LitsexpError
 from litsexp.spec.run import RunConfig
 from litsexp.spec.tables import resolve
 from litsexp.training.architectures import build_network
 from litsexp.training.averaged import Averaged
+from litsexp.training.course import Course, Frozen, Listener, Watch
 from litsexp.training.init import Corpus, weights_sha256
 from litsexp.training.loaders import EvalLoader, Slices, training_loader
 from litsexp.training.machine import MixedPrecision, default_device, repeatable
-from litsexp.training.predict import labels_of
 
 LR_FIND_STEPS = 100
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """What one epoch gave: metrics under the names they are logged by, and the validation slices' predicted labels."""
-
-    number: int  # from 0, over all phases
-    metrics: dict[str, float]
-    rows: NDArray[np.int64]
-    prediction: NDArray[np.uint8]
-    cases: Sequence[Mapping[str, float]] = ()  # of validation: ``case``, and what ``metrics`` holds the means of
-
-
-class Listener(Protocol):
-    """Hears of every epoch as it ends."""
-
-    def epoch(self, epoch: Epoch) -> bool:
-        """Return False to stop the run here (a search prunes so)."""
 
 
 @dataclass(frozen=True)
@@ -70,95 +43,6 @@ class Trained:
     facts: dict[str, str]  # what the settings became on this machine
     fit_s: float  # without what an initialisation that learns took
     pruned: bool
-
-
-@dataclass
-class Course:
-    """A run's memory across phases: every epoch's metrics, and the best checkpoint so far."""
-
-    rows: NDArray[np.int64]  # of validation
-    index: pd.DataFrame  # the store's, of these rows
-    truth: NDArray[np.uint8]
-    listener: Listener
-    history: list[dict[str, float]]
-    best_score: float = -math.inf
-    best_epoch: int = -1
-    weights: Mapping[str, Tensor] | None = None
-    pruned: bool = False
-    failure: str = ""
-
-    def add(self, losses: dict[str, float], prediction: NDArray[np.uint8], model: MixedPrecision) -> None:
-        """Score an epoch's validation predictions, keep the model where it is the best yet, tell the listener."""
-        curves = [name for name, metric in METRICS.items() if metric.curve]
-        names = list(dict.fromkeys([*curves, *SELECTING]))
-        cases = case_scores(masks_of(self.index, self.truth, prediction), names)
-        mean = mean_rows(cases, names)
-        score = selection_score(mean)
-        metrics = {**losses, **{f"valid/{name}": mean[name] for name in curves}, "valid/score": score}
-        self.history.append(metrics)
-        number = len(self.history) - 1
-        if score > self.best_score:
-            self.best_score, self.best_epoch = score, number
-            state = model.net.state_dict()
-            self.weights = {
-                name: value.cpu().clone(memory_format=torch.contiguous_format) for name, value in state.items()
-            }
-        self.pruned = not self.listener.epoch(Epoch(number, metrics, self.rows, prediction, cases))
-
-
-class Watch(Callback):  # type: ignore[misc]  # fastai has no types
-    """Measures each epoch for the course, and ends the fit when it is pruned, out of patience, or not finite."""
-
-    order = 60  # after fastai's recorder
-
-    def __init__(self, course: Course, patience: int):
-        self.course, self.patience = course, patience
-
-    def before_fit(self) -> None:
-        """Patience starts anew with each phase."""
-        self.phase_start = len(self.course.history)
-
-    def before_train(self) -> None:
-        """Start the epoch's clock and sums."""
-        self.start_s, self.images = time.perf_counter(), 0
-        self.loss_sum: Tensor | float = 0.0
-
-    def before_validate(self) -> None:
-        """Close the training sums, open validation's."""
-        train_loss = self._mean_loss("training")
-        seconds = time.perf_counter() - self.start_s
-        self.losses = {"train/loss": train_loss, "lr": float(self.learn.opt.hypers[-1]["lr"])}
-        self.losses["images_per_s"] = self.images / seconds
-        self.loss_sum, self.images = 0.0, 0
-        self.parts: list[NDArray[np.uint8]] = []
-
-    def after_step(self) -> None:
-        """Drop the gradients before fastai zeroes them, so that the next backward pass writes instead of adding."""
-        self.learn.model.zero_grad(set_to_none=True)
-
-    def after_batch(self) -> None:
-        """Sum up the loss; in validation also keep the labels."""
-        count = len(self.learn.xb[0])
-        self.images += count
-        self.loss_sum = self.loss_sum + self.learn.loss.detach() * count
-        if not self.learn.training:
-            self.parts.append(labels_of(self.learn.pred))
-
-    def after_validate(self) -> None:
-        """Hand the epoch to the course; stop here if it says so."""
-        losses = {**self.losses, "valid/loss": self._mean_loss("validation")}
-        self.course.add(losses, np.concatenate(self.parts), self.learn.model)
-        stale_epochs = len(self.course.history) - max(self.course.best_epoch + 1, self.phase_start)
-        if self.course.pruned or (self.patience and stale_epochs >= self.patience):
-            raise CancelFitException
-
-    def _mean_loss(self, which: str) -> float:
-        """Mean over the images so far; where it is not finite, end the fit (fastai would rewrite another exception)."""
-        mean = float(self.loss_sum) / self.images
-        if not math.isfinite(mean):
-            self.course.failure = f"{which} loss is {mean} in epoch {len(self.course.history)}"
-            raise CancelFitException
-        return mean
 
 
 def train(
@@ -184,10 +68,10 @@ def train(
         corpus = Corpus(slices, split, cache) if cache else None
         lr = find_lr(run, slices, split, seed, corpus) if run.lr == "find" else run.lr
         learner = build_learner(run, slices, split, seed, corpus)
-        initial = weights_sha256(learner.model.net.state_dict())
+        initial = initial_facts(learner)
         course = fit(learner, run, lr, listener)
         assert course.weights is not None
-        facts = facts_of(learner, course, lr) | {"initial_weights_sha256": initial} | (corpus.facts if corpus else {})
+        facts = facts_of(learner, course, lr) | initial | (corpus.facts if corpus else {})
     return Trained(
         history=course.history,
         best_epoch=course.best_epoch,
@@ -211,6 +95,21 @@ def facts_of(learner: Learner, course: Course, lr: float) -> dict[str, str]:
     }
 
 
+def initial_facts(learner: Learner) -> dict[str, str]:
+    """SHA-256 of the weights before the first step: of all, of the encoder (where there is one), and of the rest.
+
+    Arms that differ in ``init`` alone have the same rest. What a network leaves out of its encoder counts in none.
+    """
+    whole, encoder = learner.model.net.state_dict(keep_vars=True), learner.encoder
+    tensors = {id(tensor) for tensor in encoder.state_dict(keep_vars=True).values()} if encoder else set()
+    parts = {
+        "weights": whole,
+        "encoder": {name: value for name, value in whole.items() if id(value) in tensors},
+        "decoder": {name: value for name, value in whole.items() if id(value) not in tensors},
+    }
+    return {f"initial_{name}_sha256": weights_sha256(part) for name, part in parts.items() if part}
+
+
 def build_learner(run: RunConfig, slices: Slices, split: Split, seed: int, corpus: Corpus | None = None) -> Learner:
     """A fresh learner: everything random in it comes from ``seed``."""
     loaders = DataLoaders(
@@ -230,26 +129,29 @@ def build_learner(run: RunConfig, slices: Slices, split: Split, seed: int, corpu
         cbs=[TrainEvalCallback(), Recorder(add_time=False), *([GradientClip(run.clip_norm)] if run.clip_norm else [])],
         default_cbs=False,
     )
-    learner.logger = _silent
+    learner.logger, learner.encoder = _silent, encoder
+    if run.encoder_frozen and encoder is not None:
+        learner.add_cb(Frozen(encoder))
+        learner.freeze()
     return learner
 
 
 def fit(learner: Learner, run: RunConfig, lr: float, listener: Listener) -> Course:
-    """Frozen epochs, then the rest, each phase one cycle up to ``lr``; patience counts in the last phase only.
+    """Phase after phase of the arm's schedule, until one of them ends the run.
 
     FloatingPointError where a loss is not finite.
     """
     store, rows = learner.dls.valid.slices.store, learner.dls.valid.rows
     averaged = [Averaged(learner.model.net, run.ema)] if run.ema else []
     course = Course(rows, store.index.iloc[rows], np.asarray(store.labels[rows]), listener, history=[])
-    if run.frozen_epochs:
-        learner.freeze()
-        watch = Watch(course, patience=0)
-        learner.fit_one_cycle(run.frozen_epochs, lr, pct_start=run.warmup, cbs=[watch, *averaged])
-        learner.unfreeze()
-    if run.epochs > run.frozen_epochs and not course.pruned and not course.failure:
-        watch = Watch(course, run.patience)
-        learner.fit_one_cycle(run.epochs - run.frozen_epochs, lr, pct_start=run.warmup, cbs=[watch, *averaged])
+    for phase in resolve(SCHEDULES[run.schedule].make)(run, lr):
+        if phase.frozen:
+            learner.freeze()
+        phase.fit(learner, phase.epochs, cbs=[Watch(course, run.patience), *averaged])
+        if course.stopped:
+            break
+        if phase.frozen:
+            learner.unfreeze()
     if course.failure:
         raise FloatingPointError(course.failure)
     return course
@@ -273,12 +175,11 @@ def find_lr(run: RunConfig, slices: Slices, split: Split, seed: int, corpus: Cor
 def encoder_and_rest(encoder: nn.Module | None, model: nn.Module) -> list[list[nn.Parameter]]:
     """Parameter groups: fastai freezes all but the last. What a network leaves out of its encoder is in none.
 
-    A network without an encoder is one group.
+    Without an encoder there is one group.
     """
-    everything = list(model.parameters())
     if encoder is None:
-        return [everything]
-    encoders = {id(parameter) for parameter in encoder.parameters()}
+        return [list(model.parameters())]
+    everything, encoders = list(model.parameters()), {id(parameter) for parameter in encoder.parameters()}
     first = [parameter for parameter in everything if id(parameter) in encoders]
     return [first, [parameter for parameter in everything if id(parameter) not in encoders]]
 

@@ -8,8 +8,8 @@ from pydantic import ValidationError
 
 from litsexp.spec.claim import Claim, contrast_of
 from litsexp.spec.design import arms, contexts, design_digest, differing_fields
-from litsexp.spec.reading import as_claims, first_problem
 from litsexp.spec.errors import LitsexpError
+from litsexp.spec.reading import as_claims, first_problem
 from litsexp.spec.study import StudyConfig
 
 ARMS = {"longer": {"init": "scratch", "steps_per_epoch": 150}, "warm": {"lr": "2e-3"}}

@@ -45,7 +45,8 @@ def test_every_row_says_what_it_is_in_one_line() -> None:
 
 
 def test_an_unknown_name_lists_the_known_ones_and_the_nearest() -> None:
-    with pytest.raises(LitsexpError, match=r"^loss: found 'ce_dyce'; expected one of ce_dice; did you mean"):
+    known = "one of ce_dice, focal, tversky"
+    with pytest.raises(LitsexpError, match=rf"^loss: found 'ce_dyce'; expected {known}; did you mean 'ce_dice'"):
         LOSSES["ce_dyce"]
     with pytest.raises(ValueError, match=r"found 'notebok'; expected one of .*wide.*; did you mean 'notebook'"):
         RunConfig(window="notebok")

@@ -23,7 +23,7 @@ from litsexp.spec.errors import LitsexpError
 from litsexp.spec.run import RunConfig
 from litsexp.spec.study import StudyConfig
 from litsexp.study import pictures
-from litsexp.study.cells import describe, points, run_cell
+from litsexp.study.cells import describe, points, run_cell, table1
 from litsexp.study.jobs import Job, scoring_of
 from litsexp.study.tracking import Tracking
 from litsexp.training import architectures, loop
@@ -86,8 +86,17 @@ def test_a_cell_logs_curves_scores_weights_and_pictures(job: Callable[..., Job],
         "test/dice_liver",
         "time/fit_s",
     } <= run.data.metrics.keys()
+    assert {"initial_encoder_sha256", "initial_decoder_sha256"} <= run.data.tags.keys()
     assert {"initial_weights_sha256", "device", "precision_used", "pruned"} <= run.data.tags.keys()
     assert [source.dataset.digest for source in run.inputs.dataset_inputs] == [Store.open(one.store).fingerprint]
+
+    written = tracking.artifact(one.run_id, "table1.csv").decode().splitlines()
+    assert written[0] == "epoch,train loss,valid loss,foreground_acc,cust_foreground_acc"
+    logged = ("train/loss", "valid/loss", "valid/foreground_acc", "valid/pixel_acc")
+    curves = [[point.value for point in tracking.client.get_metric_history(one.run_id, name)] for name in logged]
+    assert [[float(cell) for cell in line.split(",")] for line in written[1:]] == [
+        [epoch + 1, *(curve[epoch] for curve in curves)] for epoch in (0, 1)
+    ]
 
     cases = tracking.cases(run, one.scorings[0])
     assert tuple(cases["case"]) == one.split.test
@@ -285,6 +294,15 @@ def test_a_store_that_is_gone_fails_the_cell(job: Callable[..., Job], tmp_path: 
     outcome = run_cell(replace(job(), store=tmp_path / "nothing"), go_on)
     assert outcome.status == "failed"
     assert str(tmp_path / "nothing") in outcome.reason
+
+
+def test_table_1_of_the_paper() -> None:
+    """Its first two rows, as they are printed there."""
+    names = ("train/loss", "valid/loss", "valid/foreground_acc", "valid/pixel_acc")
+    history = [dict(zip(names, row, strict=True)) for row in [(0.07, 0.036, 0.836, 0.95), (0.017, 0.024, 0.832, 0.975)]]
+    table = table1([{**epoch, "valid/score": 0.5} for epoch in history])
+    assert list(table.columns) == ["epoch", "train loss", "valid loss", "foreground_acc", "cust_foreground_acc"]
+    assert table.to_numpy().tolist() == [[1, 0.07, 0.036, 0.836, 0.95], [2, 0.017, 0.024, 0.832, 0.975]]
 
 
 def test_points_leave_out_what_is_undefined() -> None:

@@ -130,12 +130,8 @@ def test_what_costs_no_time_is_no_kind_of_its_own(changes: dict[str, Any]) -> No
 @pytest.mark.parametrize(
     "changes",
     [
-        {"window": "wide"},
-        {"augment": "paper"},
-        {"batch_size": 8},
-        {"frozen_epochs": 1},
-        {"encoder": "resnet18"},
-        {"init": "ssl:masked"},
+        *({"window": "wide"}, {"augment": "paper"}, {"batch_size": 8}, {"encoder": "resnet18"}),
+        *({"frozen_epochs": 1}, {"encoder_frozen": True}, {"loss": "focal"}, {"init": "ssl:masked"}),
     ],
 )
 def test_what_costs_time_is(changes: dict[str, Any]) -> None:
@@ -148,6 +144,7 @@ def test_a_rehearsal_measures_every_part_and_leaves_nothing(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr("litsexp.study.rehearsal.STEPS_S", 0.0)
     runs, seen = [RUN.changed({"frozen_epochs": 1}), RUN.changed({"frozen_epochs": 2, "lr": "find"})], []
+    runs.append(RUN.changed({"frozen_epochs": 1, "schedule": "fine_tune"}))
     inline = executor_of("inline", 1, 1)
     found = rehearse(runs, phantom_store, 7, True, inline, 1, lambda *at: seen.append(at))
     (one,) = found.values()

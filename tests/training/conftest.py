@@ -10,8 +10,9 @@ from torch import nn
 from litsexp.data.splits import Split
 from litsexp.data.store import Store
 from litsexp.spec.run import RunConfig
-from litsexp.training import architectures, init, loop
-from litsexp.training.loop import Epoch, Trained, train
+from litsexp.training import architectures, course, init
+from litsexp.training.course import Epoch
+from litsexp.training.loop import Trained, train
 
 BASE = RunConfig(init="scratch", epochs=2, steps_per_epoch=2, batch_size=4, precision="fp32", lr=1e-2)
 Train = Callable[..., Trained]
@@ -70,4 +71,4 @@ def run_arm(tiny: None, phantom_store: Store, phantom_split: Split) -> Train:
 def scripted_scores(monkeypatch: pytest.MonkeyPatch, scores: list[float]) -> None:
     """Whatever is predicted, epoch i scores ``scores[i]``."""
     left: Iterator[float] = iter(scores)
-    monkeypatch.setattr(loop, "selection_score", lambda _mean: next(left))
+    monkeypatch.setattr(course, "selection_score", lambda _mean: next(left))

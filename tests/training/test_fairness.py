@@ -15,8 +15,9 @@ from litsexp.data.splits import Split
 from litsexp.data.store import Store
 from litsexp.spec.run import RunConfig
 from litsexp.training import loop
+from litsexp.training.course import Course
 from litsexp.training.loaders import Slices
-from litsexp.training.loop import Course, Trained, build_learner, train
+from litsexp.training.loop import Trained, build_learner, train
 
 from .conftest import BASE, Ears, Train, arm, scripted_scores, tiny_encoder
 

@@ -140,13 +140,6 @@ def test_patience_counts_epochs_without_a_better_score(
     assert len(result.history) == epochs and result.best_epoch == 0
 
 
-def test_patience_counts_in_the_last_phase_only(run_arm: Train, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three frozen epochs that get worse use up no patience of the phase that trains the encoder."""
-    scripted_scores(monkeypatch, [0.5, 0.4, 0.3, 0.2, 0.1, 0.0, 0.0, 0.0])
-    result = run_arm(arm(epochs=8, frozen_epochs=3, steps_per_epoch=1, patience=2))
-    assert len(result.history) == 5 and result.best_epoch == 0
-
-
 def test_a_loss_that_explodes_is_named(run_arm: Train) -> None:
     with pytest.raises(FloatingPointError, match=r"^training loss is (nan|inf) in epoch 0$"):
         run_arm(arm(lr=1e30))
