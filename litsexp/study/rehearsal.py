@@ -185,12 +185,12 @@ class Stage:
     def _jobs(self, kind: str, run: RunConfig, which: int, steps: int, batches: int) -> Iterator[Job]:
         frozen = int(which == 1 and run.frozen_epochs > 0)
         length = {"epochs": 2 + frozen, "frozen_epochs": frozen, "patience": 0, "steps_per_epoch": steps}
-        rate = {"lr": 1e-3} if run.lr == "find" else {}
+        rate = {"lr": 1e-3} if run.lr == "find" else {}  # and one schedule: the phases of others differ in length
         plain: dict[str, Level] = {
             "schedule": "one_cycle",
             "train_fraction": 1.0,
             "ssl_steps": steps,
-        }  # another's phases differ
+        }
         short = run.changed({**length, **rate, **plain})
         store, split = self._excerpt(f"{list(self.kinds).index(kind)}-{which}", run, batches)
         valid = len(store.rows_of(split.valid))
