@@ -27,7 +27,7 @@ from litsexp.training.predict import predict
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "experiments").glob("*.yaml"))
-SHIPPED = ["augmentation", "loss", "mini", "paper", "search", "transfer", "windows"]
+SHIPPED = ["augmentation", "jpeg", "loss", "mini", "paper", "search", "transfer", "windows"]
 SHORT = {"epochs": 1, "frozen_epochs": 0, "steps_per_epoch": 2, "batch_size": 8, "lr": 1e-3}
 
 
