@@ -8,8 +8,8 @@ from pydantic import ValidationError
 
 from litsexp.spec.claim import Claim, contrast_of
 from litsexp.spec.design import arms, contexts, design_digest, differing_fields
-from litsexp.spec.reading import as_claims, first_problem
 from litsexp.spec.errors import LitsexpError
+from litsexp.spec.reading import as_claims, first_problem
 from litsexp.spec.study import StudyConfig
 
 ARMS = {"longer": {"init": "scratch", "steps_per_epoch": 150}, "warm": {"lr": "2e-3"}}
@@ -56,7 +56,10 @@ def test_named_arms_are_part_of_the_design() -> None:
         ({"init=x": {"lr": 0.1}}, "arms: found the name 'init=x'; expected a-z, 0-9, - and _, and not baseline"),
         ({"x": {}}, "arms: x: found {}, the baseline's own settings; expected a change"),
         ({"x": {"epochs": 6}}, "arms: x: found {'epochs': 6}, the baseline's own settings; expected a change"),
-        ({"x": {"init": "scratch"}}, "arms.x: found the settings of the arm init=scratch; expected settings of its own"),
+        (
+            {"x": {"init": "scratch"}},
+            "arms.x: found the settings of the arm init=scratch; expected settings of its own",
+        ),
         ({"x": 3}, "arms.x: found 3; expected keys such as encoder, architecture"),
     ],
 )
@@ -91,7 +94,10 @@ def test_the_baseline_and_a_factors_arm_can_be_compared_by_name() -> None:
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"than": "longr"}, "claims: c: than: found the arm 'longr'; expected one of baseline, .*did you mean 'longer'"),
+        (
+            {"than": "longr"},
+            "claims: c: than: found the arm 'longr'; expected one of baseline, .*did you mean 'longer'",
+        ),
         ({"than": "warm"}, "claims.c: found better and than both 'warm'; expected two levels"),
         ({"where": {"init": "scratch"}}, "claims: c: where: found .* in a claim about two arms; expected none"),
         ({"differs": ["init"]}, r"claims: c: differs: found \['init'\], but warm and longer differ in init, .*, lr;"),
@@ -124,7 +130,10 @@ def test_a_gain_grows_over_four_arms() -> None:
 @pytest.mark.parametrize(
     ("grows", "told"),
     [
-        ({"train_fraction": [1.0, 0.25]}, "for which no four arms differ in init and this alone; expected design: fact"),
+        (
+            {"train_fraction": [1.0, 0.25]},
+            "for which no four arms differ in init and this alone; expected design: fact",
+        ),
         ({"train_fraction": [1.0, 0.5]}, r"found train_fraction = 0.5; expected one of \[1.0, 0.25\]"),
         ({"train_fraction": [1.0, 1.0]}, "expected another factor, and two of its levels"),
         ({"init": ["imagenet", "scratch"]}, "expected another factor, and two of its levels"),

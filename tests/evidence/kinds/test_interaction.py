@@ -48,7 +48,9 @@ def test_the_effect_is_the_difference_of_gains_and_goes_through_the_same_statist
     ]
     by_hand = (gains[0] - gains[1]).reset_index(name="difference")
     expected = stats.paired(by_hand["difference"], by_hand["case"], by_hand["fold"] * 10 + by_hand["seed"])
-    assert [found.effect, found.low, found.p] == pytest.approx([float(x) for x in (expected.effect, expected.low, expected.p)])
+    assert [found.effect, found.low, found.p] == pytest.approx(
+        [float(x) for x in (expected.effect, expected.low, expected.p)]
+    )
     assert (found.better_mean, found.than_mean) == pytest.approx((0.2, 0.1), abs=0.02)
     assert (found.n_patients, found.n_run_pairs, found.verdict) == (24, 6, "supported")
 
@@ -58,7 +60,12 @@ def test_the_effect_is_the_difference_of_gains_and_goes_through_the_same_statist
     [
         (0.1, 0.2, "supported", r"is 0\.1\d \[0\.\d\d, 0\.\d\d\] larger with train_fraction=0.25 than with train_f"),
         (0.2, 0.1, "contradicted", r"is 0\.[01]\d \[0\.\d\d, 0\.\d\d\] smaller with train_fraction=0.25 than with"),
-        (0.1, 0.1, "equivalent", r"changed by -?0\.0\d \[-0\.\d\d, 0\.\d\d\] from train_fraction=1 to train_fraction=0"),
+        (
+            0.1,
+            0.1,
+            "equivalent",
+            r"changed by -?0\.0\d \[-0\.\d\d, 0\.\d\d\] from train_fraction=1 to train_fraction=0",
+        ),
     ],
 )
 def test_sentences(gain: float, small: float, ruling: str, said: str) -> None:
@@ -93,6 +100,8 @@ def test_identical_gains_are_seldom_told_apart() -> None:
     rng, studies = np.random.default_rng(0), 2000
     case, seed = (grid.ravel() for grid in np.indices((24, 2)))
     run = (case % 3) * 2 + seed
-    four = [0.05 * rng.standard_normal((studies, 6))[:, run] + 0.08 * rng.standard_normal((studies, 48)) for _ in "abcd"]
+    four = [
+        0.05 * rng.standard_normal((studies, 6))[:, run] + 0.08 * rng.standard_normal((studies, 48)) for _ in "abcd"
+    ]
     four[0] += 0.15 * (rng.standard_exponential((studies, 24)) - 1)[:, case]
     assert (stats.paired((four[0] - four[1]) - (four[2] - four[3]), case, run).p < 0.05).mean() <= 0.055
