@@ -223,8 +223,8 @@ def run_pairs(number: int) -> str:
 
 
 def digits_for(margin: float) -> int:
-    """Decimals that show a margin: 2 for 0.02, 3 for 0.005."""
-    return min(6, max(2, -math.floor(math.log10(margin)))) if margin > 0 else 3
+    """Decimals that show a margin: 2 for 0.02, 3 for 0.005, none for 500 images."""
+    return min(6, max(2 * (margin < 10), -math.floor(math.log10(margin)))) if margin > 0 else 3
 
 
 def enough_digits(margin: float, *shown: float) -> int:

@@ -21,11 +21,10 @@ def _measured(name: str) -> str:
     names = list(dict.fromkeys([*METRICS, *MEASURES]))
     if name in names:
         return name
-    try:
-        row = CONTRASTS.of(name)
-    except UnknownName:
+    row = contrast_of(name)
+    if row is None:
         known = [*names, *CONTRASTS]
-        raise ValueError(f"found {name!r}; expected {one_of(known)}{nearest(name, known)}") from None
+        raise ValueError(f"found {name!r}; expected {one_of(known)}{nearest(name, known)}")
     if row.needs == "epochs":  # a share of the best of it has to mean something
         names = [n for n, metric in METRICS.items() if metric.curve and metric.higher_is_better and not metric.unit]
     if (metric := argument_of(name)) not in names:
@@ -34,10 +33,11 @@ def _measured(name: str) -> str:
 
 
 def contrast_of(metric: str) -> Contrast | None:
-    """The row of a metric that is no score of a test case, ``gap:dice_tumor``; None for any other."""
-    if metric in METRICS or metric in MEASURES or ":" not in metric:
+    """The row of a metric that is no score of a test case, ``gap:dice_tumor``; None for any other name."""
+    try:
+        return CONTRASTS.of(metric)
+    except UnknownName:
         return None
-    return CONTRASTS.of(metric)
 
 
 class Claim(Strict):

@@ -39,9 +39,14 @@ class Kind:
     name = "score"
     axis = "mean difference over patients"  # what is drawn along the forest's axis
     patients = ""  # which ones, in sentences: validation
+    rule = ""  # how it is measured, for readers of the report who know the plain kind
     portable = True  # an external cohort, from which nothing was learned, can be asked, too
     planned = True  # patients are nested in folds or crossed with runs: power follows from variance components
     scores = True  # ``better`` and ``than`` are scores of test patients, to be read against what learns nothing
+
+    def drawn(self, measure: Measured) -> str:
+        """What a patient's two numbers are, in the figure that shows them."""
+        return measure.title
 
     def table(self, tables: Tables) -> pd.DataFrame:
         """The table whose rows are paired; empty where there is none."""
