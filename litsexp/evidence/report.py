@@ -23,7 +23,7 @@ from litsexp.evidence.measures import main_metrics, measure_of
 from litsexp.evidence.tables import arm_scores, gap_table
 from litsexp.evidence.words import COVERED, MODELS, cautions, digits_for, noise, plain, uncertainty
 from litsexp.files import whole_file
-from litsexp.spec.design import arms, cells
+from litsexp.spec.design import arms, cells, leaking_arms
 
 PICTURE_BYTES = 2_000_000  # of PNG in a report; what is over stays in MLflow
 RUN_COLUMNS = ("arm", "fold", "seed", "status", "reason", "failed_to_learn", "minutes", "best_epoch", "epochs", "lr")
@@ -80,6 +80,7 @@ def _content(evidence: Evidence) -> dict[str, Any]:
         "false_positives": _false_positives(evidence.cases, names),
         "rates": sorted({float(f"{lr:.3g}") for lr in runs["lr"].dropna()}) if "lr" in runs else [],
         "controls": _controls(evidence),
+        "leaking": leaking_arms(study),
         "split": _grid(split.assign(test_fold=split["test_fold"].where(split["test_fold"] >= 0))),  # -1 is no fold
         "folds": _grid(_folds(split)),
         "runs": _grid(runs),

@@ -40,7 +40,7 @@ def sentence(verdict: Verdict) -> str:
     return (
         f"{better} {what} {measure.words} by {plain(effect, digits)}{measure.per}{interval(low, high, digits)} "
         f"{'over' if what == 'raised' else 'against'} {than}{where and f' where {where}'} "
-        f"on {patients(verdict.n_patients, verdict.kind)} and {run_pairs(verdict.n_run_pairs)} (adjusted {p}): "
+        f"on {patients(verdict.n_patients, _whose(verdict))} and {run_pairs(verdict.n_run_pairs)} (adjusted {p}): "
         f"{_conclusion(verdict)}."
     )
 
@@ -80,6 +80,19 @@ def noise(found: Noise) -> str:
     digits = enough_digits(0.01, found.halves, found.halves_max)
     apart, most = (f"{plain(value, digits)}{found.measure.per}" for value in (found.halves, found.halves_max))
     return f"two halves of {found.arm} differ by {apart} in {found.measure.words} on average, by {most} at most"
+
+
+def _whose(verdict: Verdict) -> str:
+    """What the sentence calls its patients: where every arm leaks, none of them is new to it."""
+    return f"already seen {verdict.kind}".strip() if verdict.all_leak else verdict.kind
+
+
+def _leaks(verdict: Verdict) -> list[str]:
+    """Which arms learned from other slices of the tested patients, and what their scores are not."""
+    if not verdict.leaking:
+        return []
+    who = "Both sides" if verdict.all_leak else named(verdict.leaking)
+    return [f"{who} learned from other slices of the tested patients: such a score is no estimate for unseen patients."]
 
 
 def _what_it_did(verdict: Verdict) -> str:
@@ -130,7 +143,7 @@ def cautions(verdict: Verdict, trivial: pd.DataFrame | None = None, failed: pd.D
         found.append(f"Missing: {patients(verdict.n_missing)} without a finished run in each arm.")
     if len(verdict.arms) > 1:
         found.append(f"Averaged over {len(verdict.arms)} pairs of arms that differ in {verdict.claim.factor} alone.")
-    return found + (_failed_runs(verdict, failed) if failed is not None else [])
+    return _leaks(verdict) + found + (_failed_runs(verdict, failed) if failed is not None else [])
 
 
 def _failed_runs(verdict: Verdict, failed: pd.DataFrame) -> list[str]:

@@ -56,6 +56,7 @@ class RunConfig(Strict):
     loss: Annotated[str, known(LOSSES)] = added("ce_dice")
     dice_weight: float = Field(0.5, ge=0, le=1)  # ce_dice = (1 - w) * CE + w * Dice
     train_fraction: float = Field(1.0, gt=0, le=1)  # of the training patients, not of the steps
+    split_unit: Literal["patient", "slice"] = added("patient")  # slice: a leak, made on purpose (data/rows.py)
     epochs: int = Field(6, ge=1)
     frozen_epochs: int = Field(0, ge=0)  # the first of the epochs, with the encoder's weights frozen
     patience: int = Field(0, ge=0)  # early stopping: epochs without a better validation score; 0 = never

@@ -1,14 +1,14 @@
 """A study file as typed data: a question, its claims, and the design that answers it. Reads no CT, trains nothing."""
 
-from collections.abc import Sequence
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from litsexp.spec.base import Level, Strict
 from litsexp.spec.claim import Claim
 from litsexp.spec.cohort import DataConfig, ExternalConfig, SplitConfig
-from litsexp.spec.design import arms, contexts
+from litsexp.spec.design import arms, contexts, leaking_arms
 from litsexp.spec.run import RunConfig
 
 
@@ -40,6 +40,24 @@ class StudyConfig(Strict):
     search: SearchConfig | None = None
     claims: tuple[Claim, ...] = ()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _hand_over_unit(cls, content: Any) -> Any:
+        """``split.unit`` is how the baseline's ``run.split_unit`` may be written: who is tested stays as it is."""
+        split = content.get("split") if isinstance(content, Mapping) else None
+        if not isinstance(split, Mapping) or "unit" not in split:
+            return content
+        unit, units = split["unit"], get_args(RunConfig.model_fields["split_unit"].annotation)
+        if unit not in units:
+            raise ValueError(f"split.unit: found {unit!r}; expected {' or '.join(map(repr, units))}")
+        run = content.get("run")
+        if run is not None and not isinstance(run, Mapping):
+            return content
+        if (own := (run or {}).get("split_unit", unit)) != unit:
+            raise ValueError(f"split.unit: found {unit!r} beside run.split_unit = {own!r}; expected one of the two")
+        rest = {name: value for name, value in split.items() if name != "unit"}
+        return {**content, "split": rest, "run": {**(run or {}), "split_unit": unit}}
+
     @field_validator("factors")
     @classmethod
     def _type_levels(cls, factors: dict[str, tuple[Level, ...]], info: ValidationInfo) -> dict[str, tuple[Level, ...]]:
@@ -70,6 +88,11 @@ class StudyConfig(Strict):
                 "claims: found with design: search, which cannot test claims (its arms are chosen by their results); "
                 "expected design: ablation or factorial"
             )
+        if self.design == "search" and (self.run.split_unit == "slice" or "split_unit" in self.factors):
+            raise ValueError(
+                "split_unit: found with design: search, which would choose arms by a leaking validation score; "
+                "expected design: ablation or factorial, or split_unit: patient"
+            )
         ids = [claim.id for claim in self.claims]
         if len(set(ids)) < len(ids):
             raise ValueError(f"claims: found ids {ids}; expected each id once")
@@ -77,6 +100,11 @@ class StudyConfig(Strict):
             self._check_claim(claim)
         self._check_external()
         return self
+
+    @property
+    def leaks(self) -> bool:
+        """Whether some arm learns from neighbours of tested slices: all are then scored on the same held-out ones."""
+        return bool(leaking_arms(self))
 
     @property
     def external_data(self) -> DataConfig | None:

@@ -20,6 +20,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, RunTag
 from mlflow.exceptions import MlflowException
 from safetensors.torch import load_file, save_file
 
+from litsexp.data.rows import learning_rows, tested_rows
 from litsexp.data.store import Store
 from litsexp.evaluation.cases import score_cases
 from litsexp.evaluation.metrics import mean_defined
@@ -68,7 +69,8 @@ def run_cell(job: Job, on_epoch: OnCellEpoch) -> Outcome:
 def score(client: MlflowClient, job: Job, scoring: Scoring) -> float:
     """Label the cases of a scoring with a trained cell's weights; log table, means and pictures. Returns seconds."""
     start_s, store, run = time.perf_counter(), Store.open(scoring.store), job.cell.arm.run
-    rows = store.rows_of(job.split.test) if scoring.kind == "test" else np.arange(len(store.index))
+    whole = np.arange(len(store.index))
+    rows = tested_rows(store, job.split, scoring.held_out) if scoring.kind == "test" else whole
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with unbroken():
@@ -118,7 +120,7 @@ class TrainingLog:
         self.client, self.job, self.on_epoch = client, job, on_epoch
         self.store = Store.open(job.store)
         self.log_s = 0.0
-        self.watched = fixed_slices(self.store, job.split.valid)
+        self.watched = fixed_slices(self.store, learning_rows(self.store, job.split, job.cell.arm.run, seed=0)[1])
         last = job.cell.arm.run.epochs - 1
         self.draw_at = {0, last // 2, last}
         log_inputs(self.client, job.run_id, [dataset_input(self.store, "training")])

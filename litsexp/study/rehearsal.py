@@ -27,7 +27,7 @@ from litsexp.spec.run import RunConfig
 from litsexp.study.jobs import CohortKind, Executor, Job, scoring_of
 from litsexp.study.tracking import Tracking
 
-FREE = {"init", "dice_weight", "lr", "weight_decay", "train_fraction"}  # settings that cost no time
+FREE = {"init", "dice_weight", "lr", "weight_decay", "train_fraction", "split_unit"}  # settings that cost no time
 LENGTH = {"epochs", "patience", "steps_per_epoch"}  # and those that only say how long a run is
 STEPS_S, SLICES_S = 4.0, 2.0  # of steps an epoch, and of validation, that the second run should take
 MOST_STEPS = 40
@@ -179,7 +179,7 @@ class Stage:
         frozen = int(which == 1 and run.frozen_epochs > 0)
         length = {"epochs": 2 + frozen, "frozen_epochs": frozen, "patience": 0, "steps_per_epoch": steps}
         rate = {"lr": 1e-3} if run.lr == "find" else {}
-        short = run.changed({**length, **rate, "train_fraction": 1.0})
+        short = run.changed({**length, **rate, "train_fraction": 1.0, "split_unit": "patient"})
         store, split = self._excerpt(f"{list(self.kinds).index(kind)}-{which}", run.batch_size, batches)
         valid = len(store.rows_of(split.valid))
         batch = min(run.batch_size, len(store.rows_of(split.train)))

@@ -24,7 +24,8 @@ from fastai.optimizer import OptimWrapper
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from litsexp.data.splits import Split, limit_training
+from litsexp.data.rows import learning_rows
+from litsexp.data.splits import Split
 from litsexp.data.store import Store
 from litsexp.evaluation.cases import masks_of
 from litsexp.evaluation.metrics import SELECTING, mean_scores, selection_score
@@ -211,12 +212,11 @@ def facts_of(learner: Learner, course: Course, lr: float) -> dict[str, str]:
 def build_learner(run: RunConfig, slices: Slices, split: Split, seed: int, corpus: Corpus | None = None) -> Learner:
     """A fresh learner: everything random in it comes from ``seed``."""
     whole = slices.store.rows_of(split.train)
-    limited = limit_training(split, run.train_fraction, seed, slices.store.has_tumor)
-    rows = slices.store.rows_of(limited.train)
+    rows, valid_rows = learning_rows(slices.store, split, run, seed)
     steps = run.steps_per_epoch or max(1, len(whole) // run.batch_size)
     loaders = DataLoaders(
         TrainLoader(slices, rows, run, steps, seed),
-        EvalLoader(slices, slices.store.rows_of(split.valid), run),
+        EvalLoader(slices, valid_rows, run),
         device=slices.device,
     )
     network, encoder = build_network(run, slices.store.size, seed, corpus=corpus)
