@@ -44,7 +44,7 @@ def learning_rows(store: Store, split: Split, run: RunConfig, seed: int) -> tupl
     return np.sort(pool[: len(train)]), np.sort(pool[whole : whole + len(valid)])
 
 
-def tested_rows(store: Store, split: Split, held_out: bool) -> Rows:
+def scored_rows(store: Store, split: Split, held_out: bool) -> Rows:
     """All slices of the test patients; ``held_out``: those of them that no arm of a leaking study learns from."""
     rows = store.rows_of(split.test)
     return np.intersect1d(rows, _deal(store, split)[0]) if held_out else rows
@@ -52,7 +52,7 @@ def tested_rows(store: Store, split: Split, held_out: bool) -> Rows:
 
 def held_out_rows(store: Store, splits: Sequence[Split]) -> Rows:
     """All that the folds of a leaking study test."""
-    return np.sort(np.concatenate([tested_rows(store, split, held_out=True) for split in splits]))
+    return np.sort(np.concatenate([scored_rows(store, split, held_out=True) for split in splits]))
 
 
 def _deal(store: Store, split: Split) -> tuple[Rows, Rows]:

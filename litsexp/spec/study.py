@@ -56,7 +56,9 @@ class StudyConfig(Strict):
         if (own := (run or {}).get("split_unit", unit)) != unit:
             raise ValueError(f"split.unit: found {unit!r} beside run.split_unit = {own!r}; expected one of the two")
         rest = {name: value for name, value in split.items() if name != "unit"}
-        return {**content, "split": rest, "run": {**(run or {}), "split_unit": unit}}
+        of_patients = {"split": rest} if rest else {}  # nothing else said of the split: its default
+        others = {name: value for name, value in content.items() if name != "split"}
+        return {**others, **of_patients, "run": {**(run or {}), "split_unit": unit}}
 
     @field_validator("factors")
     @classmethod

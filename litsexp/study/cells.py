@@ -20,7 +20,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, RunTag
 from mlflow.exceptions import MlflowException
 from safetensors.torch import load_file, save_file
 
-from litsexp.data.rows import learning_rows, tested_rows
+from litsexp.data.rows import learning_rows, scored_rows
 from litsexp.data.store import Store
 from litsexp.evaluation.cases import score_cases
 from litsexp.evaluation.metrics import mean_defined
@@ -70,7 +70,7 @@ def score(client: MlflowClient, job: Job, scoring: Scoring) -> float:
     """Label the cases of a scoring with a trained cell's weights; log table, means and pictures. Returns seconds."""
     start_s, store, run = time.perf_counter(), Store.open(scoring.store), job.cell.arm.run
     whole = np.arange(len(store.index))
-    rows = tested_rows(store, job.split, scoring.held_out) if scoring.kind == "test" else whole
+    rows = scored_rows(store, job.split, scoring.held_out) if scoring.kind == "test" else whole
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with unbroken():

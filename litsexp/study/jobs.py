@@ -73,7 +73,7 @@ When the iterator is closed, what still runs is ended.
 def scoring_of(kind: CohortKind, run_key: str, store: Store, name: str, first: bool, held_out: bool = False) -> Scoring:
     """The scoring of a run's test cases, or of a whole store; ``first``: with the training, so it needs no folder.
 
-    ``held_out``: of the test cases only the slices of ``data.rows.tested_rows``, for a study in which an arm leaks.
+    ``held_out``: of the test cases only the slices of ``data.rows.scored_rows``, for a study in which an arm leaks.
     """
     registered = {metric: source for metric in METRICS if (source := METRICS.source(metric))}
     asked = {"run": run_key, "kind": kind, "data": store.fingerprint, "registered": registered}

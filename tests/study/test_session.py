@@ -293,3 +293,29 @@ def test_places_are_absolute_and_not_made_before_they_are_needed(tmp_path: Any, 
     assert places.tracking_uri == f"sqlite:///{tmp_path}/mlruns/mlflow.db"
     assert places.storage_url == f"sqlite:///{tmp_path}/mlruns/optuna.db"
     assert not places.root.exists()
+
+
+LEAK = {"factors": {"split_unit": ["slice"]}, "claims": []}
+
+
+def test_where_an_arm_leaks_every_arm_is_scored_on_the_held_out_slices_and_mlflow_says_which_leak(
+    bench: Any, study: Any
+) -> None:
+    """The honest runs of an earlier study are kept; they are only scored again."""
+    bench.run(study())
+    session, plan = bench.run(study(**LEAK))
+    assert plan == (2, 2)
+    assert bench.executor.ran[4:] == ["split_unit=slice · fold 0 · seed 0", "split_unit=slice · fold 1 · seed 0"]
+    assert bench.executor.scored == [ALL[0], ALL[2]]
+    assert all(scoring.held_out for key in session.cells for scoring in session._scorings(key))
+    runs = {run.info.run_name: run.data.tags.get("leaks") for run in bench.tracking().runs()}
+    assert [name for name, leaks in runs.items() if leaks == "true"] == [
+        f"phantom · leaks · {bench.name}-{session.digest[:8]}",
+        "phantom · leaks · split_unit=slice · fold 0 · seed 0",
+        "phantom · leaks · split_unit=slice · fold 1 · seed 0",
+    ]
+    assert set(runs.values()) == {"true", None}
+    session, plan = bench.run(study())  # and the other way round: nothing is done twice
+    assert plan == (4, 0)
+    assert len(bench.executor.scored) == 2
+    assert not any(scoring.held_out for key in session.cells for scoring in session._scorings(key))
