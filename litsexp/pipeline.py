@@ -11,13 +11,15 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from litsexp.data.cohorts import store_of
+from litsexp.data.rows import held_out_rows
 from litsexp.data.splits import Split, make_splits
 from litsexp.data.store import Store
-from litsexp.display import LiveDisplay, console, progress_bar
+from litsexp.display import LiveDisplay, console, progress_bar, say
 from litsexp.evaluation.cases import trivial_cases
 from litsexp.evidence.failed import reasons
 from litsexp.evidence.judge import Verdict, judge
 from litsexp.evidence.kinds import Tables
+from litsexp.evidence.leaks import marked, warning
 from litsexp.evidence.material import Evidence, External, Picture
 from litsexp.evidence.report import write_report
 from litsexp.evidence.tables import write_tables
@@ -115,24 +117,26 @@ def train_missing(session: Session, executor: Executor, observer: Observer | Non
     """Run what is missing, seen by ``observer``, or in a live table."""
     live = LiveDisplay(console, session.study, cohort_name(session.study.data, session.store))
     watch: AbstractContextManager[Observer] = live if observer is None else nullcontext(observer)
+    if observer is None and (said := warning(session.study)):
+        say(said, style="red")
     with watch as watching:
         session.run(executor, watching)
 
 
 def conclude(session: Session, command: str = "") -> Conclusion:
     """Judge the claims, write report and tables, log them to the parent run; what has not finished is missing."""
-    results, phantom = session.results(), session.store.phantom
-    failures = failures_of(session)
+    study, results, phantom = session.study, session.results(), session.store.phantom
+    failures, registered = failures_of(session), session.parent.preregistered
     evidence = Evidence(
         name=session.name,
         study=session.study,
         cohort=cohort_name(session.study.data, session.store),
         phantom=phantom,
-        verdicts=judge(session.study, tables_of(results), session.parent.preregistered, kind="phantom" * phantom),
+        verdicts=marked(judge(study, tables_of(results), registered, kind="phantom" * phantom), study),
         cases=results.cases,
         curves=results.curves,
         runs=results.runs,
-        trivial=trivial_cases(session.store),
+        trivial=trivial_cases(session.store, held_out_rows(session.store, session.splits) if study.leaks else None),
         split=split_table(session.store, session.splits),
         pictures=pictures(session, results.runs, session.store),
         facts=facts(session, results.runs, command),
@@ -280,7 +284,13 @@ def note(evidence: Evidence) -> str:
     search = evidence.study.search is not None
     none = "A search tests no claim: see the trials in the report." if search else "This study makes no claims."
     covered = f"95 % intervals: {COVERED}." if lines else ""
-    paragraphs = [f"**{evidence.study.question}**", evidence.warning, "\n".join(lines) or none, covered]
+    paragraphs = [
+        f"**{evidence.study.question}**",
+        evidence.warning,
+        evidence.leak_warning,
+        "\n".join(lines) or none,
+        covered,
+    ]
     if evidence.external:
         pairs = "\n".join(f"- **{pair.here.claim.id}**: {pair.words}" for pair in evidence.replications)
         paragraphs += [f"On the external cohort ({evidence.external.cohort}), from which nothing was learned:", pairs]

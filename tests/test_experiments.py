@@ -27,7 +27,7 @@ from litsexp.training.predict import predict
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "experiments").glob("*.yaml"))
-SHIPPED = ["augmentation", "jpeg", "loss", "mini", "paper", "search", "transfer", "windows"]
+SHIPPED = ["augmentation", "jpeg", "leak", "loss", "mini", "paper", "search", "transfer", "windows"]
 SHORT = {"epochs": 1, "frozen_epochs": 0, "steps_per_epoch": 2, "batch_size": 8, "lr": 1e-3}
 
 
@@ -92,6 +92,15 @@ def test_the_mini_study_is_as_the_readme_says() -> None:
     assert study.data.lesions == study.external_data.lesions == "large"
     assert set(study.factors) == {"init", "window", "dice_weight", "augment"}
     assert all(len(levels) == 1 for levels in study.factors.values())
+
+
+def test_the_leak_is_measured_against_an_honest_run_of_the_same_settings() -> None:
+    study = load_study(ROOT / "experiments" / "leak.yaml")
+    honest, leaking = arms(study)
+    assert differing_fields(honest.run, leaking.run) == {"split_unit"}
+    assert (honest.run.split_unit, leaking.run.split_unit) == ("patient", "slice")
+    assert {claim.metric for claim in study.claims} == {"dice_tumor", "dice_liver"}
+    assert study.split.n_folds * len(study.seeds) >= 6  # pairs of runs: fewer than 5 settle nothing
 
 
 def test_real_ct_takes_the_phantoms_place_everywhere(tmp_path: Path) -> None:

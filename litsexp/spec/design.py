@@ -80,6 +80,11 @@ def arms(study: StudyConfig) -> list[Arm]:
     return [Arm(BASELINE, study.run), *(arm_of(study, {factor: level}) for factor, level in changes), *named]
 
 
+def leaking_arms(study: StudyConfig) -> list[str]:
+    """Names of the arms that learn from slices beside those that test them: see data/rows.py."""
+    return [arm.name for arm in arms(study) if arm.run.split_unit == "slice"]
+
+
 def arm_of(study: StudyConfig, levels: Mapping[str, Level]) -> Arm:
     """The arm with these levels, named after them (``baseline`` where there are none)."""
     name = ", ".join(f"{factor}={_label(study, factor, level)}" for factor, level in levels.items()) or BASELINE

@@ -29,7 +29,9 @@ from litsexp.spec.run import RunConfig
 from litsexp.study.jobs import CohortKind, Executor, Job, scoring_of
 from litsexp.study.tracking import Tracking
 
-FREE = {"init", "dice_weight", "lr", "schedule", "weight_decay", "train_fraction"}  # settings that cost no time
+FREE = {  # settings that cost no time
+    *("init", "dice_weight", "lr", "schedule", "weight_decay", "train_fraction", "split_unit"),
+}
 LENGTH = {"epochs", "patience", "steps_per_epoch"}  # and those that only say how long a run is
 STEPS_S, SLICES_S = 4.0, 2.0  # of steps an epoch, and of validation, that the second run should take
 MOST_STEPS = 40
@@ -189,6 +191,7 @@ class Stage:
         plain: dict[str, Level] = {
             "schedule": "one_cycle",
             "train_fraction": 1.0,
+            "split_unit": "patient",
             "ssl_steps": steps,
         }
         short = run.changed({**length, **rate, **plain})
