@@ -127,16 +127,17 @@ def conclude(session: Session, command: str = "") -> Conclusion:
     """Judge the claims, write report and tables, log them to the parent run; what has not finished is missing."""
     study, results, phantom = session.study, session.results(), session.store.phantom
     failures, registered = failures_of(session), session.parent.preregistered
+    trivial = trivial_cases(session.store, held_out_rows(session.store, session.splits) if study.leaks else None)
     evidence = Evidence(
         name=session.name,
         study=session.study,
         cohort=cohort_name(session.study.data, session.store),
         phantom=phantom,
-        verdicts=marked(judge(study, tables_of(results), registered, kind="phantom" * phantom), study),
+        verdicts=marked(judge(study, tables_of(results, trivial), registered, kind="phantom" * phantom), study),
         cases=results.cases,
         curves=results.curves,
         runs=results.runs,
-        trivial=trivial_cases(session.store, held_out_rows(session.store, session.splits) if study.leaks else None),
+        trivial=trivial,
         split=split_table(session.store, session.splits),
         pictures=pictures(session, results.runs, session.store),
         facts=facts(session, results.runs, command),
@@ -155,9 +156,9 @@ def conclude(session: Session, command: str = "") -> Conclusion:
     return Conclusion(evidence, report, results, failures, session.trained_s, session.wall_s, session.name)
 
 
-def tables_of(results: Results) -> Tables:
+def tables_of(results: Results, trivial: pd.DataFrame) -> Tables:
     """What the judge is shown."""
-    return Tables(results.cases, results.train, results.epochs)
+    return Tables(results.cases, results.train, results.epochs, trivial)
 
 
 def failures_of(session: Session) -> dict[str, str]:
@@ -180,13 +181,14 @@ def external_part(session: Session, results: Results) -> External | None:
     store, asked = session.external, session.study.external
     if store is None or asked is None:
         return None
-    kind = "external phantom" if store.phantom else "external"
+    kind, trivial = "external phantom" if store.phantom else "external", trivial_cases(store)
+    tables = Tables(results.external, trivial=trivial)
     return External(
         cohort=cohort_name(asked, store),
         phantom=store.phantom,
-        verdicts=judge(session.study, results.external, session.parent.preregistered, kind=kind, external=True),
+        verdicts=judge(session.study, tables, session.parent.preregistered, kind=kind, external=True),
         cases=results.external,
-        trivial=trivial_cases(store),
+        trivial=trivial,
         pictures=pictures(session, results.runs, store, "external"),
     )
 

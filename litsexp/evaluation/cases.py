@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 
 from litsexp.evaluation.lesions import score_lesions
 from litsexp.evaluation.metrics import confusion, counts, score
+from litsexp.spec.claim import TRIVIAL
 from litsexp.spec.errors import LitsexpError
 
 if TYPE_CHECKING:
     from litsexp.data.store import Store
-
-TRIVIAL = {"all background": 0, "liver everywhere": 1}  # predictor -> the label it gives to every pixel
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,7 @@ Arms that agree in these share one pretraining per fold and seed, whatever they 
 from collections.abc import Iterable
 from typing import Any
 
-from litsexp.spec.catalog import INITIALISATIONS
+from litsexp.spec.catalog import INITIALISATIONS, LOSSES
 from litsexp.spec.keys import content
 from litsexp.spec.run import IN_TABLES, RunConfig
 
@@ -14,7 +14,10 @@ OWN = ("ssl_steps", "ssl_batch_size", "ssl_lr")  # they mean nothing where nothi
 AFTERWARDS = {  # of the supervised training; a setting that is not named here counts, so that no wrong file is shared
     "augment",
     "loss",
+    *(name for recipe in LOSSES.values() for name in recipe.settings),
     "dice_weight",
+    "schedule",
+    "encoder_frozen",
     "train_fraction",
     "epochs",
     "frozen_epochs",

@@ -8,7 +8,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from litsexp.spec.base import Level, Strict
 from litsexp.spec.catalog import LOSSES, SCHEDULES, Recipe
-from litsexp.spec.claim import ARM, Claim, contrast_of
+from litsexp.spec.claim import ARM, LESION_SIZE, Claim, contrast_of
 from litsexp.spec.cohort import DataConfig, ExternalConfig, SplitConfig
 from litsexp.spec.design import arms, contexts, leaking_arms
 from litsexp.spec.keys import added
@@ -159,8 +159,8 @@ class StudyConfig(Strict):
         at = f"claims.{claim.id}"
         if claim.better == claim.than:
             raise ValueError(f"{at}: found better and than both {claim.better!r}; expected two levels")
-        if claim.factor == ARM and self.design == "ablation":
-            return  # its arms were looked up when it was read
+        if claim.factor in (ARM, LESION_SIZE) and self.design == "ablation":
+            return  # arms were looked up when it was read; of sizes any study has a baseline
         varied = f"expected one of {', '.join(self.factors)}" if self.factors else "this design has no factors"
         grown = [(factor, level) for factor, levels in claim.grows.items() for level in levels]
         for factor, level in [(claim.factor, claim.better), (claim.factor, claim.than), *claim.where.items(), *grown]:

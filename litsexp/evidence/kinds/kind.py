@@ -27,6 +27,7 @@ class Tables:
     cases: pd.DataFrame  # test cases, a column a metric
     train: pd.DataFrame | None = None  # the patients that a run was trained on, the same columns
     epochs: pd.DataFrame | None = None  # validation cases after each epoch: ``epoch``, ``images``, a column a metric
+    trivial: pd.DataFrame | None = None  # ``predictor, case``, a column a metric: what no learning scores
 
 
 class Kind:
