@@ -17,6 +17,7 @@ ARMS = [
     RunConfig(batch_size=8, window="wide"),
     RunConfig(batch_size=8, augment="none"),
     RunConfig(batch_size=8, dice_weight=0.0),
+    RunConfig(batch_size=8, encoding="jpeg:90"),
 ]
 
 
