@@ -193,7 +193,7 @@ def test_the_papers_phases_and_its_learning_rate_finder_run(
     """On a small encoder: frozen epochs, then all of it, with a rate that is found."""
     paper = load_study(ROOT / "experiments" / "paper.yaml").run
     monkeypatch.setattr(architectures, "random_encoder", small_encoder)
-    changes = {"init": "scratch", "epochs": 4, "patience": 1, "steps_per_epoch": 1, "batch_size": 8}
+    changes = {"init": "scratch", "epochs": 4, "patience": 3, "steps_per_epoch": 1, "batch_size": 8}
     result = train(paper.changed(changes), phantom_store, split, seed=0, listener=Ear())
     assert 2 < len(result.history) <= 4
     assert 1e-7 < float(result.facts["lr_max"]) < 1

@@ -83,6 +83,12 @@ def test_says_what_a_reader_must_know(shown, html):
         assert words in text, words
 
 
+@pytest.mark.parametrize("frozen", [{"encoder_frozen": [True]}, {"frozen_epochs": [6]}], ids=str)
+def test_a_frozen_encoder_is_a_control(make_evidence, make_study, frozen):
+    html = report.render(make_evidence(make_study(run={"init": "scratch", "epochs": 6}, factors=frozen, claims=[])))
+    assert "the encoder stays as initialised (scratch)" in html
+
+
 def test_a_real_cohort_is_not_called_phantom(make_evidence, make_study):
     asked = make_study(data={"cohort": "/data/lits"})
     html = report.render(make_evidence(asked, cohort="lits, 12 patients", phantom=False))
