@@ -11,13 +11,15 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from litsexp.data.cohorts import store_of
+from litsexp.data.rows import held_out_rows
 from litsexp.data.splits import Split, make_splits
 from litsexp.data.store import Store
-from litsexp.display import LiveDisplay, console, progress_bar
+from litsexp.display import LiveDisplay, console, progress_bar, say
 from litsexp.evaluation.cases import trivial_cases
 from litsexp.evidence.failed import reasons
 from litsexp.evidence.judge import Verdict, judge
 from litsexp.evidence.kinds import Tables
+from litsexp.evidence.leaks import marked, warning
 from litsexp.evidence.material import Evidence, External, Picture
 from litsexp.evidence.report import write_report
 from litsexp.evidence.tables import write_tables
@@ -115,24 +117,27 @@ def train_missing(session: Session, executor: Executor, observer: Observer | Non
     """Run what is missing, seen by ``observer``, or in a live table."""
     live = LiveDisplay(console, session.study, cohort_name(session.study.data, session.store))
     watch: AbstractContextManager[Observer] = live if observer is None else nullcontext(observer)
+    if observer is None and (said := warning(session.study)):
+        say(said, style="red")
     with watch as watching:
         session.run(executor, watching)
 
 
 def conclude(session: Session, command: str = "") -> Conclusion:
     """Judge the claims, write report and tables, log them to the parent run; what has not finished is missing."""
-    results, phantom = session.results(), session.store.phantom
-    failures = failures_of(session)
+    study, results, phantom = session.study, session.results(), session.store.phantom
+    failures, registered = failures_of(session), session.parent.preregistered
+    trivial = trivial_cases(session.store, held_out_rows(session.store, session.splits) if study.leaks else None)
     evidence = Evidence(
         name=session.name,
         study=session.study,
         cohort=cohort_name(session.study.data, session.store),
         phantom=phantom,
-        verdicts=judge(session.study, tables_of(results), session.parent.preregistered, kind="phantom" * phantom),
+        verdicts=marked(judge(study, tables_of(results, trivial), registered, kind="phantom" * phantom), study),
         cases=results.cases,
         curves=results.curves,
         runs=results.runs,
-        trivial=trivial_cases(session.store),
+        trivial=trivial,
         split=split_table(session.store, session.splits),
         pictures=pictures(session, results.runs, session.store),
         facts=facts(session, results.runs, command),
@@ -151,9 +156,9 @@ def conclude(session: Session, command: str = "") -> Conclusion:
     return Conclusion(evidence, report, results, failures, session.trained_s, session.wall_s, session.name)
 
 
-def tables_of(results: Results) -> Tables:
+def tables_of(results: Results, trivial: pd.DataFrame) -> Tables:
     """What the judge is shown."""
-    return Tables(results.cases, results.train, results.epochs)
+    return Tables(results.cases, results.train, results.epochs, trivial)
 
 
 def failures_of(session: Session) -> dict[str, str]:
@@ -176,13 +181,14 @@ def external_part(session: Session, results: Results) -> External | None:
     store, asked = session.external, session.study.external
     if store is None or asked is None:
         return None
-    kind = "external phantom" if store.phantom else "external"
+    kind, trivial = "external phantom" if store.phantom else "external", trivial_cases(store)
+    tables = Tables(results.external, trivial=trivial)
     return External(
         cohort=cohort_name(asked, store),
         phantom=store.phantom,
-        verdicts=judge(session.study, results.external, session.parent.preregistered, kind=kind, external=True),
+        verdicts=judge(session.study, tables, session.parent.preregistered, kind=kind, external=True),
         cases=results.external,
-        trivial=trivial_cases(store),
+        trivial=trivial,
         pictures=pictures(session, results.runs, store, "external"),
     )
 
@@ -280,7 +286,13 @@ def note(evidence: Evidence) -> str:
     search = evidence.study.search is not None
     none = "A search tests no claim: see the trials in the report." if search else "This study makes no claims."
     covered = f"95 % intervals: {COVERED}." if lines else ""
-    paragraphs = [f"**{evidence.study.question}**", evidence.warning, "\n".join(lines) or none, covered]
+    paragraphs = [
+        f"**{evidence.study.question}**",
+        evidence.warning,
+        evidence.leak_warning,
+        "\n".join(lines) or none,
+        covered,
+    ]
     if evidence.external:
         pairs = "\n".join(f"- **{pair.here.claim.id}**: {pair.words}" for pair in evidence.replications)
         paragraphs += [f"On the external cohort ({evidence.external.cohort}), from which nothing was learned:", pairs]

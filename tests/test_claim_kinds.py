@@ -55,7 +55,7 @@ def ran(new_places: Any, tmp_path: Path, phantom_store: Store, monkeypatch: pyte
 
 
 def test_every_kind_is_answered_and_a_gap_asked_later_trains_nothing(ran: Any, phantom_store: Store) -> None:
-    study, first, places = ran(*CLAIMS)
+    _, first, places = ran(*CLAIMS)
     assert (len(first.trained_s), first.failures) == (8, {})
     found = {verdict.claim.id: verdict for verdict in first.verdicts}
     assert [verdict.n_run_pairs for verdict in found.values()] == [2] * 4

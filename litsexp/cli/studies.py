@@ -170,6 +170,8 @@ def _show(evidence: Evidence) -> None:
     say(f"\n{evidence.study.question}", style="bold")
     if evidence.warning:
         say(evidence.warning, style="magenta")
+    if evidence.leak_warning:
+        say(evidence.leak_warning, style="red")
     if evidence.search is not None and len(evidence.search):
         best = evidence.search.iloc[0]
         said = ", ".join(f"{name}={value}" for name, value in best.items() if name not in ("trial", "state"))
@@ -203,7 +205,9 @@ def _verdicts(evidence: Evidence) -> Table:
         intervals = _interval(v.low, v.high), _interval(v.models_low, v.models_high)
         effect = "–" if math.isnan(v.effect) else f"{v.effect:+.3f}"
         numbers = [effect, *intervals, runs, f"{v.p_adjusted:.3g}", str(v.n_patients), str(v.n_run_pairs)]
-        table.add_row(escape(v.claim.id), *numbers, ruling + (" (post hoc)" if v.post_hoc else ""))
+        table.add_row(
+            escape(v.claim.id), *numbers, ruling + " (leaking)" * bool(v.leaking) + " (post hoc)" * v.post_hoc
+        )
     return table
 
 

@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 
 from litsexp.evaluation.lesions import score_lesions
 from litsexp.evaluation.metrics import confusion, counts, score
+from litsexp.spec.claim import TRIVIAL
 from litsexp.spec.errors import LitsexpError
 
 if TYPE_CHECKING:
     from litsexp.data.store import Store
-
-TRIVIAL = {"all background": 0, "liver everywhere": 1}  # predictor -> the label it gives to every pixel
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,11 +84,19 @@ def score_cases(index: pd.DataFrame, truth: NDArray[np.uint8], prediction: NDArr
     return pd.DataFrame(rows)
 
 
-def trivial_cases(store: Store) -> pd.DataFrame:
-    """What no learning scores: ``score_cases`` of each trivial predictor, named in ``predictor``; a case at a time."""
+def trivial_cases(store: Store, among: NDArray[np.int64] | None = None) -> pd.DataFrame:
+    """What no learning scores: ``score_cases`` of each trivial predictor, named in ``predictor``; a case at a time.
+
+    ``among``: rows of the store that are scored, and with them the cases that have any; default: all.
+    """
     tables = []
     for number in store.cases:
         index, truth = store.index[store.index["case"] == number], store.masks(number)
+        if among is not None:
+            scored = index.index.isin(among)
+            index, truth = index[scored], truth[scored]
+            if not len(index):
+                continue
         for name, label in TRIVIAL.items():
             tables.append(score_cases(index, truth, np.full_like(truth, label)).assign(predictor=name))
     return pd.concat(tables, ignore_index=True)

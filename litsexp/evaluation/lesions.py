@@ -16,13 +16,13 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 from scipy.sparse import csr_array
 
+from litsexp.spec.claim import SIZE_BINS
+
 Labels = NDArray[np.uint8]
 Counts = NDArray[np.int64]
 
 TUMOR = 2
 SIX_CONNECTED = ndimage.generate_binary_structure(3, 1)
-# LiTS's bins of the equivalent-sphere diameter; 10 mm and 20 mm themselves belong to the middle one
-SIZE_BINS = ("lt10mm", "10to20mm", "gt20mm")
 
 
 def score_lesions(

@@ -146,7 +146,7 @@ def _clipped(name: str) -> str:
 
 
 def _estimate(verdict: Verdict) -> str:
-    digits = digits_for(verdict.claim.margin) + 1
+    digits = (digits_for(verdict.claim.margin) or -1) + 1
     effect, low, high = (plain(x, digits).replace("-", "−") for x in (verdict.effect, verdict.low, verdict.high))
     if math.isnan(verdict.low):
         return "–" if math.isnan(verdict.effect) else effect
@@ -208,7 +208,7 @@ def pairs(verdict: Verdict, colours: tuple[str, str]) -> str:
     names = verdict.sides
     axes.scatter(x, than, s=size, facecolor="white", edgecolor=colours[1], linewidth=1.4, zorder=3, label=names[1])
     axes.scatter(x, better, s=size, color=colours[0], linewidth=0, zorder=4, label=names[0])
-    axes.set_ylabel(f"{'gain in ' * bool(verdict.claim.grows)}{verdict.measure.title}", wrap=True)
+    axes.set_ylabel(verdict.asked.drawn(verdict.measure))
     axes.set_xlim(-0.8, len(table) - 0.2)
     numbered = all(isinstance(case, int) for case in table.index)
     names_shown, upright = [str(case) for case in table.index] if few else [], 0 if numbered else 90

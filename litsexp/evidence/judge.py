@@ -65,11 +65,17 @@ class Verdict:
     reason: str = ""  # why it is inconclusive, where no number says so
     advice: str = ""  # what would settle it, where it is inconclusive
     kind: str = ""  # what the sentence calls its patients: phantom, external, or both
+    leaking: tuple[str, ...] = ()  # those of its arms that learned from slices beside the tested ones
 
     @property
     def sentence(self) -> str:
         """The verdict in plain words: what changed, by how much, on how many patients and runs, and what follows."""
         return words.sentence(self)
+
+    @property
+    def all_leak(self) -> bool:
+        """Whether no arm of it says anything about unseen patients."""
+        return {name for names in self.arms for name in names} == set(self.leaking)
 
     @property
     def comparison(self) -> tuple[str, str]:

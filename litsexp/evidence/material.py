@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from litsexp.evidence import leaks
 from litsexp.evidence.external import Replication, replications
 from litsexp.evidence.failed import EVERYWHERE, failed_to_learn
 from litsexp.evidence.judge import Verdict
@@ -74,6 +75,11 @@ class Evidence:
         """What has to stand beside a phantom's results; empty where the patients are real."""
         words = f"Phantom results ({self.cohort}): the patients are synthetic."
         return f"{words} They show how the instrument answers, not what holds in patients." if self.phantom else ""
+
+    @property
+    def leak_warning(self) -> str:
+        """What has to stand beside results of which some come from leaking arms; empty where none does."""
+        return leaks.warning(self.study)
 
     @property
     def tested_trivial(self) -> pd.DataFrame:

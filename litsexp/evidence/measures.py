@@ -103,8 +103,9 @@ class Measured:
 
     @property
     def title(self) -> str:
-        """``tumor Dice``, ``false lesions a case (less is better)``."""
-        return f"{self.words}{self.per}{'' if self.higher_is_better else ' (less is better)'}"
+        """``tumor Dice``, ``false lesions a case (less is better)``, ``time to … in epochs (less is better)``."""
+        per = f" in {self.unit}" if contrast_of(self.name) and self.unit else self.per
+        return f"{self.words}{per}{'' if self.higher_is_better else ' (less is better)'}"
 
     def scored(self, cases: pd.DataFrame) -> bool:
         """Whether the table has the columns that it is made of: an older run's, or another plugin's, may lack them."""
@@ -151,7 +152,7 @@ def measure_of(name: str | Measured, share: float = SHARE) -> Measured:
 def _measure_of_contrast(name: str, row: Contrast, share: float) -> Measured:
     """What a contrast is called; it is no number of a case, so no table of cases has it scored."""
     base = measure_of(argument_of(name))
-    told = {"metric": base.words, "share": f"{100 * share:g} %"}
+    told = {"metric": base.words, "undefined": base.undefined, "share": f"{100 * share:g} %"}
     called, undefined = row.called.format(**told), row.undefined.format(**told)
     return Measured(name, called, row.unit or base.unit, row.higher_is_better, undefined, itemgetter(name))
 

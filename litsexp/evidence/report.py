@@ -23,7 +23,7 @@ from litsexp.evidence.measures import main_metrics, measure_of
 from litsexp.evidence.tables import arm_scores, gap_table
 from litsexp.evidence.words import COVERED, MODELS, cautions, digits_for, noise, plain, uncertainty
 from litsexp.files import whole_file
-from litsexp.spec.design import arms, cells, format_level
+from litsexp.spec.design import arms, cells, format_level, leaking_arms
 from litsexp.spec.pretraining import learns
 from litsexp.spec.run import RunConfig
 from litsexp.spec.study import StudyConfig
@@ -87,8 +87,10 @@ def _content(evidence: Evidence) -> dict[str, Any]:
         "false_positives": _false_positives(evidence.cases, names),
         "rates": sorted({float(f"{lr:.3g}") for lr in runs["lr"].dropna()}) if "lr" in runs else [],
         "controls": _controls(evidence),
+        "rules": list(dict.fromkeys(verdict.asked.rule for verdict in evidence.verdicts if verdict.asked.rule)),
         "named": {arm: ", ".join(f"{f}={format_level(x)}" for f, x in of.items()) for arm, of in study.arms.items()},
         "own_rates": any("lr" in settings for settings in study.arms.values()),
+        "leaking": leaking_arms(study),
         "split": _grid(split.assign(test_fold=split["test_fold"].where(split["test_fold"] >= 0))),  # -1 is no fold
         "folds": _grid(_folds(split)),
         "runs": _grid(runs),

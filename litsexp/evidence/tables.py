@@ -41,7 +41,8 @@ def verdict_table(verdicts: Sequence[Verdict]) -> pd.DataFrame:
         {**_claim(v), **_fields(v, *EFFECT, *counted, *ruled), "says": v.claim.says, "sentence": v.sentence}
         for v in verdicts
     ]
-    return pd.DataFrame(rows)
+    leaks = {"leaking": ["; ".join(v.leaking) for v in verdicts]} if any(v.leaking for v in verdicts) else {}
+    return pd.DataFrame(rows).assign(**leaks)
 
 
 def replication_table(pairs: Sequence[Replication]) -> pd.DataFrame:
@@ -155,7 +156,7 @@ def paper_verdicts(verdicts: Sequence[Verdict]) -> pd.DataFrame:
             "p (Holm)": _p(v),
             "Patients": v.n_patients,
             "Run pairs": v.n_run_pairs,
-            "Verdict": v.verdict + ", substantially" * v.substantial + " (post hoc)" * v.post_hoc,
+            "Verdict": v.verdict + ", substantially" * v.substantial + _brackets(v),
         }
         for v in verdicts
     ]
@@ -205,6 +206,11 @@ def paper_score(row: Any) -> str:
 def _paper_gap(row: Any) -> str:
     """``0.412 (-0.110)``: the external mean, and in brackets what separates it from the internal one."""
     return _number(row.external, 3) + ("" if math.isnan(row.gap) else f" ({plain(row.gap, 3)})")
+
+
+def _brackets(verdict: Verdict) -> str:
+    """What has to stand beside a verdict even where there is little room."""
+    return " (leaking)" * bool(verdict.leaking) + " (post hoc)" * verdict.post_hoc
 
 
 def _p(verdict: Verdict) -> str:

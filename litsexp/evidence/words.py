@@ -126,6 +126,19 @@ def noise(found: Noise) -> str:
     return f"two halves of {found.arm} differ by {apart} in {found.measure.words} on average, by {most} at most"
 
 
+def _whose(verdict: Verdict) -> str:
+    """What the sentence calls its patients: where every arm leaks, none of them is new to it."""
+    return f"already seen {verdict.kind}".strip() if verdict.all_leak else verdict.kind
+
+
+def _leaks(verdict: Verdict) -> list[str]:
+    """Which arms learned from other slices of the tested patients, and what their scores are not."""
+    if not verdict.leaking:
+        return []
+    who = "Both sides" if verdict.all_leak else named(verdict.leaking)
+    return [f"{who} learned from other slices of the tested patients: such a score is no estimate for unseen patients."]
+
+
 def _what_it_did(verdict: Verdict) -> str:
     """``raised`` or ``lowered`` where the verdict has a direction, whichever of the two is better."""
     direction = {"supported": 1, "contradicted": -1}.get(verdict.verdict, 0) * verdict.measure.sign
@@ -179,7 +192,7 @@ def cautions(verdict: Verdict, trivial: pd.DataFrame | None = None, failed: pd.D
         alone = " and ".join([verdict.claim.factor, *verdict.claim.grows])
         found.append(f"Averaged over {len(verdict.arms)} {what} that differ in {alone} alone.")
     found += asked.cautions(verdict)
-    return found + (_failed_runs(verdict, failed) if failed is not None else [])
+    return _leaks(verdict) + found + (_failed_runs(verdict, failed) if failed is not None else [])
 
 
 def _failed_runs(verdict: Verdict, failed: pd.DataFrame) -> list[str]:
@@ -223,8 +236,8 @@ def run_pairs(number: int) -> str:
 
 
 def digits_for(margin: float) -> int:
-    """Decimals that show a margin: 2 for 0.02, 3 for 0.005."""
-    return min(6, max(2, -math.floor(math.log10(margin)))) if margin > 0 else 3
+    """Decimals that show a margin: 2 for 0.02, 3 for 0.005, none for 500 images."""
+    return min(6, max(2 * (margin < 10), -math.floor(math.log10(margin)))) if margin > 0 else 3
 
 
 def enough_digits(margin: float, *shown: float) -> int:

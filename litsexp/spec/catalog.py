@@ -40,14 +40,14 @@ class Measure(Row):
 class Contrast(Row):
     """What a claim can be about that is no score of a test case: ``gap:METRIC`` stands for ``gap:dice_tumor``.
 
-    ``called`` and ``undefined`` are its words in sentences: ``{metric}`` is replaced by those of the metric after the
-    colon, ``{share}`` by the claim's.
+    ``called`` and ``undefined`` are its words in sentences: ``{metric}`` and ``{undefined}`` are replaced by those of
+    the metric after the colon, ``{share}`` by the claim's.
     """
 
     kind: Reference  # () -> evidence.kinds.Kind: how the runs of two arms are compared
     needs: str  # the table that it is made of: ``train``, cases of training patients; ``epochs``, validation's
     called: str
-    undefined: str = "{metric} is undefined"
+    undefined: str = "{undefined}"
     higher_is_better: bool = False
     unit: str = ""
 

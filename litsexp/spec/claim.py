@@ -13,6 +13,10 @@ from litsexp.spec.run import RunConfig
 from litsexp.spec.tables import UnknownName, argument_of, nearest, one_of
 
 ARM = "arm"  # the factor of a claim that names two arms, which may differ in several settings
+TRIVIAL = {"all background": 0, "liver everywhere": 1}  # what learns nothing, an arm to compare with -> its one label
+LESION_SIZE = "lesion_size"  # the factor of a claim about the baseline's lesions of two sizes; its levels:
+# LiTS's, of the diameter of the sphere of the same volume; 10 mm and 20 mm themselves belong to the middle one
+SIZE_BINS = ("lt10mm", "10to20mm", "gt20mm")
 SHARE = 0.9
 
 
@@ -21,11 +25,10 @@ def _measured(name: str) -> str:
     names = list(dict.fromkeys([*METRICS, *MEASURES]))
     if name in names:
         return name
-    try:
-        row = CONTRASTS.of(name)
-    except UnknownName:
+    row = contrast_of(name)
+    if row is None:
         known = [*names, *CONTRASTS]
-        raise ValueError(f"found {name!r}; expected {one_of(known)}{nearest(name, known)}") from None
+        raise ValueError(f"found {name!r}; expected {one_of(known)}{nearest(name, known)}")
     if row.needs == "epochs":  # a share of the best of it has to mean something
         names = [n for n, metric in METRICS.items() if metric.curve and metric.higher_is_better and not metric.unit]
     if (metric := argument_of(name)) not in names:
@@ -34,17 +37,19 @@ def _measured(name: str) -> str:
 
 
 def contrast_of(metric: str) -> Contrast | None:
-    """The row of a metric that is no score of a test case, ``gap:dice_tumor``; None for any other."""
-    if metric in METRICS or metric in MEASURES or ":" not in metric:
+    """The row of a metric that is no score of a test case, ``gap:dice_tumor``; None for any other name."""
+    try:
+        return CONTRASTS.of(metric)
+    except UnknownName:
         return None
-    return CONTRASTS.of(metric)
 
 
 class Claim(Strict):
     """``better`` does better than ``than`` in ``metric``: scores higher, or lower where less is better.
 
-    With ``factor: arm`` the two are names of arms: of the study file's ``arms``, or any other. With ``grows`` the claim
-    is that this gain is larger at the second level of a factor than at the first.
+    With ``factor: arm`` the two are names of arms: of the study file's ``arms``, or any other, or ``than`` is a trivial
+    predictor. With ``factor: lesion_size`` they are sizes of lesions, whose recall by the baseline is compared. With
+    ``grows`` the claim is that this gain is larger at the second level of a factor than at the first.
     """
 
     id: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", description="a short name of a-z, 0-9, - and _")
@@ -70,6 +75,14 @@ class Claim(Strict):
             raise ValueError(f"share: found with metric {self.metric!r}; expected epochs_to:METRIC or images_to:METRIC")
         if self.differs and self.factor != ARM:
             raise ValueError(f"differs: found with factor {self.factor!r}; expected factor: {ARM}, or no differs")
+        if self.factor == LESION_SIZE and self.metric != "lesion_recall":
+            raise ValueError(f"metric: found {self.metric!r} with factor {LESION_SIZE!r}; expected lesion_recall")
+        if self.factor == LESION_SIZE and (strange := {self.better, self.than} - set(SIZE_BINS)):
+            raise ValueError(f"found {LESION_SIZE} = {strange.pop()!r}; expected {one_of(SIZE_BINS)}")
+        if self.factor == LESION_SIZE and (self.where or self.grows):
+            raise ValueError(
+                f"where, grows: found with factor {LESION_SIZE!r}, which is about the baseline; expected none"
+            )
         if self.grows and (self.factor == ARM or row is not None):
             raise ValueError(
                 f"grows: found with factor {self.factor!r} and metric {self.metric!r}; expected a setting and a score"

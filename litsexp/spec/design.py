@@ -12,7 +12,7 @@ import numpy as np
 
 from litsexp.spec.base import Level
 from litsexp.spec.catalog import WEIGHTS_FILE
-from litsexp.spec.claim import ARM, Claim
+from litsexp.spec.claim import ARM, LESION_SIZE, TRIVIAL, Claim
 from litsexp.spec.cohort import SplitConfig
 from litsexp.spec.keys import content, digest, file_sha256
 from litsexp.spec.pretraining import OWN, learns
@@ -80,6 +80,11 @@ def arms(study: StudyConfig) -> list[Arm]:
     return [Arm(BASELINE, study.run), *(arm_of(study, {factor: level}) for factor, level in changes), *named]
 
 
+def leaking_arms(study: StudyConfig) -> list[str]:
+    """Names of the arms that learn from slices beside those that test them: see data/rows.py."""
+    return [arm.name for arm in arms(study) if arm.run.split_unit == "slice"]
+
+
 def arm_of(study: StudyConfig, levels: Mapping[str, Level]) -> Arm:
     """The arm with these levels, named after them (``baseline`` where there are none)."""
     name = ", ".join(f"{factor}={_label(study, factor, level)}" for factor, level in levels.items()) or BASELINE
@@ -97,8 +102,13 @@ def contexts(study: StudyConfig, claim: Claim) -> list[tuple[Arm, ...]]:
 
     Of a claim about two arms: these, whatever they differ in. Of one that ``grows``: every four arms (better, than at
     the second level; better, than at the first). Named arms are compared by name alone, but make such fours complete.
+    A trivial predictor stands for an arm of its own, and of a claim about lesions' sizes both sides are the baseline.
     """
     known = {arm.name: arm for arm in arms(study)}
+    if claim.factor == LESION_SIZE:
+        return [(known[BASELINE], known[BASELINE])]
+    if claim.factor == ARM and claim.than in TRIVIAL:
+        known[str(claim.than)] = Arm(str(claim.than), study.run)
     if claim.factor == ARM:
         return [(known[name], known[other]) for name, other in [(str(claim.better), str(claim.than))] if name in known]
     among = [arm for arm in known.values() if claim.grows or arm.name not in study.arms]

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from pydantic_core import InitErrorDetails
 
 from litsexp.spec.base import Level
-from litsexp.spec.claim import Claim
+from litsexp.spec.claim import TRIVIAL, Claim
 from litsexp.spec.design import BASELINE, Arm, differing_fields
 from litsexp.spec.run import RunConfig
 from litsexp.spec.tables import nearest, one_of
@@ -52,11 +52,12 @@ def compared(claim: Claim, arms: Sequence[Arm]) -> Claim:
     A claim that says in what its arms are to differ is refused where they differ in anything else.
     """
     runs = {arm.name: arm.run for arm in arms}
+    if claim.than in TRIVIAL and claim.better in runs and not (claim.where or claim.differs):
+        return claim
     for field, name in (("better", claim.better), ("than", claim.than)):
         if name not in runs:
-            raise ValueError(
-                f"{claim.id}: {field}: found the arm {name!r}; expected {one_of(runs)}{nearest(name, runs)}"
-            )
+            known = f"{one_of([*runs, *TRIVIAL])}{nearest(name, runs)}"
+            raise ValueError(f"{claim.id}: {field}: found the arm {name!r}; expected {known}")
     if claim.where:
         raise ValueError(f"{claim.id}: where: found {claim.where} in a claim about two arms; expected none")
     better, than = str(claim.better), str(claim.than)

@@ -6,7 +6,7 @@ Arms that agree in these share one pretraining per fold and seed, whatever they 
 from collections.abc import Iterable
 from typing import Any
 
-from litsexp.spec.catalog import INITIALISATIONS
+from litsexp.spec.catalog import INITIALISATIONS, LOSSES
 from litsexp.spec.keys import content
 from litsexp.spec.run import IN_TABLES, RunConfig
 
@@ -14,12 +14,10 @@ OWN = ("ssl_steps", "ssl_batch_size", "ssl_lr")  # they mean nothing where nothi
 AFTERWARDS = {  # of the supervised training; a setting that is not named here counts, so that no wrong file is shared
     "augment",
     "loss",
+    *(name for recipe in LOSSES.values() for name in recipe.settings),
     "dice_weight",
-    "liver_weight",
-    "tumor_weight",
-    "focal_gamma",
-    "tversky_beta",
     "train_fraction",
+    "split_unit",
     "epochs",
     "frozen_epochs",
     "encoder_frozen",

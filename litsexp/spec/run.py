@@ -71,6 +71,7 @@ class RunConfig(Strict):
     focal_gamma: float = added(2.0, ge=0)  # how much less a pixel counts that is right already; 0: cross entropy
     tversky_beta: float = added(0.7, gt=0, lt=1)  # weight of missed tumor; 1 - beta: of false tumor; 0.5: Dice
     train_fraction: float = Field(1.0, gt=0, le=1)  # of the training patients, not of the steps
+    split_unit: Literal["patient", "slice"] = added("patient")  # slice: a leak, made on purpose (data/rows.py)
     epochs: int = Field(6, ge=1)
     frozen_epochs: int = Field(0, ge=0)  # the first of the epochs, with the encoder's weights frozen
     encoder_frozen: bool = added(False)  # in every epoch, its BatchNorm statistics too

@@ -1,16 +1,16 @@
 """A study file as typed data: a question, its claims, and the design that answers it. Reads no CT, trains nothing."""
 
 import itertools
-from collections.abc import Sequence
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from litsexp.spec.base import Level, Strict
 from litsexp.spec.catalog import LOSSES, SCHEDULES, Recipe
-from litsexp.spec.claim import ARM, Claim, contrast_of
+from litsexp.spec.claim import ARM, LESION_SIZE, Claim, contrast_of
 from litsexp.spec.cohort import DataConfig, ExternalConfig, SplitConfig
-from litsexp.spec.design import arms, contexts
+from litsexp.spec.design import arms, contexts, leaking_arms
 from litsexp.spec.keys import added
 from litsexp.spec.named_arms import check_alike, compared, typed_arms
 from litsexp.spec.pretraining import check_pretraining
@@ -46,6 +46,26 @@ class StudyConfig(Strict):
     arms: dict[str, dict[str, Level]] = added({})  # of an ablation: name -> the settings that it changes
     search: SearchConfig | None = None
     claims: tuple[Claim, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _hand_over_unit(cls, content: Any) -> Any:
+        """``split.unit`` is how the baseline's ``run.split_unit`` may be written: who is tested stays as it is."""
+        split = content.get("split") if isinstance(content, Mapping) else None
+        if not isinstance(split, Mapping) or "unit" not in split:
+            return content
+        unit, units = split["unit"], get_args(RunConfig.model_fields["split_unit"].annotation)
+        if unit not in units:
+            raise ValueError(f"split.unit: found {unit!r}; expected {' or '.join(map(repr, units))}")
+        run = content.get("run")
+        if run is not None and not isinstance(run, Mapping):
+            return content
+        if (own := (run or {}).get("split_unit", unit)) != unit:
+            raise ValueError(f"split.unit: found {unit!r} beside run.split_unit = {own!r}; expected one of the two")
+        rest = {name: value for name, value in split.items() if name != "unit"}
+        of_patients = {"split": rest} if rest else {}  # nothing else said of the split: its default
+        others = {name: value for name, value in content.items() if name != "split"}
+        return {**others, **of_patients, "run": {**(run or {}), "split_unit": unit}}
 
     @field_validator("factors")
     @classmethod
@@ -97,6 +117,11 @@ class StudyConfig(Strict):
                 "claims: found with design: search, which cannot test claims (its arms are chosen by their results); "
                 "expected design: ablation or factorial"
             )
+        if self.design == "search" and (self.run.split_unit == "slice" or "split_unit" in self.factors):
+            raise ValueError(
+                "split_unit: found with design: search, which would choose arms by a leaking validation score; "
+                "expected design: ablation or factorial, or split_unit: patient"
+            )
         ids = [claim.id for claim in self.claims]
         if len(set(ids)) < len(ids):
             raise ValueError(f"claims: found ids {ids}; expected each id once")
@@ -111,6 +136,11 @@ class StudyConfig(Strict):
     def needs(self) -> set[str]:
         """Tables that claims are about beside the test cases: ``train``, ``epochs``."""
         return {row.needs for claim in self.claims if (row := contrast_of(claim.metric)) is not None}
+
+    @property
+    def leaks(self) -> bool:
+        """Whether some arm learns from neighbours of tested slices: all are then scored on the same held-out ones."""
+        return bool(leaking_arms(self))
 
     @property
     def external_data(self) -> DataConfig | None:
@@ -130,8 +160,8 @@ class StudyConfig(Strict):
         at = f"claims.{claim.id}"
         if claim.better == claim.than:
             raise ValueError(f"{at}: found better and than both {claim.better!r}; expected two levels")
-        if claim.factor == ARM and self.design == "ablation":
-            return  # its arms were looked up when it was read
+        if claim.factor in (ARM, LESION_SIZE) and self.design == "ablation":
+            return  # arms were looked up when it was read; of sizes any study has a baseline
         varied = f"expected one of {', '.join(self.factors)}" if self.factors else "this design has no factors"
         grown = [(factor, level) for factor, levels in claim.grows.items() for level in levels]
         for factor, level in [(claim.factor, claim.better), (claim.factor, claim.than), *claim.where.items(), *grown]:

@@ -22,7 +22,7 @@ from mlflow.exceptions import MlflowException
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
-from litsexp.data.splits import limit_training
+from litsexp.data.rows import learning_rows, scored_rows
 from litsexp.data.store import Store
 from litsexp.evaluation.cases import score_cases
 from litsexp.evaluation.metrics import mean_defined
@@ -108,9 +108,9 @@ def rows_to_score(job: Job, scoring: Scoring, store: Store) -> NDArray[np.int64]
     """The run's test cases; those that it was really trained on; or all of another cohort's."""
     if scoring.kind == "external":
         return np.arange(len(store.index))
-    cell = job.cell
-    limited = limit_training(job.split, cell.arm.run.train_fraction, cell.random_seed, store.has_tumor)
-    return store.rows_of(job.split.test if scoring.kind == "test" else limited.train)
+    if scoring.kind == "test":
+        return scored_rows(store, job.split, scoring.held_out)
+    return learning_rows(store, job.split, job.cell.arm.run, job.cell.random_seed)[0]
 
 
 def describe(error: Exception) -> str:
@@ -140,7 +140,7 @@ class TrainingLog:
         self.store = Store.open(job.store)
         self.log_s = 0.0
         self.rows: list[dict[str, float]] = []  # a validation case and epoch each
-        self.watched = fixed_slices(self.store, job.split.valid)
+        self.watched = fixed_slices(self.store, learning_rows(self.store, job.split, job.cell.arm.run, seed=0)[1])
         last = job.cell.arm.run.epochs - 1
         self.draw_at = {0, last // 2, last}
         log_inputs(self.client, job.run_id, [dataset_input(self.store, "training")])

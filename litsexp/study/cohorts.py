@@ -24,6 +24,11 @@ def cohort_tags(study: StudyConfig, store: Store) -> dict[str, str]:
     return {"cohort": cohort_name(study.data, store), "phantom": str(store.phantom).lower()}
 
 
+def leak_tags(leaks: bool) -> dict[str, str]:
+    """What a run in MLflow says that learned from neighbours of tested slices, or a study with such a run."""
+    return {"leaks": "true"} if leaks else {}
+
+
 def check_external(store: Store, external: Store | None) -> None:
     """LitsexpError where scoring this external cohort would say nothing, or something false."""
     if external is None:

@@ -29,6 +29,7 @@ class Scoring:
     name: str  # of the cohort, for people
     key: str  # identity of the result by content: weights, slices, metrics
     folder: str = ""  # among the run's artifacts: where the table is put
+    held_out: bool = False  # of its test cases only the slices that are tested where an arm leaks
 
     @property
     def tag(self) -> str:
@@ -71,13 +72,15 @@ When the iterator is closed, what still runs is ended.
 """
 
 
-def scoring_of(kind: CohortKind, run_key: str, store: Store, name: str, first: bool) -> Scoring:
+def scoring_of(kind: CohortKind, run_key: str, store: Store, name: str, first: bool, held_out: bool = False) -> Scoring:
     """The scoring of a run's test or training cases, or of a whole store; ``first``: with the training.
 
-    The first scoring of test cases needs no folder.
+    The first scoring of test cases needs no folder. ``held_out``: of the test cases only the slices of
+    ``data.rows.scored_rows``, for a study in which an arm leaks.
     """
     registered = {metric: source for metric in METRICS if (source := METRICS.source(metric))}
     asked = {"run": run_key, "kind": kind, "data": store.fingerprint, "registered": registered}
+    asked |= {"slices": "held out"} if held_out else {}
     key = digest({"format": SCORE_FORMAT, **asked})
     folder = "" if first and kind == "test" else f"{kind}/{key}"
-    return Scoring(kind, store.directory, store.fingerprint, name, key, folder)
+    return Scoring(kind, store.directory, store.fingerprint, name, key, folder, held_out)

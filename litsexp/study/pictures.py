@@ -1,6 +1,5 @@
 """Which slices of a run are drawn, and the drawing: fixed ones during training, best and worst cases at its end."""
 
-from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -39,13 +38,14 @@ def draw_extremes(
     ``prediction`` labels these ``rows`` of the store; ``cases`` are their scores; ``cell`` names the run.
     """
     folder.mkdir(exist_ok=True)
+    numbers = store.index["case"].to_numpy()[rows]
     metric = "dice_tumor" if cases["dice_tumor"].notna().any() else "dice_liver"
     ranked = cases.dropna(subset=[metric]).sort_values([metric, "case"], kind="stable")
     count = min(SHOWN_CASES, len(ranked) // 2) or min(1, len(ranked))
     shown = [("worst", ranked.head(count)), ("best", ranked.tail(count) if len(ranked) > 1 else ranked.head(0))]
     for rank, part in shown:
         for case, score in zip(part["case"], part[metric], strict=True):
-            row = int(tallest(store, [case])[0])
+            row = int(tallest(store, rows[numbers == case])[0])
             labels = prediction[np.flatnonzero(rows == row)[0]]
             picture = draw_slice(store, row, labels, f"{metric} of the case {score:.2f} · {cell}", external)
             picture.save(folder / f"{rank}_case_{case}.png", optimize=False)
@@ -58,16 +58,16 @@ def slice_title(store: Store, row: int, external: bool = False) -> str:
     return f"{kind}case {int(index['case'])}, z {int(index['z'])}"
 
 
-def fixed_slices(store: Store, cases: Collection[int]) -> NDArray[np.int64]:
-    """Rows of the slices to watch: the tallest tumors among these cases, whatever any run makes of them."""
-    rows = tallest(store, cases)
+def fixed_slices(store: Store, among: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Rows of the slices to watch: the cases' tallest tumors among these rows, whatever any run makes of them."""
+    rows = tallest(store, among)
     tumor = store.index["tumor_pixels"].to_numpy()[rows]
     return rows[np.argsort(-tumor, kind="stable")][:WATCHED_SLICES]
 
 
-def tallest(store: Store, cases: Collection[int]) -> NDArray[np.int64]:
-    """For each case, ascending, the row of the slice with most tumor (most liver where there is none)."""
-    table = store.index.loc[store.index["case"].isin(list(cases)), ["case", "tumor_pixels", "liver_pixels"]]
+def tallest(store: Store, among: NDArray[np.int64]) -> NDArray[np.int64]:
+    """For each case of these rows, ascending, that of the slice with most tumor (most liver where there is none)."""
+    table = store.index.iloc[among][["case", "tumor_pixels", "liver_pixels"]]
     ranked = table.sort_values(["case", "tumor_pixels", "liver_pixels"], ascending=[True, False, False], kind="stable")
     rows: NDArray[np.int64] = ranked.groupby("case", sort=True).head(1).index.to_numpy(np.int64)
     return rows

@@ -36,5 +36,5 @@ def finished_cells(name: str, study: StudyConfig, store: Store, places: Places) 
     tracking = Tracking(uri, name, places.root / "artifacts")
     by_key = {cell.run_key(study.split, store.fingerprint): cell for cell in cells(study)}
     done = {key: by_key[key] for key in tracking.finished() if key in by_key}
-    wanted = {key: [scoring_of("test", key, store, "", first=True)] for key in done}
+    wanted = {key: [scoring_of("test", key, store, "", True, study.leaks)] for key in done}
     return list(done.values()), tracking.read(done, wanted) if done else None

@@ -29,7 +29,9 @@ from litsexp.spec.run import RunConfig
 from litsexp.study.jobs import CohortKind, Executor, Job, scoring_of
 from litsexp.study.tracking import Tracking
 
-FREE = {"init", "dice_weight", "lr", "schedule", "weight_decay", "train_fraction"}  # settings that cost no time
+FREE = {  # settings that cost no time
+    *("init", "dice_weight", "lr", "schedule", "weight_decay", "train_fraction", "split_unit"),
+}
 LENGTH = {"epochs", "patience", "steps_per_epoch"}  # and those that only say how long a run is
 STEPS_S, SLICES_S = 4.0, 2.0  # of steps an epoch, and of validation, that the second run should take
 MOST_STEPS = 40
@@ -185,12 +187,13 @@ class Stage:
     def _jobs(self, kind: str, run: RunConfig, which: int, steps: int, batches: int) -> Iterator[Job]:
         frozen = int(which == 1 and run.frozen_epochs > 0)
         length = {"epochs": 2 + frozen, "frozen_epochs": frozen, "patience": 0, "steps_per_epoch": steps}
-        rate = {"lr": 1e-3} if run.lr == "find" else {}
+        rate = {"lr": 1e-3} if run.lr == "find" else {}  # and one schedule: the phases of others differ in length
         plain: dict[str, Level] = {
             "schedule": "one_cycle",
             "train_fraction": 1.0,
+            "split_unit": "patient",
             "ssl_steps": steps,
-        }  # another's phases differ
+        }
         short = run.changed({**length, **rate, **plain})
         store, split = self._excerpt(f"{list(self.kinds).index(kind)}-{which}", run, batches)
         valid = len(store.rows_of(split.valid))

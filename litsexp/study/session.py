@@ -22,7 +22,7 @@ from litsexp.spec.claim import Claim
 from litsexp.spec.design import Cell, arm_of, cells, contexts, design_digest
 from litsexp.spec.errors import LitsexpError
 from litsexp.spec.study import StudyConfig
-from litsexp.study.cohorts import check_external, cohort_name, cohort_tags
+from litsexp.study.cohorts import check_external, cohort_name, cohort_tags, leak_tags
 from litsexp.study.jobs import CohortKind, Executor, Job, Outcome, Scoring, scoring_of
 from litsexp.study.ledger import Ledger, Ticket, one_driver
 from litsexp.study.places import Places
@@ -168,7 +168,7 @@ class Session:
         """Open the cell's MLflow run; a cell of the same content that failed before becomes an earlier attempt."""
         key = cell.run_key(self.study.split, self.store.fingerprint)
         tags = {"study_digest": self.digest, "data_fingerprint": self.store.fingerprint}
-        tags |= {**cohort_tags(self.study, self.store), **versions()}
+        tags |= {**cohort_tags(self.study, self.store), **leak_tags(cell.arm.run.split_unit == "slice"), **versions()}
         run_id = self.tracking.start_cell(cell, key, self.parent, tags)
         return self._job(key, cell, run_id, self._scorings(key, first=True))
 
@@ -191,7 +191,7 @@ class Session:
         And the external cohort, where there is one.
         """
         name = cohort_name(self.study.data, self.store)
-        wanted = [scoring_of("test", key, self.store, name, first)]
+        wanted = [scoring_of("test", key, self.store, name, first, self.study.leaks)]
         if "train" in self.study.needs:
             wanted.append(scoring_of("train", key, self.store, name, first))
         if self.external is not None and self.study.external is not None:
@@ -264,7 +264,8 @@ def open_study(
         ledger.close_interrupted({key: value_of(run) for key, run in finished.items()})
         by_key = _by_key(_sampled(study, ledger), study, store) if study.search else planned
         donors = {run.data.tags[MLFLOW_PARENT_RUN_ID] for key, run in finished.items() if key in by_key}
-        parent = tracking.open_parent(study, study_digest, name, sorted(donors), cohort_tags(study, store), fixed)
+        tags = {**cohort_tags(study, store), **leak_tags(study.leaks)}
+        parent = tracking.open_parent(study, study_digest, name, sorted(donors), tags, fixed)
         try:
             tracking.close_interrupted(parent)
             asked = (name, study, store, splits, places, study_digest)

@@ -243,8 +243,9 @@ class Tracking:
 
 
 def run_name(name: str, tags: Mapping[str, str]) -> str:
-    """What the UI lists a run as: a phantom's says so."""
-    return f"phantom · {name}" if tags.get("phantom") == "true" else name
+    """What the UI lists a run as: a phantom's says so, and a leaking one's."""
+    said = [word for tag, word in (("phantom", "phantom"), ("leaks", "leaks")) if tags.get(tag) == "true"]
+    return " · ".join([*said, name])
 
 
 def value_of(run: Run) -> float:

@@ -67,9 +67,9 @@ def fitted(found: Mapping[str, Tensor], ours: Mapping[str, Tensor], published: N
     missing = [prefix + name for name, our in names.items() if our and our not in state]
     surplus = [prefix + name for name in inside if name not in names and name.split(".")[0] not in HEADS]
     shapes = [
-        f"{name} {tuple(value.shape)} for {tuple(ours[name].shape)}"
-        for name, value in state.items()
-        if value.shape != ours[name].shape
+        f"{prefix + name} {tuple(inside[name].shape)} for {tuple(ours[our].shape)}"
+        for name, our in names.items()
+        if our and name in inside and inside[name].shape != ours[our].shape
     ]
     wrong = [_few(missing, "missing"), _few(surplus, "too many"), _few(shapes, "of another shape")]
     if any(wrong):

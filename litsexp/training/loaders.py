@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from litsexp.data.splits import Split, limit_training
+from litsexp.data.rows import learning_rows
+from litsexp.data.splits import Split
 from litsexp.data.store import Store
 from litsexp.spec.catalog import ENCODINGS
 from litsexp.spec.run import RunConfig
@@ -115,7 +116,6 @@ class TrainLoader(EvalLoader):
 
 def training_loader(run: RunConfig, slices: Slices, split: Split, seed: int) -> TrainLoader:
     """The training slices of an arm: those of a part of the patients where the arm says so, in as many steps."""
-    whole = slices.store.rows_of(split.train)
-    limited = limit_training(split, run.train_fraction, seed, slices.store.has_tumor)
-    steps = run.steps_per_epoch or max(1, len(whole) // run.batch_size)
-    return TrainLoader(slices, slices.store.rows_of(limited.train), run, steps, seed)
+    rows, _ = learning_rows(slices.store, split, run, seed)
+    steps = run.steps_per_epoch or max(1, len(slices.store.rows_of(split.train)) // run.batch_size)
+    return TrainLoader(slices, rows, run, steps, seed)

@@ -17,6 +17,7 @@ from fastai.learner import Learner, Recorder
 from fastai.optimizer import OptimWrapper
 from torch import Tensor, nn
 
+from litsexp.data.rows import learning_rows
 from litsexp.data.splits import Split
 from litsexp.data.store import Store
 from litsexp.spec.catalog import LOSSES, SCHEDULES
@@ -114,7 +115,7 @@ def build_learner(run: RunConfig, slices: Slices, split: Split, seed: int, corpu
     """A fresh learner: everything random in it comes from ``seed``."""
     loaders = DataLoaders(
         training_loader(run, slices, split, seed),
-        EvalLoader(slices, slices.store.rows_of(split.valid), run),
+        EvalLoader(slices, learning_rows(slices.store, split, run, seed)[1], run),
         device=slices.device,
     )
     network, encoder = build_network(run, slices.store.size, seed, corpus=corpus)

@@ -96,6 +96,14 @@ def test_what_learns_nothing_is_scored_a_case_and_predictor(spacing_mm: float) -
     assert np.isnan(table.loc[("all background", 3), "dice_tumor"])  # there is none
 
 
+def test_what_learns_nothing_is_scored_on_the_tested_slices_alone(phantom_store: Store) -> None:
+    rows = phantom_store.rows_of([phantom_store.cases[1]])[2:4]
+    table = trivial_cases(phantom_store, rows)
+    assert table[["case", "slices"]].to_numpy().tolist() == [[phantom_store.cases[1], 2]] * 2
+    liver = phantom_store.index["liver_pixels"].to_numpy()[rows].sum()
+    assert table["tp_liver"].tolist() == [0, liver]
+
+
 def test_what_learns_nothing_is_scored_on_the_stored_labels(phantom_store: Store) -> None:
     labels = np.asarray(phantom_store.labels)
     for name, label in (("all background", 0), ("liver everywhere", 1)):

@@ -306,3 +306,12 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
 def test_a_misused_override_is_named(error_of, override, parts):
     message = error_of("question: q\n", [override])
     assert all(part in message for part in parts), message
+
+
+def test_the_unit_of_the_split_on_the_command_line(tmp_path, error_of):
+    path = tmp_path / "study.yaml"
+    path.write_text("question: Does it help?\n", encoding="utf-8")
+    assert load_study(path, ["split.unit=slice"]).run.split_unit == "slice"
+    assert error_of("question: x", ["split.unit=lung"]) == "split.unit: found 'lung'; expected 'patient' or 'slice'"
+    wrong = "split: {folds: 1, unit: slice}"
+    assert error_of(f"question: x\n{wrong}") == "split.folds: found 1; expected at least 2"

@@ -20,6 +20,9 @@ OTHER = {
     "dice_weight": 0.0,
     "augment": "none",
     "architecture": "unet",
+    "ssl_steps": 90,
+    "ssl_batch_size": 8,
+    "ssl_lr": 0.01,
     "encoder_depth": 4,
     "decoder_width": 64,
     "encoding": "another",
@@ -29,6 +32,7 @@ OTHER = {
     "focal_gamma": 1.0,
     "tversky_beta": 0.9,
     "train_fraction": 0.25,
+    "split_unit": "slice",
     "epochs": 7,
     "frozen_epochs": 1,
     "encoder_frozen": True,
@@ -45,8 +49,10 @@ OTHER = {
     "channels_last": False,
 }
 UNET = {"architecture": "unet"}
+SSL = {"init": "ssl:masked"}
 NEEDS = {  # settings that another has to allow
     **{"encoder_depth": UNET, "decoder_width": UNET},
+    **{"ssl_steps": SSL, "ssl_batch_size": SSL, "ssl_lr": SSL},
     **{"focal_gamma": {"loss": "focal"}, "tversky_beta": {"loss": "tversky"}},
 }
 SPLIT = SplitConfig(folds=3)
@@ -271,3 +277,41 @@ def test_the_external_cohort_is_stored_as_the_data_are():
     expected = DataConfig(patients=5, seed=1, site="B", lesions="large", size=96, slices="all")
     assert its.external_data == expected
     assert study().external_data is None
+
+
+def test_the_unit_of_the_split_is_the_baselines_setting() -> None:
+    asked = study(split={"folds": 3, "unit": "slice"}, factors={"split_unit": ["patient"]})
+    assert asked.split == SplitConfig(folds=3)
+    assert [arm.run.split_unit for arm in arms(asked)] == ["slice", "patient"]
+    assert asked.leaks
+    assert asked == study(run={"split_unit": "slice"}, factors={"split_unit": ["patient"]})
+    assert StudyConfig.model_validate(asked.model_dump(mode="json")) == asked
+    assert not study(split={"folds": 3, "unit": "patient"}).leaks
+    assert study(split={"unit": "slice"}) == study(run={"split_unit": "slice"})
+    assert study(factors={"split_unit": ["slice"]}).leaks
+
+
+def test_an_honest_run_of_a_leaking_study_is_the_same_run() -> None:
+    """So its training is not repeated, and only its scoring differs."""
+    honest = cells(study(split={"folds": 3, "unit": "slice"}, factors={"split_unit": ["patient"]}))[1]
+    assert honest.run_key(SPLIT, ABC) == cells(study())[0].run_key(SPLIT, ABC)
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"split": {"folds": 3, "unit": "slices"}}, "split.unit: found 'slices'; expected 'patient' or 'slice'"),
+        (
+            {"split": {"folds": 3, "unit": "slice"}, "run": {"split_unit": "patient"}},
+            "split.unit: found 'slice' beside run.split_unit = 'patient'; expected one of the two",
+        ),
+        (
+            {"design": "search", "search": {"trials": 2}, "run": {"split_unit": "slice"}},
+            "split_unit: found with design",
+        ),
+        ({"design": "search", "search": {}, "factors": {"split_unit": ["slice"]}}, "split_unit: found with design"),
+    ],
+)
+def test_a_leak_is_asked_for_plainly(sections, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        study(**sections)

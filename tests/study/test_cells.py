@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from mlflow import MlflowClient
@@ -16,10 +17,12 @@ from mlflow.exceptions import MlflowException
 from PIL import Image
 from safetensors.torch import load
 
+from litsexp.data.rows import scored_rows
 from litsexp.data.splits import Split
 from litsexp.data.store import Store
 from litsexp.spec.design import cells
 from litsexp.spec.errors import LitsexpError
+from litsexp.spec.keys import digest
 from litsexp.spec.run import RunConfig
 from litsexp.spec.study import StudyConfig
 from litsexp.study import pictures
@@ -257,7 +260,7 @@ def test_a_bad_weights_file_fails_in_one_line(job: Callable[..., Job], tmp_path:
     path = tmp_path / "weights.safetensors"
     if content is not None:
         path.write_bytes(content)
-    outcome = run_cell(job(init=str(path)), go_on)
+    outcome = run_cell(job(init=f"file:{path}"), go_on)
     assert outcome.status == "failed"
     assert str(path) in outcome.reason
     assert "expected a safetensors file" in outcome.reason
@@ -325,3 +328,26 @@ def test_one_batch_of_metrics_an_epoch(
     assert run_cell(one, go_on).status == "finished"
     assert calls[:3] == [calls[0]] * 3  # three epochs, each at once
     assert len(calls) == 6  # what was learned, the test scores, the end
+
+
+def test_a_leaking_and_an_honest_cell_are_scored_on_the_same_held_out_slices(
+    job: Callable[..., Job], tracking: Tracking, phantom_store: Store, phantom_split: Split
+) -> None:
+    scoring = scoring_of("test", "key", phantom_store, "ours", first=True, held_out=True)
+    rows = scored_rows(phantom_store, phantom_split, held_out=True)
+    slices = phantom_store.index["case"].to_numpy()[rows]
+    for unit in ("patient", "slice"):
+        one = replace(job(split_unit=unit), scorings=(scoring,))
+        outcome = run_cell(one, go_on)
+        assert outcome.status == "finished", outcome.detail
+        table = tracking.cases(tracking.client.get_run(one.run_id), scoring)
+        assert table["slices"].tolist() == [np.count_nonzero(slices == case) for case in phantom_split.test]
+        assert len(tracking.pictures(one.run_id, "test")) == 2
+        assert len(tracking.pictures(one.run_id, "images")) >= 2  # watched slices of its own validation
+
+
+def test_what_is_scored_where_nothing_leaks_has_the_key_that_it_had(phantom_store: Store) -> None:
+    asked = {"run": "key", "kind": "test", "data": phantom_store.fingerprint, "registered": {}}
+    whole, held_out = (scoring_of("test", "key", phantom_store, "ours", True, held_out=part) for part in (False, True))
+    assert whole.key == digest({"format": 1, **asked})
+    assert held_out.key != whole.key

@@ -22,14 +22,16 @@ INDEX = pd.DataFrame(
 
 
 def test_the_tallest_slice_is_the_one_with_most_tumor_or_else_most_liver() -> None:
-    assert list(tallest(store_of(INDEX), [3, 2, 1])) == [1, 4, 5]
-    assert list(tallest(store_of(INDEX), [])) == []
+    everything = np.arange(6)  # of the first three cases
+    assert list(tallest(store_of(INDEX), everything)) == [1, 4, 5]
+    assert list(tallest(store_of(INDEX), np.array([0, 2, 3, 5]))) == [0, 3, 5]  # of these slices alone
+    assert list(tallest(store_of(INDEX), everything[:0])) == []
 
 
 def test_the_watched_slices_are_the_tallest_tumors_of_the_cases() -> None:
     assert pictures.WATCHED_SLICES == 2
-    assert list(fixed_slices(store_of(INDEX), [1, 2, 3])) == [5, 4]
-    assert list(fixed_slices(store_of(INDEX), [1])) == [1]
+    assert list(fixed_slices(store_of(INDEX), np.arange(6))) == [5, 4]
+    assert list(fixed_slices(store_of(INDEX), np.arange(2))) == [1]
 
 
 def test_a_real_patients_slice_is_called_by_case_and_place() -> None:

@@ -315,3 +315,29 @@ def test_named_arms_that_change_no_factor_are_trials_of_their_own(bench: Any, st
     assert {trial["arm"] for trial in params} == {"baseline", "window=wide", "longer", "longest"}
     assert len({tuple(trial.items()) for trial in params}) == 8
     assert bench.run(asked)[1] == (8, 0)
+
+
+LEAK = {"factors": {"split_unit": ["slice"]}, "claims": []}
+
+
+def test_where_an_arm_leaks_every_arm_is_scored_on_the_held_out_slices_and_mlflow_says_which_leak(
+    bench: Any, study: Any
+) -> None:
+    """The honest runs of an earlier study are kept; they are only scored again."""
+    bench.run(study())
+    session, plan = bench.run(study(**LEAK))
+    assert plan == (2, 2)
+    assert bench.executor.ran[4:] == ["split_unit=slice · fold 0 · seed 0", "split_unit=slice · fold 1 · seed 0"]
+    assert bench.executor.scored == [ALL[0], ALL[2]]
+    assert all(scoring.held_out for key in session.cells for scoring in session._scorings(key))
+    runs = {run.info.run_name: run.data.tags.get("leaks") for run in bench.tracking().runs()}
+    assert [name for name, leaks in runs.items() if leaks == "true"] == [
+        f"phantom · leaks · {bench.name}-{session.digest[:8]}",
+        "phantom · leaks · split_unit=slice · fold 0 · seed 0",
+        "phantom · leaks · split_unit=slice · fold 1 · seed 0",
+    ]
+    assert set(runs.values()) == {"true", None}
+    session, plan = bench.run(study())  # and the other way round: nothing is done twice
+    assert plan == (4, 0)
+    assert len(bench.executor.scored) == 2
+    assert not any(scoring.held_out for key in session.cells for scoring in session._scorings(key))

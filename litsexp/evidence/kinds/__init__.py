@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from litsexp.evidence.kinds.interaction import Interaction
 from litsexp.evidence.kinds.kind import CELL_CASE, RUN_PAIR, Arms, Kind, Tables
-from litsexp.spec.claim import Claim, contrast_of
+from litsexp.evidence.kinds.size import BySize
+from litsexp.evidence.kinds.trivial import BesideTrivial
+from litsexp.spec.claim import ARM, LESION_SIZE, TRIVIAL, Claim, contrast_of
 from litsexp.spec.table_claims import TableClaim
 from litsexp.spec.tables import resolve
 
@@ -21,4 +23,8 @@ def kind_of(claim: Claim) -> Kind:
     if row is not None:
         found: Kind = resolve(row.kind)()
         return found
+    if claim.factor == LESION_SIZE:
+        return BySize()
+    if claim.factor == ARM and claim.than in TRIVIAL:
+        return BesideTrivial()
     return Interaction() if claim.grows else Kind()

@@ -59,10 +59,20 @@ class Convergence(Kind):
     name = "convergence"
     axis = "mean difference over validation patients"
     patients = "validation"
+    rule = (
+        "Time to a share of the common best: of each validation patient and pair of runs, the first epoch after which "
+        f"a run has reached that share of the lower of both runs' best scores. A run that stays below {FLOOR:g} in a "
+        "patient in whom the other does not counts as one epoch more than the longer of the two had; where both stay "
+        "below, the patient is left out."
+    )
     portable = planned = scores = False
 
     def __init__(self, counted: str):
         self.counted = counted  # column of the table: epoch (from 0), images
+
+    def drawn(self, measure: Measured) -> str:
+        """What both arms needed."""
+        return f"{measure.unit} (less is better)"
 
     def table(self, tables: Tables) -> pd.DataFrame:
         """Validation cases after each epoch."""

@@ -31,7 +31,16 @@ class Gap(Kind):
 
     name = "gap"
     axis = "difference of two gaps, training minus test patients"
+    rule = (
+        "The generalisation gap is an arm's mean over the patients that its runs were trained on, minus its mean over "
+        "test patients, both scored in evaluation mode with the final weights. With folds a patient is on either side, "
+        "under different runs, and is paired with itself."
+    )
     portable = planned = scores = False
+
+    def drawn(self, measure: Measured) -> str:
+        """Both gaps of a patient who is on either side."""
+        return "gap (less is better)"
 
     def table(self, tables: Tables) -> pd.DataFrame:
         """The scores of training patients."""

@@ -22,7 +22,15 @@ class Interaction(Kind):
 
     name = "interaction"
     axis = "mean difference of two differences"
+    rule = (
+        "A gain grows by the difference of two differences: of each patient, what one arm gains over the other at the "
+        "second level minus what it gains at the first, under four runs of one fold and seed, which count as one pair."
+    )
     scores = False
+
+    def drawn(self, measure: Measured) -> str:
+        """A patient's gains."""
+        return f"gain in {measure.title}"
 
     def pairs(self, claim: Claim, measure: Measured, arms: Arms, tables: Tables) -> pd.DataFrame:
         """A row a patient whom all four runs have tested; NaN where the measure is undefined under one of them."""

@@ -27,6 +27,7 @@ class Tables:
     cases: pd.DataFrame  # test cases, a column a metric
     train: pd.DataFrame | None = None  # the patients that a run was trained on, the same columns
     epochs: pd.DataFrame | None = None  # validation cases after each epoch: ``epoch``, ``images``, a column a metric
+    trivial: pd.DataFrame | None = None  # ``predictor, case``, a column a metric: what no learning scores
 
 
 class Kind:
@@ -39,9 +40,14 @@ class Kind:
     name = "score"
     axis = "mean difference over patients"  # what is drawn along the forest's axis
     patients = ""  # which ones, in sentences: validation
+    rule = ""  # how it is measured, for readers of the report who know the plain kind
     portable = True  # an external cohort, from which nothing was learned, can be asked, too
     planned = True  # patients are nested in folds or crossed with runs: power follows from variance components
     scores = True  # ``better`` and ``than`` are scores of test patients, to be read against what learns nothing
+
+    def drawn(self, measure: Measured) -> str:
+        """What a patient's two numbers are, in the figure that shows them."""
+        return measure.title
 
     def table(self, tables: Tables) -> pd.DataFrame:
         """The table whose rows are paired; empty where there is none."""
