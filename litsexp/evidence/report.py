@@ -24,6 +24,9 @@ from litsexp.evidence.tables import arm_scores, gap_table
 from litsexp.evidence.words import COVERED, MODELS, cautions, digits_for, noise, plain, uncertainty
 from litsexp.files import whole_file
 from litsexp.spec.design import arms, cells, format_level, leaking_arms
+from litsexp.spec.pretraining import learns
+from litsexp.spec.run import RunConfig
+from litsexp.spec.study import StudyConfig
 
 PICTURE_BYTES = 2_000_000  # of PNG in a report; what is over stays in MLflow
 WHERE_PRETRAINED = ("pretraining_steps", "pretraining_minutes")  # columns that are there where some run has them
@@ -173,7 +176,29 @@ def _controls(evidence: Evidence) -> list[str]:
     if needs and not any("statistics" in text for text in found):
         doubt = "a gain of imagenet over scratch may come from the scale of the weights alone (Raghu 2019)"
         found.append(f"none for initialisation: {doubt}; add init: shuffled to tell")
+    return found + _pretraining_controls(study)
+
+
+def _pretraining_controls(study: StudyConfig) -> list[str]:
+    """What a self-supervised arm has to be read with: slices without labels, and its compute."""
+    found = []
+    runs = {arm.name: arm.run for arm in arms(study)} if study.design != "search" else {}
+    for name, run in runs.items():
+        if learns(run) and run.train_fraction < 1:
+            part = f"train_fraction = {run.train_fraction:g} of them"
+            found.append(f"{name}: pretrained on all training patients of its fold; {part} then trained with labels")
+    longest = max((_steps(run) for run in runs.values() if run.init == "scratch"), default=(0, 0))
+    compared = {str(c.better) for c in study.claims if c.factor == "init" and c.than == "scratch"}
+    for run in {run.init: run for run in runs.values() if learns(run) and run.init in compared}.values():
+        if longest <= _steps(run):
+            doubt = f"a gain of {run.init} over scratch may come from training longer alone"
+            found.append(f"none for pretraining: {doubt}; add an arm of scratch with the same compute to tell")
     return found
+
+
+def _steps(run: RunConfig) -> tuple[int, int]:
+    """Supervised steps in an order that knows which run trains longer, where both name steps or neither does."""
+    return (run.steps_per_epoch or 0) * run.epochs, run.epochs
 
 
 def _folds(split: pd.DataFrame) -> pd.DataFrame:

@@ -103,10 +103,11 @@ class StudyConfig(Strict):
             raise ValueError(f"arms: found with design: {self.design}; expected design: ablation, or no arms")
         every = arms(self)  # every combination has to be a valid run
         check_alike(every, self.arms)
-        check_pretraining(self.run, [arm.run for arm in every])
+        runs = [arm.run for arm in every]
         if self.design == "search":  # any of them may be sampled
-            for levels in itertools.product(*self.factors.values()):
-                self.run.changed(dict(zip(self.factors, levels, strict=True)))
+            sampled = itertools.product(*self.factors.values())
+            runs = [self.run.changed(dict(zip(self.factors, levels, strict=True))) for levels in sampled]
+        check_pretraining(self.run, runs)
         if self.design == "search" and self.search is None:
             raise ValueError("search: missing; expected with design: search, for example search: {trials: 20}")
         if self.design != "search" and self.search is not None:

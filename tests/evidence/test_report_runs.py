@@ -99,3 +99,23 @@ def test_pretraining_stands_in_the_table_of_runs_where_some_run_has_it(shown):
     runs.loc[0, ["pretraining_steps", "pretraining_minutes"]] = [500, 1.875]
     text = text_of(dataclasses.replace(shown, runs=runs))
     assert "pretraining steps pretraining minutes" in text and " 500 1.875 " in text
+
+
+def pretraining_study(make_study, run, **parts):
+    claim = {"id": "ssl", "says": "It helps.", "factor": "init", "better": "ssl:masked", "than": "scratch"}
+    factors = {"factors": {"init": ["ssl:masked"]}, "claims": [claim]}
+    return make_study(**factors, run={"init": "scratch", "epochs": 2, **run}, **parts)
+
+
+def test_what_a_pretrained_arm_has_to_be_read_with(make_study):
+    told = report._pretraining_controls(pretraining_study(make_study, {"train_fraction": 0.25}))
+    assert told == [
+        "init=ssl:masked: pretrained on all training patients of its fold; train_fraction = 0.25 of them then trained "
+        "with labels",
+        "none for pretraining: a gain of ssl:masked over scratch may come from training longer alone; add an arm of "
+        "scratch with the same compute to tell",
+    ]
+    longer = pretraining_study(make_study, {"steps_per_epoch": 5}, arms={"longer": {"steps_per_epoch": 50}})
+    assert report._pretraining_controls(longer) == []
+    shorter = pretraining_study(make_study, {"steps_per_epoch": 5}, arms={"shorter": {"steps_per_epoch": 4}})
+    assert len(report._pretraining_controls(shorter)) == 1

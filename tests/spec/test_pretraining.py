@@ -6,7 +6,7 @@ import pytest
 
 from litsexp.spec.cohort import SplitConfig
 from litsexp.spec.design import Arm, Cell, cells
-from litsexp.spec.pretraining import OWN, learns
+from litsexp.spec.pretraining import AFTERWARDS, OWN, learns
 from litsexp.spec.run import RunConfig
 from litsexp.spec.study import StudyConfig
 
@@ -57,6 +57,21 @@ def test_an_arm_that_ignores_them_cannot_vary_them() -> None:
     both = study(run=run, design="factorial", factors={"init": METHODS, "ssl_steps": [5, 9]})
     split = SplitConfig(folds=3)
     assert len({cell.run_key(split, "data") for cell in cells(both)}) == len(cells(both)) == 12
+
+
+def test_a_search_that_may_sample_a_pretraining_takes_them() -> None:
+    parts = {"design": "search", "search": {"trials": 2}, "run": {"init": "scratch", "ssl_steps": 90}}
+    assert study(**parts, factors={"init": ["scratch", "ssl:masked"]})
+    assert "no arm pretrains" in refusal(**parts, factors={"window": ["wide", "liver"]})
+    mixed = {"init": ["scratch", "ssl:masked"], "ssl_steps": [5, 9]}
+    assert "which ignores it" in refusal(**parts, factors=mixed)
+
+
+def test_a_new_setting_has_to_say_whether_it_changes_the_pretraining() -> None:
+    """Name it in AFTERWARDS, or here: it changes the network or its input."""
+    decide = {"encoder", "architecture", "encoder_depth", "decoder_width", "init", "encoding", "window"}
+    assert set(RunConfig.model_fields) - AFTERWARDS - set(OWN) == decide | {"precision", "channels_last"}
+    assert set(RunConfig.model_fields) >= AFTERWARDS
 
 
 def test_a_claim_about_the_initialisation_alone_is_one() -> None:

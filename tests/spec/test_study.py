@@ -20,6 +20,9 @@ OTHER = {
     "dice_weight": 0.0,
     "augment": "none",
     "architecture": "unet",
+    "ssl_steps": 90,
+    "ssl_batch_size": 8,
+    "ssl_lr": 0.01,
     "encoder_depth": 4,
     "decoder_width": 64,
     "encoding": "another",
@@ -46,8 +49,10 @@ OTHER = {
     "channels_last": False,
 }
 UNET = {"architecture": "unet"}
+SSL = {"init": "ssl:masked"}
 NEEDS = {  # settings that another has to allow
     **{"encoder_depth": UNET, "decoder_width": UNET},
+    **{"ssl_steps": SSL, "ssl_batch_size": SSL, "ssl_lr": SSL},
     **{"focal_gamma": {"loss": "focal"}, "tversky_beta": {"loss": "tversky"}},
 }
 SPLIT = SplitConfig(folds=3)

@@ -260,7 +260,7 @@ def test_a_bad_weights_file_fails_in_one_line(job: Callable[..., Job], tmp_path:
     path = tmp_path / "weights.safetensors"
     if content is not None:
         path.write_bytes(content)
-    outcome = run_cell(job(init=str(path)), go_on)
+    outcome = run_cell(job(init=f"file:{path}"), go_on)
     assert outcome.status == "failed"
     assert str(path) in outcome.reason
     assert "expected a safetensors file" in outcome.reason

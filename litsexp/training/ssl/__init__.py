@@ -2,7 +2,8 @@
 
 The arm's whole network, with three channels of an image in place of three labels, learns to give back a slice as it
 was before it was distorted; the encoder's weights are kept. All training patients of the fold are used, those too that
-``train_fraction`` leaves out of the supervised training; validation, test and external patients never are.
+``train_fraction`` leaves out of the supervised training; validation, test and external patients never are, whatever
+``split_unit`` does afterwards.
 """
 
 from torch import Tensor

@@ -72,7 +72,7 @@ def pretrain(
         for step in range(len(course.losses), run.ssl_steps):
             generator = torch.Generator().manual_seed(_seed_of(seed, step))
             torch.manual_seed(_seed_of(seed, step) + 1)  # what the network itself draws, such as dropout
-            image, _ = loader.inputs(*slices.read(order[step]))
+            image, _ = loader.inputs(*loader.slices.read(order[step]))
             pending.append(_step(model, optimizer, rate(step, run), image, *distort(image, generator)))
             last = step + 1 == run.ssl_steps
             if last or time.perf_counter() - start_s >= CHECKPOINT_S:

@@ -180,3 +180,19 @@ def test_a_checkpoint_is_read_without_unpickling_code(corpus: MakeCorpus, monkey
         learned(short(), one)
     learned(short(), one)
     assert asked == [True]
+
+
+def test_another_encoding_is_learned_from_as_it_is_trained_on(
+    corpus: MakeCorpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[torch.dtype] = []
+    real = Slices.read
+
+    def seen(slices: Slices, rows: Any) -> Any:
+        images, labels = real(slices, rows)
+        read.append(images.dtype)
+        return images, labels
+
+    monkeypatch.setattr(Slices, "read", seen)
+    assert learned(short(encoding="jpeg:5"), corpus()) != learned(short(), corpus())
+    assert read == [torch.uint8] * 4 + [torch.int16] * 4  # what is kept of it, not made anew at every step
