@@ -53,7 +53,8 @@ class Cell:
         sources = {name: table.source(getattr(self.arm.run, name)) for name, table in IN_TABLES.items()}
         asked = {"run": run, "fold": self.fold, "seed": self.seed, "split": content(split), "data": data_fingerprint}
         registered = {"registered": used} if (used := {name: sha for name, sha in sources.items() if sha}) else {}
-        return digest({"format": RUN_KEY_FORMAT, **asked, **registered})
+        changed = {"patience": "over all phases"} if self.arm.run.patience and self.arm.run.frozen_epochs > 1 else {}
+        return digest({"format": RUN_KEY_FORMAT, **asked, **registered, **changed})
 
     @property
     def random_seed(self) -> int:

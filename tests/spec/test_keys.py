@@ -2,7 +2,8 @@
 
 No change of the package may change ``golden_keys.json``: finished runs would be trained again, and claims would no
 longer be those that were written down. It was written anew when runs took their randomness from seed and fold
-(format 2), and a study's line is when its file changes.
+(format 2), and a study's line is when its file changes; those of runs that are patient in two frozen epochs or more
+when patience came to count over all phases.
 """
 
 import hashlib
