@@ -97,7 +97,7 @@ def plan_study(
         with progress_bar("rehearsed runs") as advance:
             run = executor_of(executor, workers, threads)
             paces = rehearse(runs, store, valid, external is not None, run, min(at_a_time, len(left)), advance)
-        expected = forecast(left, paces, store, splits, external, at_a_time)
+        expected = forecast(left, paces, store, splits, external, at_a_time, "train" in study.needs)
     patients = sum(len(split.test) for split in splits)
     claims = tuple(plan_claim(study, claim, patients, noise, done, results) for claim in study.claims)
     return Plan(name, len(asked), len(asked) - len(left), expected, claims)

@@ -80,7 +80,6 @@ def test_every_kind_is_answered_and_a_gap_asked_later_trains_nothing(ran: Any, p
     arm = second.results.train.query("arm == 'baseline'").groupby("case")["dice_liver"].mean().mean()
     assert gap.better_mean == pytest.approx(arm - means["baseline"])
     _only_who_was_trained_on(asked, second, phantom_store)
-    assert repr(ran(*CLAIMS, GAP)[1].verdicts) == repr(second.verdicts)  # scored once is enough
 
     plan = {one.claim.id: one.source for one in plan_study(asked, places, "kinds", hours=False).claims}
     assert [name for name, source in plan.items() if source == NOT_PLANNED] == ["sooner", "images", "gap"]

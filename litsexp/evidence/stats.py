@@ -120,26 +120,35 @@ def paired_gap(
     if not values.shape[-1] or sides.all() or not sides.any():
         return Estimate(*np.full((len(Estimate._fields), *values.shape[:-1]), math.nan))
     patient, run = _membership(of_patient), _membership(of_run)
-    means, influences, run_means, shares, sizes = [], [], [], [], []
-    for side in (sides, ~sides):
-        counts, on_run = patient[side].sum(0), run[side].sum(0)
-        here, n = counts > 0, int((counts > 0).sum())
-        weight = patient[side] / np.maximum(counts, 1)
-        of_each = values[..., side] @ weight
-        mean = of_each[..., here].mean(-1)
-        scale = math.sqrt(n * (n - 1)) if n > 1 else math.nan
-        influences.append(np.where(here, of_each - mean[..., None], 0.0) / scale)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            run_means.append(values[..., side] @ (run[side] / np.where(on_run > 0, on_run, math.nan)))
-        shares.append(weight.sum(1) @ run[side] / n)
-        means.append(mean)
-        sizes.append(n)
-    gaps, share = run_means[0] - run_means[1], (shares[0] + shares[1]) / 2
+    train, test = (_side(values[..., side], patient[side], run[side]) for side in (sides, ~sides))
     whole = (run[sides].sum(0) > 0) & (run[~sides].sum(0) > 0)
-    share = share[whole] / share[whole].sum() if whole.any() else share
-    v_patients = ((influences[0] - influences[1]) ** 2).sum(-1)
-    v_runs = _variance(gaps[..., whole]) * float((share**2).sum())
-    return _estimate(means[0] - means[1], v_patients, v_runs, min(sizes), int(whole.sum()), level)
+    share = (train.share + test.share)[whole]
+    v_patients = ((train.influence - test.influence) ** 2).sum(-1)
+    v_runs = _variance((train.runs - test.runs)[..., whole]) * float(((share / share.sum()) ** 2).sum())
+    effect, n = train.mean - test.mean, min(train.n, test.n)
+    return _estimate(effect, v_patients, v_runs, n, int(whole.sum()), level)
+
+
+class _Side(NamedTuple):
+    """One of the two means of a gap."""
+
+    mean: Floats  # (...,)
+    influence: Floats  # (..., patients), 0 where a patient is not on this side
+    runs: Floats  # (..., run pairs) means, NaN where a run pair has nobody on this side
+    share: Floats  # (run pairs,): of the mean that each carries
+    n: int  # patients on this side
+
+
+def _side(values: Floats, patient: Floats, run: Floats) -> _Side:
+    """Of (..., m) values, with the membership (m, patients) and (m, run pairs) of each."""
+    counts, on_run = patient.sum(0), run.sum(0)
+    here, n = counts > 0, int((counts > 0).sum())
+    weight = patient / np.maximum(counts, 1)
+    of_each = values @ weight
+    mean: Floats = of_each[..., here].mean(-1)
+    scale = math.sqrt(n * (n - 1)) if n > 1 else math.nan
+    influence = np.where(here, of_each - mean[..., None], 0.0) / scale
+    return _Side(mean, influence, values @ (run / np.where(on_run > 0, on_run, math.nan)), weight.sum(1) @ run / n, n)
 
 
 def mean_interval(values: ArrayLike, level: float = 0.95) -> Interval:

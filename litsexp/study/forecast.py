@@ -46,11 +46,16 @@ def forecast(
     splits: Sequence[Split],
     external: Store | None,
     workers: int,
+    training: bool = False,
 ) -> Forecast:
-    """What these cells take, in the order in which a study runs them; ``paces`` has a pace of each one's kind."""
+    """What these cells take, in the order in which a study runs them; ``paces`` has a pace of each one's kind.
+
+    ``training``: whether each scores the patients that it was trained on, too.
+    """
     learned = pretrainings(cells, paces)
+    others = len(external.index) if external else 0
     run_s = tuple(
-        seconds(cell, paces[kind_of(cell.arm.run)], store, splits[cell.fold], len(external.index) if external else 0)
+        seconds(cell, paces[kind_of(cell.arm.run)], store, splits[cell.fold], others, training)
         + (learned[cell].seconds if cell in learned else 0.0)
         for cell in cells
     )
@@ -77,7 +82,7 @@ def pretrainings(cells: Sequence[Cell], paces: Mapping[str, Pace]) -> dict[Cell,
     return dict(asked.values())
 
 
-def seconds(cell: Cell, pace: Pace, store: Store, split: Split, external_slices: int) -> float:
+def seconds(cell: Cell, pace: Pace, store: Store, split: Split, external_slices: int, training: bool = False) -> float:
     """Of one cell, from building its network to its last scoring; early stopping would only shorten it."""
     run = cell.arm.run
     train, valid, test = (len(store.rows_of(side)) for side in (split.train, split.valid, split.test))
@@ -85,5 +90,6 @@ def seconds(cell: Cell, pace: Pace, store: Store, split: Split, external_slices:
     find_s = pace.begin_s + FINDER_STEPS * pace.step_s if run.lr == "find" else 0.0
     trained_s = steps * (run.frozen_epochs * pace.frozen_step_s + (run.epochs - run.frozen_epochs) * pace.step_s)
     validated_s = run.epochs * (pace.epoch_s + valid * pace.valid_slice_s)
-    scored_s = pace.end_s + (test + external_slices) * pace.scored_slice_s
+    again = training * run.train_fraction * train
+    scored_s = pace.end_s + (test + external_slices + again) * pace.scored_slice_s
     return pace.begin_s + find_s + trained_s + validated_s + scored_s

@@ -74,6 +74,8 @@ def test_seconds_of_a_cell_by_hand(cell: Callable[..., Cell], phantom_store: Sto
     assert of(frozen_epochs=1) == pytest.approx(rest + 2 * 2 * 2 + 2 * 1)
     assert of(lr="find") == pytest.approx(rest + 3 * 2 * 2 + 10 + 85 * 2)
     assert of(steps_per_epoch=None) == pytest.approx(rest + 3 * (train // 4) * 2)
+    more = seconds(cell(train_fraction=0.5), PACE, phantom_store, phantom_split, 9, training=True)
+    assert more == pytest.approx(of() + train / 2 * 0.25)
 
 
 def test_workers_share_the_cells_and_stopping_early_is_said(
