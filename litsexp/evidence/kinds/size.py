@@ -20,7 +20,7 @@ class BySize(Kind):
     rule = (
         "Lesions of two sizes are compared within patients who have both: each run's recall of the one and the other."
     )
-    planned = scores = False
+    planned = False
 
     def scored(self, claim: Claim, measure: Measured, tables: Tables) -> bool:
         """Whether lesions were counted by size."""
