@@ -263,7 +263,7 @@ def test_a_bad_weights_file_fails_in_one_line(job: Callable[..., Job], tmp_path:
     outcome = run_cell(job(init=f"file:{path}"), go_on)
     assert outcome.status == "failed"
     assert str(path) in outcome.reason
-    assert "expected a safetensors file" in outcome.reason
+    assert "expected a safetensors or torch file" in outcome.reason
     assert "\n" not in outcome.reason
 
 
