@@ -32,7 +32,7 @@ SHIPPED = [
     *("augmentation", "claims_of_the_paper", "claims_small", "jpeg", "leak", "loss", "mini", "paper"),
     *("search", "ssl", "transfer", "windows"),
 ]
-SHORT = {"epochs": 1, "frozen_epochs": 0, "steps_per_epoch": 2, "batch_size": 8, "lr": 1e-3}
+SHORT = {"epochs": 1, "frozen_epochs": 0, "steps_per_epoch": 2, "batch_size": 8, "lr": 1e-3, "ssl_steps": 2}
 
 
 def short(arm: Arm) -> Arm:
@@ -166,12 +166,12 @@ def resnet_weights(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", KINDS)
 def test_every_kind_of_arm_trains(
-    name: str, phantom_store: Store, split: Split, resnet_weights: None, monkeypatch: pytest.MonkeyPatch
+    name: str, phantom_store: Store, split: Split, resnet_weights: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     run, ear, store = short(KINDS[name]).run, Ear(), phantom_store
     if run.encoder == "resnet50":  # its U-Net has 339 million weights: it answers below, and its small sister trains
         monkeypatch.setattr(encoders, "resnet", lambda _, resnet=encoders.resnet: resnet("resnet18"))
-    result = train(run, store, split, seed=0, listener=ear)
+    result = train(run, store, split, seed=0, listener=ear, cache=tmp_path)
     assert result.facts["steps"] == "2"
     assert len(ear.epochs) == len(result.history) == 1
     assert np.isfinite(result.history[0]["train/loss"])

@@ -13,6 +13,7 @@ from litsexp.evidence.failed import EVERYWHERE, failed_to_learn
 from litsexp.evidence.judge import Verdict
 from litsexp.evidence.measures import main_metrics, measure_of
 from litsexp.evidence.noise import Noise, noise_floor
+from litsexp.spec.claim import LESION_SIZE
 from litsexp.spec.design import arms
 from litsexp.spec.study import StudyConfig
 
@@ -95,7 +96,8 @@ class Evidence:
     @cached_property
     def failed(self) -> pd.DataFrame:
         """The runs that failed to learn: ``arm, fold, seed, metric, score, typical``."""
-        return failed_to_learn(self.cases, [*EVERYWHERE, *(claim.metric for claim in self.study.claims)])
+        about = [claim.metric for claim in self.study.claims if claim.factor != LESION_SIZE]  # that compares no arms
+        return failed_to_learn(self.cases, [*EVERYWHERE, *about])
 
     @cached_property
     def noise(self) -> list[Noise]:

@@ -140,7 +140,7 @@ def _runs(evidence: Evidence) -> pd.DataFrame:
 
 def _pairs_figure(verdict: Verdict, colours: dict[str, str]) -> str:
     """In the arms' colours where the claim compares two arms, else in the verdict's."""
-    better, than = (colours[name] for name in verdict.arms[0][:2])
+    better, than = (colours.get(name, figures.MUTED) for name in verdict.arms[0][:2])  # a trivial predictor has none
     if len(verdict.arms) > 1 or len(verdict.arms[0]) > 2 or better == than:
         better, than = figures.VERDICT_COLOURS["supported"], figures.VERDICT_COLOURS["contradicted"]
     return figures.pairs(verdict, (better, than))

@@ -8,6 +8,7 @@ import pytest
 
 from litsexp.evidence import report
 from litsexp.evidence.judge import judge
+from litsexp.evidence.kinds import Tables
 from litsexp.evidence.material import Picture
 from litsexp.evidence.tables import write_tables
 
@@ -253,3 +254,15 @@ def test_when_every_run_failed(tmp_path, make_evidence, make_study, make_externa
     page = Page(report.render(made))
     assert [name for name in page.ids if name != "external"] == SECTIONS
     assert "no finished run of baseline and init=scratch" in "".join(page.text)
+
+
+def test_a_claim_beside_a_trivial_predictor_is_shown_patient_by_patient(make_evidence, make_study):
+    beside = {"id": "beside", "says": "It segments.", "factor": "arm", "better": "baseline", "than": "all background"}
+    asked = make_study(claims=[beside | {"metric": "pixel_acc", "margin": 0.01}])
+    made = make_evidence(asked)
+    made = dataclasses.replace(made, verdicts=judge(asked, Tables(made.cases, trivial=made.trivial), None))
+    shown = report.render(made)
+    assert re.search(r"(over|against) all background on \d+ patients", shown)
+    assert "A trivial predictor gives every pixel one label" in shown
+    (pairs,) = report._content(made)["pairs"]
+    assert "<svg" in pairs[1]
