@@ -64,7 +64,7 @@ def sentence(verdict: Verdict) -> str:
     digits = enough_digits(verdict.claim.margin, *shown)
     where = ", ".join(f"{name}={format_level(level)}" for name, level in verdict.claim.where.items())
     p = "p < 0.001" if verdict.p_adjusted < 0.001 else f"p = {verdict.p_adjusted:.3f}"
-    whose = verdict.asked.patients_in_words(verdict) or patients(verdict.n_patients, verdict.kind)
+    whose = verdict.asked.patients_in_words(verdict) or patients(verdict.n_patients, _whose(verdict))
     found = f"{plain(effect, digits)}{measure.per}{interval(low, high, digits)}"
     thing = f"{'the ' * (not verdict.asked.scores)}{measure.words}"
     did = f"{better} {what} {thing} by {found} {'over' if what == 'raised' else 'against'} {than}"

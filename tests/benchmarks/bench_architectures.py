@@ -43,8 +43,9 @@ from litsexp.spec.cohort import DataConfig, SplitConfig
 from litsexp.spec.run import RunConfig
 from litsexp.spec.tables import resolve
 from litsexp.training.architectures import build_network
+from litsexp.training.course import Epoch
 from litsexp.training.loaders import Slices, TrainLoader
-from litsexp.training.loop import Epoch, train
+from litsexp.training.loop import train
 from litsexp.training.machine import MixedPrecision, default_device, repeatable
 from litsexp.training.predict import predict
 
