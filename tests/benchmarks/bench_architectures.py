@@ -50,8 +50,7 @@ from litsexp.training.machine import MixedPrecision, default_device, repeatable
 from litsexp.training.predict import predict
 
 RATES = (0.0005, 0.001, 0.002, 0.004)
-EPOCHS = 6  # of every run, however many steps it has
-RECIPE = {"dice_weight": 0.5, "augment": "paper", "clip_norm": 1.0, "ema": 0.95, "precision": "fp32", "epochs": EPOCHS}
+RECIPE = {"dice_weight": 0.5, "augment": "paper", "clip_norm": 1.0, "ema": 0.95, "precision": "fp32"}
 DECODER_WIDTH = 128  # of those whose shape can be set, as in the shipped studies
 YARDSTICK = "unet"
 
@@ -89,12 +88,11 @@ def entries() -> list[tuple[str, str]]:
     return [(name, init) for name, inits in pretrained.items() for init in [*inits, "scratch"]]
 
 
-def run_of(architecture: str, init: str, steps: int, batch_size: int, lr: float) -> RunConfig:
-    """The common recipe; ``steps`` are rounded to whole epochs, one step each at least."""
+def run_of(architecture: str, init: str, steps: int, lr: float, asked: argparse.Namespace) -> RunConfig:
+    """The common recipe; ``steps`` are a multiple of the epochs, of which every run has as many."""
     shape = {"decoder_width": DECODER_WIDTH} if ARCHITECTURES[architecture].shaped else {}
-    steps_per_epoch = max(1, round(steps / EPOCHS))
-    mine = {"architecture": architecture, "init": init, "batch_size": batch_size, "lr": lr, **shape}
-    return RunConfig.model_validate({**RECIPE, **mine, "steps_per_epoch": steps_per_epoch})
+    length = {"epochs": asked.epochs, "steps_per_epoch": steps // asked.epochs, "batch_size": asked.batch_size}
+    return RunConfig.model_validate({**RECIPE, **length, "architecture": architecture, "init": init, "lr": lr, **shape})
 
 
 def stepper(run: RunConfig, store: Store, split: Split, steps: int) -> Callable[[], float]:
@@ -120,7 +118,7 @@ def costs(store: Store, split: Split, asked: argparse.Namespace) -> dict[str, tu
     """Architecture -> CPU seconds a step, and how many times the yardstick's: medians over alternating rounds."""
 
     def of(architecture: str) -> Callable[[], float]:
-        run = run_of(architecture, "scratch", EPOCHS, asked.batch_size, RATES[0])
+        run = run_of(architecture, "scratch", asked.epochs, RATES[0], asked)
         return stepper(run, store, split, asked.timed_steps)
 
     reference, found = of(YARDSTICK), {}
@@ -139,9 +137,9 @@ def best_rates(count: int, rates: Sequence[float], scores: Iterable[float]) -> l
     return [max(rates, key={rate: next(left) for rate in rates}.__getitem__) for _ in range(count)]
 
 
-def steps_in_equal_time(steps: int, ratio: float) -> int:
+def steps_in_equal_time(steps: int, ratio: float, epochs: int) -> int:
     """Steps, in whole epochs, of a network that takes ``ratio`` times the yardstick's time for each of ``steps``."""
-    return EPOCHS * max(1, round(steps / ratio / EPOCHS))
+    return epochs * max(1, round(steps / ratio / epochs))
 
 
 def scores_of(trainings: Sequence[Training], asked: argparse.Namespace, say: Callable[[str], None]) -> list[float]:
@@ -151,7 +149,7 @@ def scores_of(trainings: Sequence[Training], asked: argparse.Namespace, say: Cal
     with ProcessPoolExecutor(asked.workers, get_context("spawn"), start) if several else nullcontext() as pool:
         for training, score in zip(todo, (pool.map if pool else map)(Training.score, todo), strict=True):
             run = training.run
-            steps = EPOCHS * (run.steps_per_epoch or 0)
+            steps = run.epochs * (run.steps_per_epoch or 0)
             say(f"{run.architecture} {run.init}, lr {run.lr:g}, {steps} steps: {score:.3f}")
             scores[training] = score
     return [scores[training] for training in trainings]
@@ -168,7 +166,7 @@ def measured(asked: argparse.Namespace, root: Path, say: Callable[[str], None]) 
         scores = scores_of(todo, asked, say)
         return [scores[start : start + len(folds)] for start in range(0, len(scores), len(folds))]
 
-    searched = [run_of(*name, asked.steps, asked.batch_size, lr) for name in names for lr in asked.rates]
+    searched = [run_of(*name, asked.steps, lr, asked) for name in names for lr in asked.rates]
     found = score(searched, stores[1], others[:1], on_test=False)
     best = best_rates(len(names), asked.rates, (one for (one,) in found))
     rows = [
@@ -176,12 +174,12 @@ def measured(asked: argparse.Namespace, root: Path, say: Callable[[str], None]) 
         for (name, init), lr in zip(names, best, strict=True)
     ]
     for row in rows:
-        row["steps_in_equal_time"] = steps_in_equal_time(asked.steps, row["times_unet"])
-        run = run_of(row["architecture"], "scratch", asked.steps, asked.batch_size, row["lr"])
+        row["steps_in_equal_time"] = steps_in_equal_time(asked.steps, row["times_unet"], asked.epochs)
+        run = run_of(row["architecture"], "scratch", asked.steps, row["lr"], asked)
         network, _ = build_network(run, asked.size, seed=0)
         row["parameters"] = sum(one.numel() for one in network.parameters())
     for kind, steps in (("steps", lambda _: asked.steps), ("time", lambda row: row["steps_in_equal_time"])):
-        runs = [run_of(r["architecture"], r["init"], steps(r), asked.batch_size, r["lr"]) for r in rows]
+        runs = [run_of(r["architecture"], r["init"], steps(r), r["lr"], asked) for r in rows]
         for row, scores in zip(rows, score(runs, stores[0], ours[: asked.folds], on_test=True), strict=True):
             row[f"dice_tumor_equal_{kind}"] = scores
     return rows
@@ -218,6 +216,7 @@ def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="minutes: shows that it works, and no more")
     parser.add_argument("--steps", type=int, default=396, help="of optimisation, of each run")
+    parser.add_argument("--epochs", type=int, default=6, help="of each run, however many steps it has")
     parser.add_argument("--seed", type=int, default=31, help="of the phantom that is scored")
     parser.add_argument("--search-seed", type=int, default=32, help="of the phantom that rates are searched on")
     parser.add_argument("--patients", type=int, default=36)
@@ -232,8 +231,10 @@ def options() -> argparse.Namespace:
     parser.set_defaults(rates=RATES)
     asked = parser.parse_args()
     if asked.quick:
-        small = {"steps": 6, "patients": 6, "size": 32, "folds": 1, "batch_size": 2, "rounds": 1, "timed_steps": 2}
-        vars(asked).update(small, rates=RATES[1:3])
+        small = {"steps": 2, "epochs": 1, "patients": 6, "size": 32, "folds": 1, "batch_size": 2, "timed_steps": 1}
+        vars(asked).update(small, rates=RATES[1:3], rounds=1)
+    if asked.steps % asked.epochs:
+        parser.error(f"--steps: found {asked.steps}; expected a multiple of --epochs {asked.epochs}")
     return asked
 
 
