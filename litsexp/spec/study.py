@@ -8,7 +8,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from litsexp.spec.base import Level, Strict
 from litsexp.spec.claim import Claim
 from litsexp.spec.cohort import DataConfig, ExternalConfig, SplitConfig
-from litsexp.spec.design import arms, contexts, leaking_arms
+from litsexp.spec.design import arms, contexts
 from litsexp.spec.run import RunConfig
 
 
@@ -106,7 +106,8 @@ class StudyConfig(Strict):
     @property
     def leaks(self) -> bool:
         """Whether some arm learns from neighbours of tested slices: all are then scored on the same held-out ones."""
-        return bool(leaking_arms(self))
+        varied = "split_unit" in self.factors
+        return "slice" in (self.levels("split_unit") if varied else [self.run.split_unit])
 
     @property
     def external_data(self) -> DataConfig | None:

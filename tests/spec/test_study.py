@@ -277,7 +277,10 @@ def test_an_honest_run_of_a_leaking_study_is_the_same_run() -> None:
             {"split": {"folds": 3, "unit": "slice"}, "run": {"split_unit": "patient"}},
             "split.unit: found 'slice' beside run.split_unit = 'patient'; expected one of the two",
         ),
-        ({"design": "search", "search": {"trials": 2}, "run": {"split_unit": "slice"}}, "split_unit: found with design"),
+        (
+            {"design": "search", "search": {"trials": 2}, "run": {"split_unit": "slice"}},
+            "split_unit: found with design",
+        ),
         ({"design": "search", "search": {}, "factors": {"split_unit": ["slice"]}}, "split_unit: found with design"),
     ],
 )
