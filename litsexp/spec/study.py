@@ -10,7 +10,7 @@ from litsexp.spec.base import Level, Strict
 from litsexp.spec.catalog import LOSSES, SCHEDULES, Recipe
 from litsexp.spec.claim import ARM, LESION_SIZE, Claim, contrast_of
 from litsexp.spec.cohort import DataConfig, ExternalConfig, SplitConfig
-from litsexp.spec.design import arms, contexts, leaking_arms
+from litsexp.spec.design import arms, contexts
 from litsexp.spec.keys import added
 from litsexp.spec.named_arms import check_alike, compared, typed_arms
 from litsexp.spec.pretraining import check_pretraining
@@ -140,7 +140,8 @@ class StudyConfig(Strict):
     @property
     def leaks(self) -> bool:
         """Whether some arm learns from neighbours of tested slices: all are then scored on the same held-out ones."""
-        return bool(leaking_arms(self))
+        varied = self.levels("split_unit") if "split_unit" in self.factors else [self.run.split_unit]
+        return "slice" in [*varied, *(settings.get("split_unit") for settings in self.arms.values())]
 
     @property
     def external_data(self) -> DataConfig | None:

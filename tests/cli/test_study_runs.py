@@ -139,3 +139,20 @@ def test_an_external_cohort_named_later_trains_nothing(
         assert run.data.tags["external_cohort"] == "elsewhere, 3 phantom patients"
         assert "external/dice_liver" in run.data.metrics
     assert len(list(Path("mlruns/reports").glob("*/report.html"))) == 2  # the one without is as it was
+
+
+def test_a_leaking_study_says_so_at_its_start_beside_its_verdicts_and_in_mlflow(
+    litsexp: Callable[..., tuple[int, str, str]], places: list[object], no_downloads: None
+) -> None:
+    """Both arms leak here, on the study file's own split of patients."""
+    study = study_file(STUDY.replace("init: scratch", "init: scratch, encoder: resnet18") + f"claims: [{CLAIM}]\n")
+    code, out, error = litsexp("study", study, "--workers", 1, "--set", "split.unit=slice", *places)
+    assert code == 0, out + error
+    said = "LEAKING: every arm learned from other slices of the patients that test it; no score or verdict here is"
+    assert out.startswith(said)
+    assert out.count(said) == 2
+    assert "inconclusive (leaking)" in " ".join(out.split())
+    assert "already seen phantom patients" in out
+    assert all(run.data.tags["leaks"] == "true" for run in cell_runs())
+    (report,) = Path("mlruns/reports").glob("*/report.html")
+    assert said in report.read_text(encoding="utf-8")

@@ -37,9 +37,8 @@ def verdict_of(make_study):
 
 def test_a_warning_names_the_arms_that_leak(make_study):
     assert warning(make_study()) == ""
-    assert warning(make_study(**ONE_LEAKS)).startswith(
-        "LEAKING: split_unit=slice learned from other slices of the patients that test it; what it scores is no "
-    )
+    said = "LEAKING: split_unit=slice learned from other slices of the patients that test it; what it scores is no"
+    assert warning(make_study(**ONE_LEAKS)).startswith(said)
     assert "no score or verdict here is an estimate for unseen patients" in warning(make_study(**ALL_LEAK))
 
 

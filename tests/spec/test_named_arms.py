@@ -176,3 +176,8 @@ def test_a_table_has_arms_and_scores_alone(extra: dict[str, Any]) -> None:
     assert as_claims({"claims": [claim]}).claims[0].metric == "gap:any"
     with pytest.raises(LitsexpError, match=r"claims\.0(\.grows|\.differs|: share)"):
         as_claims({"claims": [claim | extra]})
+
+
+def test_a_named_arm_can_leak() -> None:
+    assert not study().leaks
+    assert study(arms={**ARMS, "careless": {"split_unit": "slice"}}).leaks
