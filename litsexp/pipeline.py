@@ -130,8 +130,8 @@ def conclude(session: Session, command: str = "") -> Conclusion:
     trivial = trivial_cases(session.store, held_out_rows(session.store, session.splits) if study.leaks else None)
     evidence = Evidence(
         name=session.name,
-        study=session.study,
-        cohort=cohort_name(session.study.data, session.store),
+        study=study,
+        cohort=cohort_name(study.data, session.store),
         phantom=phantom,
         verdicts=marked(judge(study, tables_of(results, trivial), registered, kind="phantom" * phantom), study),
         cases=results.cases,
@@ -141,14 +141,14 @@ def conclude(session: Session, command: str = "") -> Conclusion:
         split=split_table(session.store, session.splits),
         pictures=pictures(session, results.runs, session.store),
         facts=facts(session, results.runs, command),
-        search=session.trials() if session.study.search else None,
+        search=session.trials() if study.search else None,
         notes=[f"{name} failed: {reason}" for name, reason in failures.items()],
         external=external_part(session, results),
     )
     directory = report_folder(session, session.name)
     write_tables(evidence, directory)
     report = write_report(evidence, directory / "report.html")
-    tags = {**cohort_tags(session.study, session.store), **verdict_tags(evidence)}
+    tags = {**cohort_tags(study, session.store), **verdict_tags(evidence)}
     if session.external is not None and evidence.external is not None:
         tags |= {"external_cohort": evidence.external.cohort, "external_fingerprint": session.external.fingerprint}
     session.tracking.mark("failed_to_learn", failed_runs(evidence), results.runs.get("run_id", ()))

@@ -24,7 +24,7 @@ CLAIMS: list[dict[str, Any]] = [
     {**WINDOW, "id": "grows", "metric": "dice_liver", "grows": {"train_fraction": [1.0, 0.5]}},
 ]
 GAP = {**WINDOW, "id": "gap", "metric": "gap:dice_liver"}
-STUDY = {
+STUDY: dict[str, Any] = {
     "question": "Does every kind of claim get its answer?",
     "split": {"folds": 2, "valid": 0.3, "seed": 0},
     "run": {"encoder": "resnet18", "init": "scratch", "window": "wide", "augment": "none"},
@@ -47,7 +47,7 @@ def ran(new_places: Any, tmp_path: Path, phantom_store: Store, monkeypatch: pyte
     places = Places.below(tmp_path / "mlruns", stores=root)
 
     def run(*claims: dict[str, Any]) -> tuple[StudyConfig, Conclusion, Places]:
-        content = {**STUDY, "run": {**STUDY["run"], **SHORT}, "data": {"cohort": str(root / "ct")}}  # type: ignore[dict-item]
+        content = {**STUDY, "run": {**STUDY["run"], **SHORT}, "data": {"cohort": str(root / "ct")}}
         study = StudyConfig.model_validate(content | {"claims": claims})
         return study, run_study(study, places, name="kinds", workers=1), places
 

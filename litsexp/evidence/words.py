@@ -27,8 +27,8 @@ def comparison(claim: Claim) -> tuple[str, str]:
     Named arms with all settings in which they differ: ``arm ssl (init=ssl:restoration, epochs=6)``.
     """
     if not claim.compares:
-        gain = f"gain of {'{} over {}'.format(*_levels(claim))} with " * bool(claim.grows)
-        return tuple(gain + side for side in sides(claim))  # type: ignore[return-value]  # of two
+        gain, (first, second) = f"gain of {' over '.join(_levels(claim))} with " * bool(claim.grows), sides(claim)
+        return gain + first, gain + second
     told = []
     for name in (str(claim.better), str(claim.than)):
         settings = claim.compares[name].items()

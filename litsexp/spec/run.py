@@ -31,8 +31,9 @@ IN_TABLES: Mapping[str, Table[Any]] = {  # settings that name a row
 }
 
 LITE0 = "tf_efficientnet_lite0"
+UNFROZEN: Mapping[str, object] = {"frozen_epochs": 0, "encoder_frozen": False}
 OF_SOME_ARCHITECTURES: tuple[tuple[str, str, Mapping[str, object]], ...] = (  # what of a row lets a run set these
-    ("encoder", "which is not built around an encoder", {"encoder": LITE0, "init": "scratch", "frozen_epochs": 0}),
+    ("encoder", "which is not built around an encoder", {"encoder": LITE0, "init": "scratch", **UNFROZEN}),
     ("shaped", "whose shape is its own", {"encoder_depth": None, "decoder_width": None}),
 )
 

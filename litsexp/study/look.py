@@ -19,7 +19,7 @@ from litsexp.spec.study import StudyConfig
 from litsexp.spec.tables import nearest, one_of
 from litsexp.study.pictures import slice_title
 from litsexp.training.inputs import denormalise
-from litsexp.training.loaders import Slices, TrainLoader, training_loader
+from litsexp.training.loaders import Slices, TrainLoader, loaders_of
 
 
 def look(study: StudyConfig, store: Store, name: str, arm: str | None = None, cases: int = 2) -> Image:
@@ -35,7 +35,7 @@ def look(study: StudyConfig, store: Store, name: str, arm: str | None = None, ca
     slices = Slices(store, torch.device("cpu"))
     same: dict[bytes, tuple[list[str], Band]] = {}
     for one in asked_arms(study, arm):
-        loader = training_loader(one.run, slices, split, Cell(one, 0, seed).random_seed)
+        loader, _ = loaders_of(one.run, slices, split, Cell(one, 0, seed).random_seed)
         image, labels = next(iter(loader))
         seen = image.numpy().tobytes() + labels.numpy().tobytes()
         names, _ = same.setdefault(seen, ([], band_of(one, loader, (image, labels), cases)))

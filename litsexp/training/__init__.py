@@ -22,7 +22,7 @@ def _import_torchvision() -> None:
         schemas = operators.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]  # torch has no types here
         for name in ("nms", "qnms"):
             schema = f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-            schemas.define(schema)  # type: ignore[no-untyped-call]  # nor here
+            schemas.define(schema)  # type: ignore[no-untyped-call]  # torch has no types here
         for module in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
             del sys.modules[module]
         import torchvision

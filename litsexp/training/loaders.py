@@ -114,8 +114,8 @@ class TrainLoader(EvalLoader):
         self.epoch += 1
 
 
-def training_loader(run: RunConfig, slices: Slices, split: Split, seed: int) -> TrainLoader:
-    """The training slices of an arm: those of a part of the patients where the arm says so, in as many steps."""
-    rows, _ = learning_rows(slices.store, split, run, seed)
+def loaders_of(run: RunConfig, slices: Slices, split: Split, seed: int) -> tuple[TrainLoader, EvalLoader]:
+    """An arm's training and validation slices; fewer training patients make as many steps an epoch as all of them."""
+    train, valid = learning_rows(slices.store, split, run, seed)
     steps = run.steps_per_epoch or max(1, len(slices.store.rows_of(split.train)) // run.batch_size)
-    return TrainLoader(slices, rows, run, steps, seed)
+    return TrainLoader(slices, train, run, steps, seed), EvalLoader(slices, valid, run)

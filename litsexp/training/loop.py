@@ -17,7 +17,6 @@ from fastai.learner import Learner, Recorder
 from fastai.optimizer import OptimWrapper
 from torch import Tensor, nn
 
-from litsexp.data.rows import learning_rows
 from litsexp.data.splits import Split
 from litsexp.data.store import Store
 from litsexp.spec.catalog import LOSSES, SCHEDULES
@@ -28,7 +27,7 @@ from litsexp.training.architectures import build_network
 from litsexp.training.averaged import Averaged
 from litsexp.training.course import Course, Frozen, Listener, Watch
 from litsexp.training.init import Corpus, weights_sha256
-from litsexp.training.loaders import EvalLoader, Slices, training_loader
+from litsexp.training.loaders import Slices, loaders_of
 from litsexp.training.machine import MixedPrecision, default_device, repeatable
 
 LR_FIND_STEPS = 100
@@ -113,11 +112,7 @@ def initial_facts(learner: Learner) -> dict[str, str]:
 
 def build_learner(run: RunConfig, slices: Slices, split: Split, seed: int, corpus: Corpus | None = None) -> Learner:
     """A fresh learner: everything random in it comes from ``seed``."""
-    loaders = DataLoaders(
-        training_loader(run, slices, split, seed),
-        EvalLoader(slices, learning_rows(slices.store, split, run, seed)[1], run),
-        device=slices.device,
-    )
+    loaders = DataLoaders(*loaders_of(run, slices, split, seed), device=slices.device)
     network, encoder = build_network(run, slices.store.size, seed, corpus=corpus)
     learner = Learner(
         loaders,

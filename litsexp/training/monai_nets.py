@@ -3,6 +3,7 @@
 Sizes are what a small machine trains; each takes every ``data.size``. None drops out, as no other network here does.
 """
 
+import importlib
 import pkgutil
 from typing import Any
 
@@ -19,8 +20,7 @@ SWIN_FEATURES, WINDOW_PX = 12, 8
 def of_monai(reference: str, run: RunConfig) -> Any:
     """``package:class`` below ``monai.networks``, imported when it is needed; LitsexpError where MONAI is missing."""
     try:
-        import einops  # noqa: F401  (SwinUNETR asks for it only when it is called)
-
+        importlib.import_module("einops")  # SwinUNETR asks for it only when it is called
         return pkgutil.resolve_name(f"monai.networks.{reference}")
     except ImportError as error:
         raise LitsexpError(

@@ -60,8 +60,9 @@ def rounds_of(arms: dict[str, RunConfig], store: Store, rounds: int) -> list[tup
     for number in range(rounds + 1):
         order = list(learners) if number % 2 else list(learners)[::-1]
         seconds = {name: epoch_s(learners[name]) for name in order}
-        measured.append(tuple(seconds[name] for name in learners))
-    return measured[1:]  # type: ignore[return-value]
+        plain, encoded = (seconds[name] for name in learners)
+        measured.append((plain, encoded))
+    return measured[1:]
 
 
 def main() -> None:

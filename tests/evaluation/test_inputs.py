@@ -1,5 +1,7 @@
 """The sheet of what networks see: every pixel is there, and the words that say what it is."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
@@ -18,11 +20,12 @@ def view(gray: int, channels: int = 3) -> View:
     return View(image, labels)
 
 
-def band(channels: int = 3, count: int = 2, **changes: object) -> Band:
+def band(channels: int = 3, count: int = 2, **changes: Any) -> Band:
     seen = [Seen(f"case {n}, z 5", view(40 + 10 * n, channels), view(140 + 10 * n, channels)) for n in range(count)]
     names = ["-45 to 105 HU", "-40 to 160 HU", "equalised"][:channels]
-    fields = {"arms": ["baseline"], "settings": "encoding hu", "channels": names, "augmented": "in training: flips"}
-    return Band(**{**fields, "slices": seen, **changes})  # type: ignore[arg-type]
+    said = {"settings": "encoding hu", "augmented": "in training: flips"}
+    fields: dict[str, Any] = {"arms": ["baseline"], "channels": names, **said}
+    return Band(**{**fields, "slices": seen, **changes})
 
 
 def colors(sheet: Image.Image) -> dict[tuple[int, ...], int]:

@@ -34,6 +34,7 @@ def study(**sections: Any) -> StudyConfig:
         ({"init": "imagenet"}, "init: found imagenet with .*expected init: scratch, or architecture: one of dynamic_u"),
         ({"init": "file:x.pth"}, "init: found file:x.pth with"),
         ({"frozen_epochs": 1}, "frozen_epochs: found 1 with .*expected frozen_epochs: 0, or"),
+        ({"encoder_frozen": True}, "encoder_frozen: found True with .*expected encoder_frozen: False, or"),
         ({"decoder_width": 64}, "decoder_width: found 64 with .*expected no decoder_width, or architecture: one of un"),
         ({"encoder_depth": 3}, "encoder_depth: found 3 with"),
     ],

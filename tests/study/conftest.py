@@ -9,19 +9,22 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 from mlflow import MlflowClient
 from mlflow.entities import Metric
 
-from litsexp.data.splits import make_splits
+from litsexp.data.splits import Split, make_splits
 from litsexp.data.store import Store
-from litsexp.spec.design import design_digest
+from litsexp.spec.design import cells, design_digest
+from litsexp.spec.run import RunConfig
 from litsexp.spec.study import StudyConfig
 from litsexp.study import session as session_room
-from litsexp.study.jobs import Job, OnEpoch, Outcome
+from litsexp.study.jobs import Job, OnEpoch, Outcome, scoring_of
 from litsexp.study.ledger import Ledger
 from litsexp.study.places import Places
 from litsexp.study.session import Session, open_study
 from litsexp.study.tracking import Tracking
+from litsexp.training import architectures
 
 CLAIM = {"id": "wider", "says": "Wider is better.", "factor": "window", "better": "wide", "than": "liver"}
 STUDY = {
@@ -139,3 +142,40 @@ def bench(
 @pytest.fixture
 def study() -> Callable[..., StudyConfig]:
     return make_study
+
+
+def small_encoder(_: str = "") -> torch.nn.Sequential:
+    return torch.nn.Sequential(
+        torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, 2, 1), torch.nn.ReLU()),
+        torch.nn.Sequential(torch.nn.Conv2d(8, 8, 3, 2, 1), torch.nn.ReLU()),
+    )
+
+
+@pytest.fixture
+def tracking(new_places: Callable[[Path], Any], tmp_path: Path) -> Tracking:
+    places = new_places(tmp_path)
+    return Tracking(places.tracking_uri, "tiny", places.root / "artifacts")
+
+
+@pytest.fixture
+def job(
+    tracking: Tracking, tmp_path: Path, phantom_store: Store, phantom_split: Split, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Job]:
+    """``job(...)``: a cell with these settings on the tiny phantom, its run opened; its U-Net trains in no time."""
+    monkeypatch.setattr(architectures, "random_encoder", small_encoder)
+
+    def make(external: Store | None = None, **settings: Any) -> Job:
+        base = {"init": "scratch", "epochs": 2, "steps_per_epoch": 1, "batch_size": 4, "augment": "none"}
+        asked = StudyConfig(question="?", run=RunConfig.model_validate({**base, **settings}))
+        parent = tracking.open_parent(asked, "digest", "tiny", (), {})
+        one = cells(asked)[0]
+        run_id = tracking.start_cell(one, "key", parent, {})
+        scorings = [scoring_of("test", "key", phantom_store, "ours", first=True)]
+        scorings += [scoring_of("external", "key", external, "theirs", first=True)] if external else []
+        return Job(one, "key", run_id, tracking.uri, phantom_split, phantom_store.directory, tuple(scorings), tmp_path)
+
+    return make
+
+
+def go_on(*_: Any) -> bool:
+    return True

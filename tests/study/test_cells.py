@@ -1,4 +1,4 @@
-"""One cell: how its failures are told, which slices are watched, and what reaches MLflow."""
+"""One cell: which slices are watched, what is scored, and what reaches MLflow."""
 
 import io
 import json
@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from PIL import Image
@@ -20,55 +19,17 @@ from safetensors.torch import load
 from litsexp.data.rows import scored_rows
 from litsexp.data.splits import Split
 from litsexp.data.store import Store
-from litsexp.spec.design import cells
-from litsexp.spec.errors import LitsexpError
 from litsexp.spec.keys import digest
 from litsexp.spec.run import RunConfig
-from litsexp.spec.study import StudyConfig
 from litsexp.study import pictures
-from litsexp.study.cells import describe, points, run_cell, table1
+from litsexp.study.cells import points, run_cell, table1
 from litsexp.study.jobs import Job, scoring_of
 from litsexp.study.tracking import Tracking
-from litsexp.training import architectures, loop
+from litsexp.training import architectures
 from litsexp.training.loaders import Slices
 from litsexp.training.ssl import cached
 
-
-def small_encoder(_: str = "") -> torch.nn.Sequential:
-    return torch.nn.Sequential(
-        torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, 2, 1), torch.nn.ReLU()),
-        torch.nn.Sequential(torch.nn.Conv2d(8, 8, 3, 2, 1), torch.nn.ReLU()),
-    )
-
-
-@pytest.fixture
-def tracking(new_places: Callable[[Path], Any], tmp_path: Path) -> Tracking:
-    places = new_places(tmp_path)
-    return Tracking(places.tracking_uri, "tiny", places.root / "artifacts")
-
-
-@pytest.fixture
-def job(
-    tracking: Tracking, tmp_path: Path, phantom_store: Store, phantom_split: Split, monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., Job]:
-    """``job(...)``: a cell with these settings on the tiny phantom, its run opened; its U-Net trains in no time."""
-    monkeypatch.setattr(architectures, "random_encoder", small_encoder)
-
-    def make(external: Store | None = None, **settings: Any) -> Job:
-        base = {"init": "scratch", "epochs": 2, "steps_per_epoch": 1, "batch_size": 4, "augment": "none"}
-        asked = StudyConfig(question="?", run=RunConfig.model_validate({**base, **settings}))
-        parent = tracking.open_parent(asked, "digest", "tiny", (), {})
-        one = cells(asked)[0]
-        run_id = tracking.start_cell(one, "key", parent, {})
-        scorings = [scoring_of("test", "key", phantom_store, "ours", first=True)]
-        scorings += [scoring_of("external", "key", external, "theirs", first=True)] if external else []
-        return Job(one, "key", run_id, tracking.uri, phantom_split, phantom_store.directory, tuple(scorings), tmp_path)
-
-    return make
-
-
-def go_on(*_: Any) -> bool:
-    return True
+from .conftest import go_on
 
 
 def test_a_cell_logs_curves_scores_weights_and_pictures(job: Callable[..., Job], tracking: Tracking) -> None:
@@ -193,19 +154,6 @@ def test_a_trained_cell_is_scored_from_its_weights_with_the_same_result(
         assert tracking.artifact(one.run_id, path) == tracking.artifact(whole.run_id, twin)
 
 
-def test_a_cohort_that_cannot_be_scored_leaves_the_run_finished(
-    job: Callable[..., Job], tracking: Tracking, external_store: Store, tmp_path: Path
-) -> None:
-    one = job(external=external_store)
-    gone = replace(one.scorings[1], store=tmp_path / "nothing")
-    outcome = run_cell(replace(one, scorings=(one.scorings[0], gone)), go_on)
-    assert outcome.status == "unscored"
-    assert str(tmp_path / "nothing") in outcome.reason
-    run = tracking.client.get_run(one.run_id)
-    assert run.info.status == "FINISHED"
-    assert gone.tag not in run.data.tags
-
-
 def test_pictures_say_phantom_and_external_in_their_titles(
     job: Callable[..., Job], external_store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -244,59 +192,6 @@ def test_a_pruned_cell_has_seen_no_test_case(
     assert (run.info.status, run.data.tags["pruned"]) == ("FINISHED", "true")
     assert "key" not in tracking.finished()
     assert not any(name.startswith(("test/", "external/")) for name in run.data.metrics)
-
-
-def test_a_loss_that_is_not_finite_fails_in_one_line(job: Callable[..., Job]) -> None:
-    outcome = run_cell(job(lr=1e30, precision="fp32"), go_on)
-    assert outcome.status == "failed"
-    assert "loss is" in outcome.reason
-    assert "try a smaller run.lr" in outcome.reason
-    assert "\n" not in outcome.reason
-    assert "Traceback" in outcome.detail
-
-
-@pytest.mark.parametrize("content", [None, b"no weights at all"])
-def test_a_bad_weights_file_fails_in_one_line(job: Callable[..., Job], tmp_path: Path, content: bytes | None) -> None:
-    path = tmp_path / "weights.safetensors"
-    if content is not None:
-        path.write_bytes(content)
-    outcome = run_cell(job(init=f"file:{path}"), go_on)
-    assert outcome.status == "failed"
-    assert str(path) in outcome.reason
-    assert "expected a safetensors or torch file" in outcome.reason
-    assert "\n" not in outcome.reason
-
-
-def test_running_out_of_memory_fails_in_one_line(job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch) -> None:
-    def explode(*_: Any, **__: Any) -> None:
-        torch.empty(2**60, dtype=torch.uint8)
-
-    monkeypatch.setattr(loop, "fit", explode)
-    outcome = run_cell(job(), go_on)
-    assert outcome.status == "failed"
-    assert outcome.reason.startswith("out of memory (")
-    assert "try a smaller run.batch_size" in outcome.reason
-    assert "\n" not in outcome.reason
-
-
-@pytest.mark.parametrize(
-    ("error", "said"),
-    [
-        (LitsexpError("run.init = x: cannot be read"), "run.init = x: cannot be read"),
-        (torch.OutOfMemoryError("CUDA out of\nmemory"), "out of memory (CUDA out of memory); try a smaller"),
-        (MemoryError(), "out of memory"),
-        (KeyError("two\nlines"), "KeyError: 'two"),
-    ],
-)
-def test_a_failure_is_one_line(error: Exception, said: str) -> None:
-    assert describe(error).startswith(said)
-    assert "\n" not in describe(error)
-
-
-def test_a_store_that_is_gone_fails_the_cell(job: Callable[..., Job], tmp_path: Path) -> None:
-    outcome = run_cell(replace(job(), store=tmp_path / "nothing"), go_on)
-    assert outcome.status == "failed"
-    assert str(tmp_path / "nothing") in outcome.reason
 
 
 def test_table_1_of_the_paper() -> None:

@@ -19,7 +19,7 @@ from litsexp.study.rehearsal import Pace, Take, kind_of, pace, rehearse
 from litsexp.training import architectures
 from litsexp.training.ssl import course
 
-from .test_cells import small_encoder
+from .conftest import small_encoder
 
 RUN = RunConfig(init="scratch", augment="none", window="liver", batch_size=4, epochs=3, steps_per_epoch=2)
 PACE = Pace(

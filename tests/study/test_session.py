@@ -1,6 +1,5 @@
 """The driver: what runs, what is kept, what is put right; every cell ends at once here."""
 
-import dataclasses
 import os
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,6 @@ from litsexp.spec.errors import LitsexpError
 from litsexp.study.jobs import Job, Outcome
 from litsexp.study.places import Places
 from litsexp.study.session import params_of
-
-from .conftest import finish
 
 ALL = ["baseline · fold 0", "window=wide · fold 0", "baseline · fold 1", "window=wide · fold 1"]
 ALL = [f"{name} · seed 0" for name in ALL]
@@ -201,53 +198,6 @@ def test_the_design_digest_changes_with_what_runs(study: Any, changes: dict[str,
     assert design_digest(study(**base), "f") != design_digest(study(**base), "g")
 
 
-def test_an_external_cohort_on_a_finished_study_trains_nothing_and_scores_every_run(
-    bench: Any, study: Any, external_store: Any
-) -> None:
-    plain, plan = bench.run(study())
-    assert plan == (0, 4)
-    bench.external = external_store
-    asked = study(external={"patients": 3, "seed": 9})
-    session, plan = bench.run(asked)
-    assert plan == (4, 0)
-    assert bench.executor.ran == ALL  # nothing new
-    assert bench.executor.scored == ALL
-    assert (session.digest, session.cells.keys()) == (plain.digest, plain.cells.keys())
-    assert session.trained_s == []
-    bench.run(asked)
-    assert bench.executor.scored == ALL  # once is enough
-
-
-def test_a_new_cell_is_scored_on_all_cohorts_in_one_job(bench: Any, study: Any, external_store: Any) -> None:
-    jobs: list[Job] = []
-    bench.executor.behave = lambda job, _: jobs.append(job)
-    bench.external = external_store
-    bench.run(study(external={"patients": 3, "seed": 9}))
-    assert [[scoring.kind for scoring in job.scorings] for job in jobs] == [["test", "external"]] * 4
-    assert {scoring.store for job in jobs for scoring in job.scorings[1:]} == {external_store.directory}
-    assert len({scoring.key for job in jobs for scoring in job.scorings}) == 8
-
-
-def test_a_scoring_that_fails_leaves_the_run_finished_and_is_done_again(
-    bench: Any, study: Any, external_store: Any
-) -> None:
-    def external_fails(job: Job, _: Any) -> Outcome:
-        finish(dataclasses.replace(job, scorings=job.scorings[:1]), bench.tracking().client, bench.places.root / "tmp")
-        return Outcome("unscored", 0.5, "no luck")
-
-    bench.external, bench.executor.behave = external_store, external_fails
-    asked = study(external={"patients": 3, "seed": 9})
-    session, _ = bench.run(asked)
-    assert {outcome.reason for outcome in session.failures.values()} == {"no luck"}
-    assert bench.statuses() == [(name, "FINISHED") for name in ALL]
-    assert bench.trial_states(asked) == ["COMPLETE"] * 4
-    bench.executor.behave = failing()
-    session, plan = bench.run(asked)
-    assert plan == (4, 0)
-    assert bench.executor.scored == ALL
-    assert len(session.results().external) == 4 * len(external_store.cases)
-
-
 def test_a_claim_that_can_no_longer_be_answered_ends_the_study_in_one_line(bench: Any, study: Any) -> None:
     bench.executor.behave = failing(ALL[1], ALL[2])
     with pytest.raises(LitsexpError, match=r"^claim wider can no longer be answered: no pair of its runs") as e:
@@ -259,16 +209,6 @@ def test_a_claim_that_can_no_longer_be_answered_ends_the_study_in_one_line(bench
     bench.executor.behave = failing()
     _, plan = bench.run(study())
     assert plan == (1, 3)
-
-
-def test_an_external_cohort_without_its_store_is_a_mistake_and_so_is_the_mirror(
-    bench: Any, study: Any, external_store: Any
-) -> None:
-    with pytest.raises(ValueError, match="expected both or neither"), bench.open(study(external={"seed": 9})):
-        pass
-    bench.external = external_store
-    with pytest.raises(ValueError, match="expected both or neither"), bench.open(study()):
-        pass
 
 
 def test_every_run_says_of_which_patients_it_is(bench: Any, study: Any) -> None:
@@ -295,17 +235,6 @@ def test_places_are_absolute_and_not_made_before_they_are_needed(tmp_path: Any, 
     assert not places.root.exists()
 
 
-def test_a_claim_about_training_patients_has_every_run_score_them_once(bench: Any, study: Any) -> None:
-    plain, _ = bench.run(study())
-    claim = {**study().claims[0].model_dump(), "id": "gap", "metric": "gap:dice_liver"}
-    asked = study(claims=[claim])
-    session, plan = bench.run(asked)
-    assert (plan, session.digest, bench.executor.ran, bench.executor.scored) == ((4, 0), plain.digest, ALL, ALL)
-    assert plain.results().train.empty and len(session.results().train)
-    bench.run(asked)
-    assert bench.executor.scored == ALL
-
-
 def test_named_arms_that_change_no_factor_are_trials_of_their_own(bench: Any, study: Any) -> None:
     named = {"longer": {"steps_per_epoch": 5}, "longest": {"steps_per_epoch": 9}}
     asked = study(arms=named)
@@ -315,29 +244,3 @@ def test_named_arms_that_change_no_factor_are_trials_of_their_own(bench: Any, st
     assert {trial["arm"] for trial in params} == {"baseline", "window=wide", "longer", "longest"}
     assert len({tuple(trial.items()) for trial in params}) == 8
     assert bench.run(asked)[1] == (8, 0)
-
-
-LEAK = {"factors": {"split_unit": ["slice"]}, "claims": []}
-
-
-def test_where_an_arm_leaks_every_arm_is_scored_on_the_held_out_slices_and_mlflow_says_which_leak(
-    bench: Any, study: Any
-) -> None:
-    """The honest runs of an earlier study are kept; they are only scored again."""
-    bench.run(study())
-    session, plan = bench.run(study(**LEAK))
-    assert plan == (2, 2)
-    assert bench.executor.ran[4:] == ["split_unit=slice · fold 0 · seed 0", "split_unit=slice · fold 1 · seed 0"]
-    assert bench.executor.scored == [ALL[0], ALL[2]]
-    assert all(scoring.held_out for key in session.cells for scoring in session._scorings(key))
-    runs = {run.info.run_name: run.data.tags.get("leaks") for run in bench.tracking().runs()}
-    assert [name for name, leaks in runs.items() if leaks == "true"] == [
-        f"phantom · leaks · {bench.name}-{session.digest[:8]}",
-        "phantom · leaks · split_unit=slice · fold 0 · seed 0",
-        "phantom · leaks · split_unit=slice · fold 1 · seed 0",
-    ]
-    assert set(runs.values()) == {"true", None}
-    session, plan = bench.run(study())  # and the other way round: nothing is done twice
-    assert plan == (4, 0)
-    assert len(bench.executor.scored) == 2
-    assert not any(scoring.held_out for key in session.cells for scoring in session._scorings(key))

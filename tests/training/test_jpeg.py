@@ -5,6 +5,7 @@ import logging
 import shutil
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -148,9 +149,9 @@ def test_its_key_covers_all_that_decides_its_pixels(
 def test_two_that_want_it_at_once_make_it_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     made, whole = [], kept._encoded
 
-    def counted(*asked: object) -> object:
+    def counted(*asked: Any) -> Any:
         made.append(threading.get_ident())
-        return whole(*asked)  # type: ignore[arg-type]
+        return whole(*asked)
 
     monkeypatch.setattr(kept, "_encoded", counted)
     found: list[NDArray[np.uint8]] = []

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from litsexp.files import whole_file
@@ -139,7 +139,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], About] | None:
     try:
         with safe_open(path, "pt") as file:
             about = About(**json.loads((file.metadata() or {})["litsexp"]))
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
+        state = dict(load_file(path))
         if weights_sha256(state) != about.sha256:
             raise ValueError("its weights are not those that were written")
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:

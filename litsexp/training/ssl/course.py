@@ -102,7 +102,7 @@ def _step(
     errors = (model(given) - image).square() * counts
     loss: Tensor = errors.sum() / (counts.sum() * image.shape[1])
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]  # of torch
+    torch.autograd.backward(loss)
     optimizer.step()
     return loss.detach()
 
