@@ -192,17 +192,18 @@ def _show(evidence: Evidence) -> None:
 
 
 def _verdicts(evidence: Evidence) -> Table:
-    """A row a claim, in 100 columns."""
+    """A row a claim, in 100 columns; in fewer, without the interval of these models, so that no verdict is cut."""
+    wide = console.width >= 100
     table = Table(box=None, pad_edge=False, collapse_padding=True)
     table.add_column("phantom claim" if evidence.phantom else "claim", no_wrap=True)
-    names = ["effect", "95 % interval", "these models", "from\nruns", "adj. p", "n", "run\npairs"]
+    names = ["effect", "95 % interval", *["these models"] * wide, "from\nruns", "adj. p", "n", "run\npairs"]
     for name in names:
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("verdict")
+    table.add_column("verdict", min_width=len("inconclusive"), overflow="fold")  # never cut, however narrow
     for v in evidence.verdicts:
         ruling = f"[{BADGES[v.verdict]}]{v.verdict}[/]" + (", substantially" if v.substantial else "")
         runs = "–" if math.isnan(v.runs_share) else f"{100 * v.runs_share:.0f} %"
-        intervals = _interval(v.low, v.high), _interval(v.models_low, v.models_high)
+        intervals = [_interval(v.low, v.high), *[_interval(v.models_low, v.models_high)] * wide]
         effect = "–" if math.isnan(v.effect) else f"{v.effect:+.3f}"
         numbers = [effect, *intervals, runs, f"{v.p_adjusted:.3g}", str(v.n_patients), str(v.n_run_pairs)]
         table.add_row(

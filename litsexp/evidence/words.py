@@ -180,7 +180,7 @@ def cautions(verdict: Verdict, trivial: pd.DataFrame | None = None, failed: pd.D
     if share and max(verdict.better_mean, verdict.than_mean) < FAILING:
         found.append(f"Both arms stay below {FAILING:g}: two models that hardly segment are compared.")
     if verdict.n_undefined:
-        undefined = f"whose {measure.words} is undefined ({measure.undefined})"
+        undefined = f"whose {measure.words} is undefined ({asked.undefined or measure.undefined})"
         found.append(f"Left out: {patients(verdict.n_undefined)} {undefined}.")
     if verdict.n_dropped:
         scores = f"{verdict.n_dropped} score{'s' * (verdict.n_dropped != 1)} of the others"

@@ -151,7 +151,8 @@ def test_a_leaking_study_says_so_at_its_start_beside_its_verdicts_and_in_mlflow(
     said = "LEAKING: every arm learned from other slices of the patients that test it; no score or verdict here is"
     assert out.startswith(said)
     assert out.count(said) == 2
-    assert "inconclusive (leaking)" in " ".join(out.split())
+    (row,) = re.findall(r"inconclusive[^\n]*\n?[^\n]*", out.partition("verdict")[2].partition("95 % interval:")[0])
+    assert "(leaking)" in row  # on the next line where a narrow terminal wraps the column
     assert "already seen phantom patients" in out
     assert all(run.data.tags["leaks"] == "true" for run in cell_runs())
     (report,) = Path("mlruns/reports").glob("*/report.html")

@@ -41,6 +41,7 @@ class Kind:
     axis = "mean difference over patients"  # what is drawn along the forest's axis
     patients = ""  # which ones, in sentences: validation
     rule = ""  # how it is measured, for readers of the report who know the plain kind
+    undefined = ""  # why a patient has no difference; empty: why the measure is undefined
     portable = True  # an external cohort, from which nothing was learned, can be asked, too
     planned = True  # patients are nested in folds or crossed with runs: power follows from variance components
     scores = True  # ``better`` and ``than`` are scores of test patients, to be read against what learns nothing

@@ -20,6 +20,7 @@ class BySize(Kind):
     rule = (
         "Lesions of two sizes are compared within patients who have both: each run's recall of the one and the other."
     )
+    undefined = "no lesion of one of the two sizes, or unknown millimetres"
     planned = False
 
     def scored(self, claim: Claim, measure: Measured, tables: Tables) -> bool:

@@ -10,6 +10,7 @@ import pytest
 from litsexp.evidence import stats
 from litsexp.evidence.judge import Verdict, judge
 from litsexp.evidence.kinds import Tables
+from litsexp.evidence.words import cautions
 from litsexp.spec.study import StudyConfig
 
 SIZES = {"id": "size", "says": "Small ones stay hard.", "metric": "lesion_recall", "factor": "lesion_size"}
@@ -48,6 +49,9 @@ def test_the_recall_of_two_sizes_is_compared_within_each_patient_and_run_of_the_
     expected = stats.paired(difference, own["case"], own["fold"] * 10 + own["seed"])
     assert [found.effect, found.low, found.high] == pytest.approx([expected.effect, expected.low, expected.high])
     assert (found.n_patients, found.n_undefined, found.n_run_pairs, found.verdict) == (11, 1, 6, "supported")
+    assert (
+        "Left out: 1 patient whose lesion recall is undefined (no lesion of one of the two sizes" in cautions(found)[0]
+    )
     assert "lesion_size=gt20mm raised lesion recall by" in found.sentence
 
 
