@@ -1,7 +1,8 @@
-"""Prediction: labels of a store's slices by a network with given weights."""
+"""Prediction: labels of a store's slices, or of a whole volume at its own resolution, by networks with given weights."""
 
 import gc
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -9,8 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from litsexp.data.store import Store
+from litsexp.evaluation.native import WayBack
 from litsexp.spec.run import RunConfig
 from litsexp.training.architectures import build_network
+from litsexp.training.inputs import Inputs
 from litsexp.training.loaders import EvalLoader, Slices
 from litsexp.training.machine import MixedPrecision, default_device, repeatable
 
@@ -25,14 +28,9 @@ def predict(run: RunConfig, weights: Mapping[str, Tensor], store: Store, rows: N
         rows: of the store.
     """
     device = default_device()
-    if device.type == "cuda":
-        gc.collect()  # a learner that has done its work holds itself in cycles, and a GPU's memory with it
-    with repeatable():
-        network, _ = build_network(run, store.size, seed=0, initialise=False)
-        network.load_state_dict(weights)
-        model = MixedPrecision(network, run, device).eval()
-        with torch.inference_mode():
-            parts = [labels_of(model(image)) for image, _ in EvalLoader(Slices(store, device), rows, run)]
+    with repeatable(), torch.inference_mode():
+        model = _model(run, weights, store.size, device)
+        parts = [labels_of(model(image)) for image, _ in EvalLoader(Slices(store, device), rows, run)]
     return np.concatenate(parts) if parts else np.empty((0, store.size, store.size), np.uint8)
 
 
@@ -40,3 +38,56 @@ def labels_of(logits: Tensor) -> NDArray[np.uint8]:
     """The likeliest label of each pixel of logits (B, 3, H, W)."""
     labels: NDArray[np.uint8] = logits.argmax(1).to(torch.uint8).cpu().numpy()
     return labels
+
+
+@dataclass(frozen=True, eq=False)
+class Member:
+    """A trained network: the arm, its weights, and the pixels a side that it was trained on."""
+
+    run: RunConfig
+    weights: Mapping[str, Tensor]
+    size: int
+
+
+class Predictor:
+    """Whole volumes labeled by one trained network, or by several of one size whose probabilities are averaged.
+
+    A volume's slices are batched by themselves, in the first member's batches: the labels of a volume depend on nothing
+    that is labeled beside it.
+    """
+
+    def __init__(self, members: Sequence[Member]):
+        self.size, self.batch_size = members[0].size, members[0].run.batch_size
+        if any(member.size != self.size for member in members):
+            raise ValueError(f"networks for {sorted({m.size for m in members})} px; expected one size")
+        self.device = default_device()
+        with repeatable():
+            self.members = [(Inputs(m.run), _model(m.run, m.weights, m.size, self.device)) for m in members]
+
+    def label(self, hu: NDArray[np.int16], back: WayBack) -> NDArray[np.uint8]:
+        """Labels (z, row, column) in stored direction of every slice (z, size, size) as a store has it, in HU."""
+        labels = np.empty((len(hu), *back.plane), np.uint8)
+        for start, probabilities in self.probabilities(hu):
+            labels[start : start + len(probabilities)] = back.labels(probabilities)
+        return labels
+
+    def probabilities(self, hu: NDArray[np.int16]) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """Batch by batch, the number of its first slice and (B, 3, size, size), the members' mean."""
+        for start in range(0, len(hu), self.batch_size):
+            yield start, self._mean(torch.from_numpy(np.array(hu[start : start + self.batch_size])).to(self.device))
+
+    def _mean(self, hu: Tensor) -> NDArray[np.float32]:
+        unlabeled = torch.zeros_like(hu, dtype=torch.uint8)
+        with repeatable(), torch.inference_mode():
+            total = sum(model(inputs(hu, unlabeled)[0]).softmax(1) for inputs, model in self.members)
+            mean: NDArray[np.float32] = torch.as_tensor(total / len(self.members)).cpu().numpy()
+        return mean
+
+
+def _model(run: RunConfig, weights: Mapping[str, Tensor], size: int, device: torch.device) -> MixedPrecision:
+    """The trained network, ready to predict."""
+    if device.type == "cuda":
+        gc.collect()  # a learner that has done its work holds itself in cycles, and a GPU's memory with it
+    network, _ = build_network(run, size, seed=0, initialise=False)
+    network.load_state_dict(weights)
+    return MixedPrecision(network, run, device).eval()

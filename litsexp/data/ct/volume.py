@@ -51,19 +51,16 @@ class CtVolume:
 
 
 @dataclass(frozen=True, eq=False)
-class OpenCase:
-    """A case whose two headers were read and fit together; its planes are read when they are asked for.
+class OpenImage:
+    """A volume whose header was read; its planes are read when they are asked for.
 
     A plane is (row, column): rows run along the stored axis nearest to the patient's y, columns along x, both in stored
     direction; ``upright`` turns it as radiologists look at it.
     """
 
-    case: Case
     image: Header
-    label: Header
-    orientation: NDArray[np.float64]  # of both files, from the image: label affines may be wrong
+    orientation: NDArray[np.float64]  # nibabel's, of the stored axes
     spacing_mm: tuple[float, float, float]  # along RAS; NaN where unknown
-    remarks: tuple[str, ...]
 
     @cached_property
     def shape(self) -> tuple[int, int, int]:
@@ -79,6 +76,56 @@ class OpenCase:
         for z, raw in self._planes(self.image):
             yield z, tally.clip(values_of(self.image, raw))
         tally.check(self.image.path)
+
+    def upright(self, planes: NDArray[_T]) -> NDArray[_T]:
+        """Planes (..., row, column) with row 0 anterior and column 0 the patient's right, a view; its own inverse."""
+        rows, columns = self.flips
+        return planes[..., :: -1 if rows else 1, :: -1 if columns else 1]
+
+    def as_stored(self, planes: NDArray[_T]) -> NDArray[_T]:
+        """Planes (z, row, column) in stored direction, 0 the most inferior, as the file's own voxel array, a view."""
+        return (planes if self._upwards else planes[::-1]).transpose(np.argsort(self._axes[::-1]))
+
+    @cached_property
+    def flips(self) -> tuple[bool, bool]:
+        """Whether rows and columns run backwards in an upright picture: stored towards anterior, towards the right."""
+        x, y, _ = self._axes
+        return bool(self.orientation[y, 1] > 0), bool(self.orientation[x, 1] > 0)
+
+    @cached_property
+    def _axes(self) -> tuple[int, int, int]:
+        """The stored axes nearest to the patient's x, y and z."""
+        x, y, z = (int(axis) for axis in np.argsort(self.orientation[:, 0]))
+        return x, y, z
+
+    @cached_property
+    def _upwards(self) -> bool:
+        """Whether planes are stored from inferior to superior."""
+        return bool(self.orientation[self._axes[2], 1] > 0)
+
+    def _planes(self, header: Header) -> Iterator[tuple[int, NDArray[Any]]]:
+        """z and raw values of each axial plane. Only where z is not stored last is the whole volume held."""
+        x, y, z = self._axes
+        last = header.shape[z] - 1
+        if z == 2:
+            for planes, raw in slabs(header):
+                for k, plane in enumerate(raw.transpose(2, y, x), start=planes.start):
+                    yield k if self._upwards else last - k, plane
+            return
+        whole = np.empty(header.shape, header.dtype, order="F")
+        for planes, raw in slabs(header):
+            whole[:, :, planes] = raw
+        for k, plane in enumerate(whole.transpose(z, y, x)):
+            yield k if self._upwards else last - k, np.ascontiguousarray(plane)
+
+
+@dataclass(frozen=True, eq=False)
+class OpenCase(OpenImage):
+    """A volume and its segmentation, whose headers fit together; the image's orientation counts for both files."""
+
+    case: Case
+    label: Header
+    remarks: tuple[str, ...]
 
     def label_planes(self) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         """z and labels of every plane in stored order; at the end LitsexpError where one was not 0, 1 or 2."""
@@ -99,39 +146,6 @@ class OpenCase:
                 f"{self.label.path}: found label {named}{others}; expected only 0 background, 1 liver, 2 tumor; "
                 "map the labels to these, or leave the case out"
             )
-
-    def upright(self, planes: NDArray[_T]) -> NDArray[_T]:
-        """Planes (..., row, column) with row 0 anterior and column 0 the patient's right, a view."""
-        rows, columns = self.flips
-        return planes[..., :: -1 if rows else 1, :: -1 if columns else 1]
-
-    @cached_property
-    def flips(self) -> tuple[bool, bool]:
-        """Whether rows and columns run backwards in an upright picture: stored towards anterior, towards the right."""
-        x, y, _ = self._axes
-        return bool(self.orientation[y, 1] > 0), bool(self.orientation[x, 1] > 0)
-
-    @cached_property
-    def _axes(self) -> tuple[int, int, int]:
-        """The stored axes nearest to the patient's x, y and z."""
-        x, y, z = (int(axis) for axis in np.argsort(self.orientation[:, 0]))
-        return x, y, z
-
-    def _planes(self, header: Header) -> Iterator[tuple[int, NDArray[Any]]]:
-        """z and raw values of each axial plane. Only where z is not stored last is the whole volume held."""
-        x, y, z = self._axes
-        last = header.shape[z] - 1
-        upwards = self.orientation[z, 1] > 0
-        if z == 2:
-            for planes, raw in slabs(header):
-                for k, plane in enumerate(raw.transpose(2, y, x), start=planes.start):
-                    yield k if upwards else last - k, plane
-            return
-        whole = np.empty(header.shape, header.dtype, order="F")
-        for planes, raw in slabs(header):
-            whole[:, :, planes] = raw
-        for k, plane in enumerate(whole.transpose(z, y, x)):
-            yield k if upwards else last - k, np.ascontiguousarray(plane)
 
 
 @dataclass
@@ -185,6 +199,12 @@ class Tally:
             )
 
 
+def open_image(path: Path) -> OpenImage:
+    """Read a volume's header; LitsexpError, in one line, for a file that is not a 3D NIfTI with three directions."""
+    image = read_header(path)
+    return OpenImage(image, *geometry(image))
+
+
 def open_case(case: Case) -> OpenCase:
     """Read both headers; LitsexpError, in one line, for a file that is not a 3D NIfTI, or shapes that differ."""
     image, label = read_header(case.volume), read_header(case.segmentation)
@@ -197,7 +217,7 @@ def open_case(case: Case) -> OpenCase:
     remarks = remarks_on(case, image, label)
     if MM_UNKNOWN in remarks:
         spacing_mm = (math.nan, math.nan, math.nan)
-    return OpenCase(case, image, label, orientation, spacing_mm, remarks)
+    return OpenCase(image, orientation, spacing_mm, case, label, remarks)
 
 
 def read_case(case: Case) -> CtVolume:

@@ -14,7 +14,7 @@ from numpy.lib.format import write_array_header_1_0
 from numpy.typing import NDArray
 
 from litsexp.data.ct.layout import Case
-from litsexp.data.ct.volume import HU_MIN, OpenCase, Tally, check_liver, no_liver, open_case
+from litsexp.data.ct.volume import HU_MIN, OpenCase, OpenImage, Tally, check_liver, no_liver, open_case
 from litsexp.data.parallel import Progress, map_parallel
 from litsexp.data.store.resize import Resize, squared
 from litsexp.data.store.slices import COLUMNS, PIXELS
@@ -108,10 +108,9 @@ def _convert(key: str, case: Case, size: int, slices: str, folder: Path) -> Part
         raise no_liver(case)
     place = {int(z): row for row, z in enumerate(stored)}
     pixels: dict[str, NDArray[Any]] = {"hu": np.empty((len(stored), size, size), np.int16), "labels": labels[stored]}
-    tally = Tally()
-    for z, plane in opened.hu_planes(tally):
+    for z, plane in opened.hu_planes(tally := Tally()):
         if z in place:
-            pixels["hu"][place[z]] = opened.upright(resize.hu(squared(plane, HU_MIN, opened.flips)))
+            pixels["hu"][place[z]] = resized(opened, resize, plane)
     check_liver(case, pixels["hu"][pixels["labels"] > 0])
     rows = _rows(opened, stored, pixels["labels"], size)
     content = hashlib.sha256()
@@ -127,6 +126,23 @@ def _convert(key: str, case: Case, size: int, slices: str, folder: Path) -> Part
     with whole_file(folder / f"{key}.json", replace=True) as temporary:
         temporary.write_text(json.dumps(vars(part)), encoding="utf-8")
     return part
+
+
+def resized(opened: OpenImage, resize: Resize, plane: NDArray[np.int16]) -> NDArray[np.int16]:
+    """A plane of HU as the store has it: square, resized, upright."""
+    return opened.upright(resize.hu(squared(plane, HU_MIN, opened.flips)))
+
+
+def all_slices(opened: OpenImage, size: int) -> NDArray[np.int16]:
+    """Every slice of a volume as a store of this size has it: (z, size, size) HU, from inferior to superior.
+
+    LitsexpError where what is read cannot be CT.
+    """
+    depth, *sides = opened.shape
+    resize, hu = Resize(max(sides), size), np.empty((depth, size, size), np.int16)
+    for z, plane in opened.hu_planes(Tally()):
+        hu[z] = resized(opened, resize, plane)
+    return hu
 
 
 def _labels(opened: OpenCase, resize: Resize) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:

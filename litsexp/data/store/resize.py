@@ -21,9 +21,20 @@ def squared(plane: NDArray[_T], fill: int, flips: tuple[bool, bool] = (False, Fa
     side = max(plane.shape)
     if plane.shape == (side, side):
         return plane
-    halves = [((side - n) // 2, side - n - (side - n) // 2) for n in plane.shape]
-    widths = [half[::-1] if flipped else half for half, flipped in zip(halves, flips, strict=True)]
-    return np.pad(plane, widths, constant_values=fill)
+    return np.pad(plane, _margins(plane.shape, flips), constant_values=fill)
+
+
+def unsquared(squares: NDArray[_T], shape: tuple[int, int], flips: tuple[bool, bool] = (False, False)) -> NDArray[_T]:
+    """The planes of this shape (row, column) that ``squared`` made these (..., side, side) of, a view."""
+    (top, _), (left, _) = _margins(shape, flips)
+    return squares[..., top : top + shape[0], left : left + shape[1]]
+
+
+def _margins(shape: tuple[int, ...], flips: tuple[bool, bool]) -> list[tuple[int, int]]:
+    """Before and after each axis, what makes it as long as the longest."""
+    side = max(shape)
+    halves = [((side - n) // 2, side - n - (side - n) // 2) for n in shape]
+    return [half[::-1] if flipped else half for half, flipped in zip(halves, flips, strict=True)]
 
 
 def resize_weights(size_in: int, size_out: int) -> NDArray[np.float64]:
