@@ -1,6 +1,5 @@
 """The whole way of a study: store, runs, verdicts, report, log. The command line, a notebook and the tests call it."""
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -16,27 +15,30 @@ from litsexp.data.splits import Split, make_splits
 from litsexp.data.store import Store
 from litsexp.display import LiveDisplay, console, progress_bar, say
 from litsexp.evaluation.cases import trivial_cases
-from litsexp.evidence.failed import reasons
+from litsexp.evaluation.truths import NativeCohort
 from litsexp.evidence.judge import Verdict, judge
 from litsexp.evidence.kinds import Tables
 from litsexp.evidence.leaks import marked, warning
 from litsexp.evidence.material import Evidence, External, Picture
+from litsexp.evidence.parent import failed_runs, note, scalars, verdict_tags
 from litsexp.evidence.report import write_report
 from litsexp.evidence.tables import write_tables
-from litsexp.evidence.words import COVERED
 from litsexp.spec.claim import Claim
+from litsexp.spec.errors import LitsexpError
 from litsexp.spec.keys import digest
 from litsexp.spec.reading import load_study
 from litsexp.spec.study import StudyConfig
 from litsexp.study.cohorts import cohort_name, cohort_tags
 from litsexp.study.executors import executor_of
-from litsexp.study.jobs import CohortKind, Executor
+from litsexp.study.jobs import Executor
 from litsexp.study.places import Places
+from litsexp.study.scorings import CohortKind
 from litsexp.study.session import Observer, Session, open_study
 from litsexp.study.tracking import Results
 from litsexp.study.versions import versions
 
 PICTURED_ARMS = 3
+NO_LEAK = "expected split.unit: patient; a leaking study tests held-out slices, not volumes"
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ def run_study(
     threads: int | None = None,
     observer: Observer | None = None,
     train: bool = True,
+    native: bool = False,
     command: str = "",
 ) -> Conclusion:
     """Run a study to its verdicts; running it again goes on, and never runs a cell twice.
@@ -80,13 +83,14 @@ def run_study(
         threads: of a run; default: 1. Another number changes the last bits.
         observer: told of what happens; default: a live table in the terminal or notebook.
         train: whether what is missing is run; without, the report is written from the runs there are.
+        native: whether test cases are scored at native resolution, too; as a claim about it asks anyway.
         command: that repeats the study, for the report's reader.
 
     Raises:
         LitsexpError: something the user can put right, in one line.
     """
     asked, name = study_and_name(study, name)
-    with opened(asked, name, places) as session:
+    with opened(asked, name, places, native=native) as session:
         if train:
             train_missing(session, executor_of(executor, workers, threads), observer)
         with console.status("writing the report") if observer is None else nullcontext():
@@ -102,25 +106,32 @@ def study_and_name(study: StudyConfig | Path | str, name: str) -> tuple[StudyCon
 
 @contextmanager
 def opened(
-    study: StudyConfig, name: str, places: Places | None, fixed: Sequence[Claim] | None = None
+    study: StudyConfig,
+    name: str,
+    places: Places | None,
+    fixed: Sequence[Claim] | None = None,
+    native: bool = False,
 ) -> Iterator[Session]:
     """The study's session, its stores built where they are missing."""
-    places = places or Places.below()
+    places, native = places or Places.below(), native or "native" in study.needs
+    if native and study.leaks:
+        raise LitsexpError(f"native resolution: found a study in which an arm leaks; {NO_LEAK}")
     store = store_of(study.data, places.stores, bar=progress_bar)
     external = store_of(study.external_data, places.stores, bar=progress_bar) if study.external_data else None
     splits = make_splits(store.has_tumor, study.split)
-    with open_study(name, study, store, splits, places, external, fixed) as session:
+    whole = NativeCohort.of(study.data, places.stores, progress_bar) if native else None
+    with open_study(name, study, store, splits, places, external, fixed, whole) as session:
         yield session
 
 
-def train_missing(session: Session, executor: Executor, observer: Observer | None) -> None:
-    """Run what is missing, seen by ``observer``, or in a live table."""
+def train_missing(session: Session, executor: Executor, observer: Observer | None, train: bool = True) -> None:
+    """Run what is missing, seen by ``observer``, or in a live table; without ``train``, only score finished runs."""
     live = LiveDisplay(console, session.study, cohort_name(session.study.data, session.store))
     watch: AbstractContextManager[Observer] = live if observer is None else nullcontext(observer)
     if observer is None and (said := warning(session.study)):
         say(said, style="red")
     with watch as watching:
-        session.run(executor, watching)
+        session.run(executor, watching, train)
 
 
 def conclude(session: Session, command: str = "") -> Conclusion:
@@ -144,6 +155,7 @@ def conclude(session: Session, command: str = "") -> Conclusion:
         search=session.trials() if study.search else None,
         notes=[f"{name} failed: {reason}" for name, reason in failures.items()],
         external=external_part(session, results),
+        native=results.native,
     )
     directory = report_folder(session, session.name)
     write_tables(evidence, directory)
@@ -158,7 +170,7 @@ def conclude(session: Session, command: str = "") -> Conclusion:
 
 def tables_of(results: Results, trivial: pd.DataFrame) -> Tables:
     """What the judge is shown."""
-    return Tables(results.cases, results.train, results.epochs, trivial)
+    return Tables(results.cases, results.train, results.epochs, trivial, results.native)
 
 
 def failures_of(session: Session) -> dict[str, str]:
@@ -248,52 +260,3 @@ def facts(session: Session, runs: pd.DataFrame, command: str) -> dict[str, str]:
         "in the MLflow UI": f"{server}/#/experiments/{experiment}/runs/{run}",
         **versions(),
     }
-
-
-def failed_runs(evidence: Evidence) -> dict[str, str]:
-    """MLflow's id of each run that failed to learn -> why it counts as one."""
-    runs, why = evidence.runs, reasons(evidence.failed)
-    if not why:
-        return {}
-    cells = zip(runs["arm"], runs["fold"], runs["seed"], strict=True)
-    return {run_id: why[cell] for run_id, cell in zip(runs["run_id"], cells, strict=True) if cell in why}
-
-
-def scalars(evidence: Evidence) -> dict[str, float]:
-    """The effects and the noise of training, as metrics of the parent run."""
-    found = {f"effect{cohort}/{verdict.claim.id}": verdict.effect for cohort, verdict in _everywhere(evidence)}
-    for cohort, noise in (("", evidence.noise), ("_external", evidence.external_noise)):
-        found |= {f"noise{cohort}/run_sd/{each.metric}": each.run_sd for each in noise}
-        found |= {f"noise{cohort}/halves/{each.metric}": each.halves for each in noise}
-    return {name: value for name, value in found.items() if not math.isnan(value)}
-
-
-def verdict_tags(evidence: Evidence) -> dict[str, str]:
-    """The verdicts, as tags of the parent run; and of named arms what differs."""
-    found = {f"verdict{cohort}.{verdict.claim.id}": verdict.verdict for cohort, verdict in _everywhere(evidence)}
-    named = [verdict for verdict in evidence.verdicts if verdict.claim.compares]
-    return found | {f"compared.{verdict.claim.id}": " against ".join(verdict.comparison) for verdict in named}
-
-
-def _everywhere(evidence: Evidence) -> list[tuple[str, Verdict]]:
-    there = evidence.external.verdicts if evidence.external else ()
-    return [*(("", verdict) for verdict in evidence.verdicts), *(("_external", verdict) for verdict in there)]
-
-
-def note(evidence: Evidence) -> str:
-    """Question and answer in Markdown, for the parent run's page."""
-    lines = [f"- **{verdict.claim.id}**: {verdict.sentence}" for verdict in evidence.verdicts]
-    search = evidence.study.search is not None
-    none = "A search tests no claim: see the trials in the report." if search else "This study makes no claims."
-    covered = f"95 % intervals: {COVERED}." if lines else ""
-    paragraphs = [
-        f"**{evidence.study.question}**",
-        evidence.warning,
-        evidence.leak_warning,
-        "\n".join(lines) or none,
-        covered,
-    ]
-    if evidence.external:
-        pairs = "\n".join(f"- **{pair.here.claim.id}**: {pair.words}" for pair in evidence.replications)
-        paragraphs += [f"On the external cohort ({evidence.external.cohort}), from which nothing was learned:", pairs]
-    return "\n\n".join(part for part in [*paragraphs, "report.html stands among the artifacts."] if part)

@@ -9,7 +9,8 @@ import pytest
 
 import litsexp
 from litsexp.data.store import Store
-from litsexp.pipeline import failed_runs, run_study
+from litsexp.evidence.parent import failed_runs
+from litsexp.pipeline import run_study
 from litsexp.spec.study import StudyConfig
 from litsexp.study.places import Places
 from litsexp.study.tracking import Tracking

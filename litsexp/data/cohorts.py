@@ -17,9 +17,14 @@ Bar = Callable[[str], AbstractContextManager[Progress]]  # what is done -> a pro
 
 def store_of(data: DataConfig, stores: Path, bar: Bar) -> Store:
     """The slice store of a cohort; ``stores`` holds phantoms, too. LitsexpError: refused cases, a full disk."""
-    root = _phantom_of(data, stores, bar) if data.cohort == "phantom" else Path(data.cohort)
+    root = folder_of(data, stores, bar)
     with bar("slice store") as progress:
         return prepare(root, stores / "stores", data, progress=progress)
+
+
+def folder_of(data: DataConfig, stores: Path, bar: Bar) -> Path:
+    """The folder of a cohort's volumes; a phantom is written where it is missing."""
+    return _phantom_of(data, stores, bar) if data.cohort == "phantom" else Path(data.cohort)
 
 
 def _phantom_of(data: DataConfig, stores: Path, bar: Bar) -> Path:

@@ -154,7 +154,8 @@ def _measure_of_contrast(name: str, row: Contrast, share: float) -> Measured:
     base = measure_of(argument_of(name))
     told = {"metric": base.words, "undefined": base.undefined, "share": f"{100 * share:g} %"}
     called, undefined = row.called.format(**told), row.undefined.format(**told)
-    return Measured(name, called, row.unit or base.unit, row.higher_is_better, undefined, itemgetter(name))
+    better = base.higher_is_better if row.as_metric else row.higher_is_better
+    return Measured(name, called, row.unit or base.unit, better, undefined, itemgetter(name))
 
 
 def main_metrics() -> list[str]:

@@ -38,17 +38,18 @@ class Measure(Row):
 
 @dataclass(frozen=True)
 class Contrast(Row):
-    """What a claim can be about that is no score of a test case: ``gap:METRIC`` stands for ``gap:dice_tumor``.
+    """What a claim can be about that is no score of a test case's stored slices: ``gap:METRIC``, as ``gap:dice_tumor``.
 
     ``called`` and ``undefined`` are its words in sentences: ``{metric}`` and ``{undefined}`` are replaced by those of
     the metric after the colon, ``{share}`` by the claim's.
     """
 
     kind: Reference  # () -> evidence.kinds.Kind: how the runs of two arms are compared
-    needs: str  # the table that it is made of: ``train``, cases of training patients; ``epochs``, validation's
+    needs: str  # the table it is made of: ``train``, training patients' cases; ``epochs``, validation's; ``native``
     called: str
     undefined: str = "{undefined}"
     higher_is_better: bool = False
+    as_metric: bool = False  # whether what is better is the metric's own, instead
     unit: str = ""
 
 

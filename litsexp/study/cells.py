@@ -9,7 +9,7 @@ import math
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -26,16 +26,20 @@ from litsexp.data.rows import learning_rows, scored_rows
 from litsexp.data.store import Store
 from litsexp.evaluation.cases import score_cases
 from litsexp.evaluation.metrics import mean_defined
+from litsexp.evaluation.native import WayBack
+from litsexp.evaluation.truths import read_truth
+from litsexp.evaluation.volumes import score_volume
 from litsexp.interrupts import unbroken
 from litsexp.spec.catalog import METRICS
 from litsexp.spec.errors import LitsexpError
 from litsexp.spec.tables import load_plugins
 from litsexp.study.epochs import EPOCHS, epoch_rows, write_epochs
-from litsexp.study.jobs import EPOCHS_TAG, Job, Outcome, Scoring
+from litsexp.study.jobs import EPOCHS_TAG, Job, Outcome
 from litsexp.study.pictures import draw_extremes, draw_slice, fixed_slices
+from litsexp.study.scorings import Scoring
 from litsexp.training.course import Epoch
 from litsexp.training.loop import Trained, train
-from litsexp.training.predict import predict
+from litsexp.training.predict import Member, Predictor, predict
 
 WEIGHTS = "weights.safetensors"  # of the best epoch, among a run's artifacts
 TABLE_1 = {  # the paper's Table 1: column -> what an epoch logs it as
@@ -79,20 +83,26 @@ def run_cell(job: Job, on_epoch: OnCellEpoch) -> Outcome:
 def score(client: MlflowClient, job: Job, scoring: Scoring) -> float:
     """Label the cases of a scoring with a trained cell's weights; log table, means and pictures. Returns seconds."""
     start_s, store, run = time.perf_counter(), Store.open(scoring.store), job.cell.arm.run
-    rows = rows_to_score(job, scoring, store)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with unbroken():
             weights = load_file(client.download_artifacts(job.run_id, WEIGHTS, name))
-        prediction = predict(run, weights, store, rows)
-        cases = score_cases(store.index.iloc[rows], np.asarray(store.labels[rows]), prediction)
-        seconds = time.perf_counter() - start_s
         (folder / WEIGHTS).unlink()
+        if scoring.kind == "native":
+            cases = native_cases(Member(run, weights, store.size), store, scoring.truths, job.split.test)
+            seconds = time.perf_counter() - start_s
+        else:
+            rows = rows_to_score(job, scoring, store)
+            prediction = predict(run, weights, store, rows)
+            cases = score_cases(store.index.iloc[rows], np.asarray(store.labels[rows]), prediction)
+            seconds = time.perf_counter() - start_s
+            place, elsewhere = folder / "test" if not scoring.folder else folder, scoring.kind == "external"
+            if scoring.kind != "train":
+                draw_extremes(store, rows, prediction, cases, job.cell.name, place, external=elsewhere)
         cases.to_parquet(folder / "cases.parquet", index=False)
-        pictures = folder / "test" if not scoring.folder else folder
-        if scoring.kind != "train":
-            draw_extremes(store, rows, prediction, cases, job.cell.name, pictures, external=scoring.kind == "external")
         means = {f"{scoring.kind}/{metric}": mean_defined(cases[metric]) for metric in METRICS}
+        if scoring.kind == "native":
+            means |= lesion_shares(cases)
         tags = [RunTag(scoring.tag, scoring.folder or ".")]
         if scoring.kind == "external":
             log_inputs(client, job.run_id, [dataset_input(store, "external")])
@@ -102,6 +112,29 @@ def score(client: MlflowClient, job: Job, scoring: Scoring) -> float:
             client.log_artifacts(job.run_id, name, scoring.folder or None)
             client.log_batch(job.run_id, metrics=points(means, 0), tags=tags)
     return seconds
+
+
+def native_cases(member: Member, store: Store, truths: Mapping[int, Path], cases: Iterable[int]) -> pd.DataFrame:
+    """``score_volume`` of these cases, a row each: all their slices are labeled, in their volumes' own pixels.
+
+    ``store`` has all slices of them; a case's masks are all that is held of it.
+    """
+    predictor, rows = Predictor([member]), []
+    for case in sorted(cases):
+        truth = read_truth(truths[case])
+        hu = np.asarray(store.hu[store.rows_of([case])])
+        prediction = predictor.label(hu, WayBack(truth.shape[1:], truth.flips, store.size))
+        rows.append(score_volume(truth.beside(prediction), truth.contrast_hu))
+    return pd.DataFrame(rows)
+
+
+def lesion_shares(cases: pd.DataFrame) -> dict[str, float]:
+    """Of all lesions of these cases: the part that was detected, by size and contrast; and false ones a case."""
+    found = {"lesions/false": float(cases["lesions_false"].mean())}
+    for name in (column.removeprefix("lesions_true") for column in cases if column.startswith("lesions_true")):
+        there = cases[f"lesions_true{name}"].sum()
+        found[f"lesions/recall{name}"] = cases[f"lesions_detected{name}"].sum() / there if there else math.nan
+    return found
 
 
 def rows_to_score(job: Job, scoring: Scoring, store: Store) -> NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""What an executor is handed and gives back: jobs, their scorings, outcomes. Loads no torch."""
+"""What an executor is handed and gives back: jobs and outcomes. Loads no torch."""
 
 import math
 from collections.abc import Callable, Generator, Iterable
@@ -7,34 +7,10 @@ from pathlib import Path
 from typing import Literal
 
 from litsexp.data.splits import Split
-from litsexp.data.store import Store
-from litsexp.spec.catalog import METRICS
 from litsexp.spec.design import Cell
-from litsexp.spec.keys import digest
-
-SCORE_FORMAT = 1  # raise it when the same weights would no longer give the same table: every run is scored again
+from litsexp.study.scorings import Scoring
 
 EPOCHS_TAG = "validation_cases"  # of a run that has a table of them after each epoch; its value is where
-
-CohortKind = Literal["test", "external", "train"]
-
-
-@dataclass(frozen=True)
-class Scoring:
-    """Cases that a run's best weights are to label: its own test or training cases, or a whole other cohort."""
-
-    kind: CohortKind
-    store: Path
-    fingerprint: str
-    name: str  # of the cohort, for people
-    key: str  # identity of the result by content: weights, slices, metrics
-    folder: str = ""  # among the run's artifacts: where the table is put
-    held_out: bool = False  # of its test cases only the slices that are tested where an arm leaks
-
-    @property
-    def tag(self) -> str:
-        """Of a run in MLflow that has this result; its value is the folder, ``.`` for none."""
-        return f"scored.{self.key}"
 
 
 @dataclass(frozen=True)
@@ -70,17 +46,3 @@ Executor = Callable[[Iterable[Job], OnEpoch], Generator[tuple[Job, Outcome]]]
 
 When the iterator is closed, what still runs is ended.
 """
-
-
-def scoring_of(kind: CohortKind, run_key: str, store: Store, name: str, first: bool, held_out: bool = False) -> Scoring:
-    """The scoring of a run's test or training cases, or of a whole store; ``first``: with the training.
-
-    The first scoring of test cases needs no folder. ``held_out``: of the test cases only the slices of
-    ``data.rows.scored_rows``, for a study in which an arm leaks.
-    """
-    registered = {metric: source for metric in METRICS if (source := METRICS.source(metric))}
-    asked = {"run": run_key, "kind": kind, "data": store.fingerprint, "registered": registered}
-    asked |= {"slices": "held out"} if held_out else {}
-    key = digest({"format": SCORE_FORMAT, **asked})
-    folder = "" if first and kind == "test" else f"{kind}/{key}"
-    return Scoring(kind, store.directory, store.fingerprint, name, key, folder, held_out)

@@ -10,8 +10,8 @@ from litsexp.data.store import Store
 from litsexp.spec.design import Cell, cells
 from litsexp.spec.errors import LitsexpError
 from litsexp.spec.study import StudyConfig
-from litsexp.study.jobs import scoring_of
 from litsexp.study.places import Places
+from litsexp.study.scorings import scoring_of
 from litsexp.study.tracking import Results, Tracking
 
 

@@ -26,7 +26,8 @@ from litsexp.spec.design import Arm, Cell
 from litsexp.spec.errors import LitsexpError
 from litsexp.spec.pretraining import OWN, learns
 from litsexp.spec.run import RunConfig
-from litsexp.study.jobs import CohortKind, Executor, Job, scoring_of
+from litsexp.study.jobs import Executor, Job
+from litsexp.study.scorings import CohortKind, scoring_of
 from litsexp.study.tracking import Tracking
 
 FREE = {  # settings that cost no time

@@ -16,17 +16,19 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from litsexp.data.splits import Split
 from litsexp.data.store import Store
+from litsexp.evaluation.truths import NativeCohort
 from litsexp.spec.base import Level
 from litsexp.spec.catalog import registered_modules
 from litsexp.spec.claim import Claim
 from litsexp.spec.design import Cell, arm_of, cells, contexts, design_digest
 from litsexp.spec.errors import LitsexpError
 from litsexp.spec.study import StudyConfig
-from litsexp.study.cohorts import check_external, cohort_name, cohort_tags, leak_tags
-from litsexp.study.jobs import CohortKind, Executor, Job, Outcome, Scoring, scoring_of
+from litsexp.study.cohorts import check_external, cohort_tags, leak_tags
+from litsexp.study.jobs import Executor, Job, Outcome
 from litsexp.study.ledger import Ledger, Ticket, one_driver
 from litsexp.study.places import Places
 from litsexp.study.preflight import check_needs
+from litsexp.study.scorings import CohortKind, Scoring, wanted_scorings
 from litsexp.study.tracking import Parent, Results, Tracking, value_of
 from litsexp.study.versions import versions
 
@@ -62,13 +64,16 @@ class Session:
     parent: Parent
     cells: dict[str, Cell]  # run key -> cell; a search adds to them
     external: Store | None = None  # of another cohort, that every run scores when it is trained
+    native: NativeCohort | None = None  # of its own one, where test cases are scored at native resolution, too
     failures: dict[Cell, Outcome] = field(default_factory=dict)  # of this session
     trained_s: list[float] = field(default_factory=list)  # fit and evaluation of each cell trained in this session
     wall_s: float = 0.0  # of running them, workers' start included
     _tickets: dict[str, Ticket] = field(default_factory=dict)  # MLflow run id of a running cell -> its trial
 
-    def run(self, executor: Executor, observer: Observer) -> None:
+    def run(self, executor: Executor, observer: Observer, train: bool = True) -> None:
         """Run what is left; cells that fail are kept in ``failures`` and the study goes on.
+
+        Without ``train``, finished runs are scored where a scoring is missing, and no run is trained.
 
         Raises:
             LitsexpError: something that a cell needs is not there; a claim that can no longer be answered.
@@ -81,7 +86,8 @@ class Session:
 
         start_s = time.perf_counter()
         try:
-            with closing(executor(self._jobs(observer), on_epoch)) as ended:
+            jobs = self._jobs(observer) if train else self._scoring_jobs(observer)
+            with closing(executor(jobs, on_epoch)) as ended:
                 for job, outcome in ended:
                     self._settle(job, outcome)
                     observer.ended(job.cell, outcome)
@@ -123,6 +129,16 @@ class Session:
             job = self._start(cell)
             self._tickets[job.run_id] = ticket
             yield job
+        yield from self._to_score(finished, observer)
+
+    def _scoring_jobs(self, observer: Observer) -> Iterator[Job]:
+        """Finished runs that lack a scoring, and nothing else."""
+        finished = self.tracking.finished()
+        done = [cell for key, cell in self.cells.items() if key in finished]
+        observer.planned(done, 0, len(list(self._unscored(finished))))
+        yield from self._to_score(finished, observer)
+
+    def _to_score(self, finished: dict[str, Run], observer: Observer) -> Iterator[Job]:
         for job in self._unscored(finished):
             observer.started(job.cell)
             yield job
@@ -186,18 +202,7 @@ class Session:
         return Job(cell, key, run_id, uri, split, store, tuple(scorings), cache, trained, registered_modules())
 
     def _scorings(self, key: str, first: bool = False) -> list[Scoring]:
-        """What is wanted of a trained cell: its test cases, its training cases where a claim is about them, too.
-
-        And the external cohort, where there is one.
-        """
-        name = cohort_name(self.study.data, self.store)
-        wanted = [scoring_of("test", key, self.store, name, first, self.study.leaks)]
-        if "train" in self.study.needs:
-            wanted.append(scoring_of("train", key, self.store, name, first))
-        if self.external is not None and self.study.external is not None:
-            their_name = cohort_name(self.study.external, self.external)
-            wanted.append(scoring_of("external", key, self.external, their_name, first))
-        return wanted
+        return wanted_scorings(self.study, key, self.store, self.external, self.native, first)
 
     def _settle(self, job: Job, outcome: Outcome) -> None:
         """Write a job's end to the ledger (MLflow has it already, unless a training failed)."""
@@ -240,12 +245,13 @@ def open_study(
     places: Places,
     external: Store | None = None,
     fixed: Iterable[Claim] | None = None,
+    native: NativeCohort | None = None,
 ) -> Iterator[Session]:
     """Lock the study and put right what a killed driver left; while the block runs, its parent run is RUNNING.
 
     ``name`` is the MLflow experiment's; ``splits`` are those of ``make_splits``, one a fold; ``external`` is the store
     of ``study.external``, where the study has one. ``fixed`` are the claims that are written down before the first run;
-    default: the study's own.
+    default: the study's own. ``native`` is the study's cohort where test cases are scored at native resolution, too.
 
     Raises:
         ValueError: ``study.external`` without its store, or the other way round.
@@ -269,7 +275,7 @@ def open_study(
         try:
             tracking.close_interrupted(parent)
             asked = (name, study, store, splits, places, study_digest)
-            yield Session(*asked, tracking, ledger, parent, by_key, external)
+            yield Session(*asked, tracking, ledger, parent, by_key, external, native)
         except BaseException as error:
             interrupted = isinstance(error, KeyboardInterrupt)
             reason = "the study was interrupted" if interrupted else " ".join(str(error).split())

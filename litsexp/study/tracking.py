@@ -31,7 +31,8 @@ from litsexp.spec.claim import Claim
 from litsexp.spec.design import Cell
 from litsexp.spec.errors import LitsexpError
 from litsexp.spec.study import StudyConfig
-from litsexp.study.jobs import EPOCHS_TAG, Scoring
+from litsexp.study.jobs import EPOCHS_TAG
+from litsexp.study.scorings import Scoring
 from litsexp.study.versions import versions
 
 UI_KIND = {"mlflow.experimentKind": "custom_model_development"}  # the UI shows runs and charts, not traces
@@ -55,6 +56,7 @@ class Results:
     external: pd.DataFrame  # a row a case of the external cohort and finished cell, like ``cases``; empty where none
     train: pd.DataFrame = field(default_factory=pd.DataFrame)  # of training cases, where a claim is about them
     epochs: pd.DataFrame = field(default_factory=pd.DataFrame)  # of validation cases after each epoch, likewise
+    native: pd.DataFrame = field(default_factory=pd.DataFrame)  # a row a test case's whole volume, where asked
 
 
 @unbroken_methods
@@ -204,14 +206,15 @@ class Tracking:
         done = {key: run for key, run in known.items() if run.info.status == "FINISHED" and not _pruned(run)}
         curves = [_labelled(self.curves(run), cells[key]) for key, run in done.items()]
         rows = [_labelled(pd.DataFrame([_run_row(known.get(key))]), cell) for key, cell in cells.items()]
-        tables: dict[str, list[pd.DataFrame]] = {"test": [], "external": [], "train": [], "epochs": []}
+        later = ("external", "train", "epochs", "native")
+        tables: dict[str, list[pd.DataFrame]] = {kind: [] for kind in ("test", *later)}
         for key, run in done.items():
             for scoring in wanted[key]:
                 if scoring.tag in run.data.tags:
                     tables[scoring.kind].append(_labelled(self.cases(run, scoring), cells[key]))
             if epochs and (place := run.data.tags.get(EPOCHS_TAG)):
                 tables["epochs"].append(_labelled(self.table(run, place), cells[key]))
-        parts = (tables["test"], curves, rows, *(tables[name] for name in ("external", "train", "epochs")))
+        parts = (tables["test"], curves, rows, *(tables[name] for name in later))
         return Results(*map(_joined, parts))
 
     def cases(self, run: Run, scoring: Scoring) -> pd.DataFrame:

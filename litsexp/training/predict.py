@@ -1,4 +1,4 @@
-"""Prediction: labels of a store's slices, or of a whole volume at its own resolution, by networks with given weights."""
+"""Prediction by trained networks: labels of a store's slices, or of a whole volume at its own resolution."""
 
 import gc
 from collections.abc import Iterator, Mapping, Sequence

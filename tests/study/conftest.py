@@ -19,9 +19,10 @@ from litsexp.spec.design import cells, design_digest
 from litsexp.spec.run import RunConfig
 from litsexp.spec.study import StudyConfig
 from litsexp.study import session as session_room
-from litsexp.study.jobs import Job, OnEpoch, Outcome, scoring_of
+from litsexp.study.jobs import Job, OnEpoch, Outcome
 from litsexp.study.ledger import Ledger
 from litsexp.study.places import Places
+from litsexp.study.scorings import scoring_of
 from litsexp.study.session import Session, open_study
 from litsexp.study.tracking import Tracking
 from litsexp.training import architectures

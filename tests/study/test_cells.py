@@ -23,7 +23,8 @@ from litsexp.spec.keys import digest
 from litsexp.spec.run import RunConfig
 from litsexp.study import pictures
 from litsexp.study.cells import points, run_cell, table1
-from litsexp.study.jobs import Job, scoring_of
+from litsexp.study.jobs import Job
+from litsexp.study.scorings import scoring_of
 from litsexp.study.tracking import Tracking
 from litsexp.training import architectures
 from litsexp.training.loaders import Slices

@@ -79,8 +79,7 @@ class OpenImage:
 
     def upright(self, planes: NDArray[_T]) -> NDArray[_T]:
         """Planes (..., row, column) with row 0 anterior and column 0 the patient's right, a view; its own inverse."""
-        rows, columns = self.flips
-        return planes[..., :: -1 if rows else 1, :: -1 if columns else 1]
+        return flipped(planes, self.flips)
 
     def as_stored(self, planes: NDArray[_T]) -> NDArray[_T]:
         """Planes (z, row, column) in stored direction, 0 the most inferior, as the file's own voxel array, a view."""
@@ -197,6 +196,12 @@ class Tally:
                 f"{path}: {100 * self.above / self.voxels:.0f} % of the voxels are above {HU_MAX}; expected Hounsfield "
                 f"units (air is -1000); check the file's number type ({self.high_hu:g} at most), slope and intercept"
             )
+
+
+def flipped(planes: NDArray[_T], flips: tuple[bool, bool]) -> NDArray[_T]:
+    """Planes (..., row, column) with rows and columns reversed where told, a view; its own inverse."""
+    rows, columns = flips
+    return planes[..., :: -1 if rows else 1, :: -1 if columns else 1]
 
 
 def open_image(path: Path) -> OpenImage:

@@ -43,7 +43,7 @@ def prepare(
     ``data.slices`` is liver, and a full disk; nothing but the lock file is left then.
     """
     cases = find_cases(root)
-    inputs = [_input(root, case) for case in cases]
+    inputs = [input_of(root, case) for case in cases]
     made_of = {"settings": {"size": data.size, "slices": data.slices}, "phantom": is_phantom(cases)}
     directory = stores / digest({"format": STORE_FORMAT, **made_of, "inputs": inputs})
     if directory.is_dir():
@@ -90,7 +90,7 @@ def _build(
     shutil.rmtree(parts, ignore_errors=True)
 
 
-def _input(root: Path, case: Case) -> dict[str, Any]:
+def input_of(root: Path, case: Case) -> dict[str, Any]:
     """What identifies a case's files without reading all of them: size, time of change, a digest of some bytes."""
     files = {}
     for path in (case.volume, case.segmentation):

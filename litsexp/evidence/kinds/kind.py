@@ -28,6 +28,7 @@ class Tables:
     train: pd.DataFrame | None = None  # the patients that a run was trained on, the same columns
     epochs: pd.DataFrame | None = None  # validation cases after each epoch: ``epoch``, ``images``, a column a metric
     trivial: pd.DataFrame | None = None  # ``predictor, case``, a column a metric: what no learning scores
+    native: pd.DataFrame | None = None  # test cases on all slices of their volumes, the columns of ``cases`` and more
 
 
 class Kind:
