@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from litsexp.evaluation.lesions import score_lesions
+from litsexp.evaluation.lesions import TUMOR, score_lesions
+from litsexp.evaluation.matching import Matching, box_of, match
 from litsexp.evaluation.metrics import confusion, counts, score
 from litsexp.spec.claim import TRIVIAL
 from litsexp.spec.errors import LitsexpError
@@ -29,11 +30,21 @@ class CaseMasks:
     prediction: NDArray[np.uint8]  # the same shape
     spacing_mm: tuple[float, float, float]  # voxel size (z, y, x) of these arrays; NaN where unknown
     z: NDArray[np.int64]  # (slices,), slice numbers, ascending
+    outside: int = 0  # voxels beyond these arrays, which are background in both masks
+    whole: tuple[int, int, int] | None = None  # shape of the volume that these arrays are cut from; default: their own
+
+    @property
+    def volume_shape(self) -> tuple[int, int, int]:
+        """Slices, height and width of the whole volume."""
+        slices, height, width = self.whole or self.truth.shape
+        return slices, height, width
 
     @cached_property
     def confusion(self) -> NDArray[np.int64]:
-        """(3, 3) pixel counts, rows truth, columns prediction."""
-        return confusion(self.truth, self.prediction)
+        """(3, 3) pixel counts of the whole volume, rows truth, columns prediction."""
+        matrix = confusion(self.truth, self.prediction)
+        matrix[0, 0] += self.outside
+        return matrix
 
     @cached_property
     def counts(self) -> dict[str, int]:
@@ -41,9 +52,23 @@ class CaseMasks:
         return counts(self.confusion)
 
     @cached_property
+    def matching(self) -> Matching:
+        """The lesions of both masks, and which belong together."""
+        return match(self.truth == TUMOR, self.prediction == TUMOR, self.z)
+
+    @cached_property
     def lesions(self) -> dict[str, float | int]:
         """``lesions_true`` ..., as ``lesions.score_lesions`` names them."""
-        return score_lesions(self.truth, self.prediction, self.spacing_mm, self.z)
+        return score_lesions(self.truth, self.prediction, self.spacing_mm, self.z, self.matching)
+
+
+def boxed(case: CaseMasks) -> CaseMasks:
+    """The case cut to the box of what is foreground in either mask, as views; counts stay those of the whole volume."""
+    box = box_of(case.truth | case.prediction)
+    truth, prediction = case.truth[box], case.prediction[box]
+    outside = case.outside + case.truth.size - truth.size
+    z = case.z[box[0]]
+    return replace(case, truth=truth, prediction=prediction, z=z, outside=outside, whole=case.volume_shape)
 
 
 def masks_of(index: pd.DataFrame, truth: NDArray[np.uint8], prediction: NDArray[np.uint8]) -> Iterator[CaseMasks]:

@@ -1,9 +1,7 @@
 """Tumors as lesions: which are found, which are made up, how large they are, how much of the liver they take.
 
-A lesion is a 6-connected component of label 2 in one case's volume. The detection rule is the LiTS scorer's
-(PatrickChrist/LiTS-CHALLENGE, ``metrics.detect_lesions``): a reference lesion joins the prediction that overlaps it
-most, so that references bridged by one prediction count as one object; each prediction joins the object that it
-overlaps most; an object whose IoU with its predictions exceeds 0.5 is detected. Unlike that scorer, whose running
+A lesion is a 6-connected component of label 2 in one case's volume. Lesions are matched as the LiTS scorer does
+(``matching``); an object whose IoU with its predictions exceeds 0.5 is detected. Unlike that scorer, whose running
 count mixes merged and single lesions, ``lesions_detected`` counts every reference lesion of a detected object, and
 ``lesions_false`` counts the predicted lesions that belong to none.
 """
@@ -12,21 +10,22 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from scipy import ndimage
-from scipy.sparse import csr_array
+from numpy.typing import NDArray
 
-from litsexp.spec.claim import SIZE_BINS
+from litsexp.evaluation.matching import Counts, Matching, match
+from litsexp.spec.claim import CONTRAST_BINS, SIZE_BINS
 
 Labels = NDArray[np.uint8]
-Counts = NDArray[np.int64]
 
 TUMOR = 2
-SIX_CONNECTED = ndimage.generate_binary_structure(3, 1)
 
 
 def score_lesions(
-    truth: Labels, prediction: Labels, spacing_mm: Sequence[float], z: NDArray[np.integer] | None = None
+    truth: Labels,
+    prediction: Labels,
+    spacing_mm: Sequence[float],
+    z: NDArray[np.integer] | None = None,
+    matched: Matching | None = None,
 ) -> dict[str, float | int]:
     """Lesion counts and tumor burden of one case; which lesions exist never depends on the spacing.
 
@@ -34,6 +33,7 @@ def score_lesions(
         truth: (slices, height, width), labels 0 background, 1 liver, 2 tumor; ``prediction`` the same.
         spacing_mm: voxel size (z, y, x) of these arrays in mm; NaN where unknown.
         z: (slices,), slice numbers, ascending; lesions do not connect across a missing one. Default: none is missing.
+        matched: the lesions' matching, where it is known already.
 
     Returns:
         ``lesions_true``, ``lesions_predicted``, ``lesions_detected`` (of the true ones), ``lesions_false`` (of the
@@ -46,16 +46,15 @@ def score_lesions(
         ValueError: shapes that differ, a label above 2, slice numbers that do not ascend, a spacing not above 0.
     """
     _check(truth, prediction, spacing_mm, z)
-    reference, found = _separate(truth == TUMOR, prediction == TUMOR, z)
-    true_voxels, predicted_voxels = (np.bincount(lesions.ravel(), minlength=1)[1:] for lesions in (reference, found))
-    detected, matched = _match(reference, found, true_voxels, predicted_voxels)
+    lesions = matched or match(truth == TUMOR, prediction == TUMOR, z)
+    detected = lesions.references(lesions.hit)
     return {
-        "lesions_true": len(true_voxels),
-        "lesions_predicted": len(predicted_voxels),
+        "lesions_true": len(lesions.true_voxels),
+        "lesions_predicted": len(lesions.predicted_voxels),
         "lesions_detected": int(detected.sum()),
-        "lesions_false": int((~matched).sum()),
-        **_size_bins("lesions_true", true_voxels, spacing_mm),
-        **_size_bins("lesions_detected", true_voxels[detected], spacing_mm),
+        "lesions_false": int((~lesions.predictions(lesions.hit)).sum()),
+        **_size_bins("lesions_true", lesions.true_voxels, spacing_mm),
+        **_size_bins("lesions_detected", lesions.true_voxels[detected], spacing_mm),
         "burden_true": tumor_burden(truth),
         "burden_predicted": tumor_burden(prediction),
     }
@@ -84,60 +83,23 @@ def _check(truth: Labels, prediction: Labels, spacing_mm: Sequence[float], z: ND
         raise ValueError(f"z {z.shape} for {len(truth)} slices; expected one slice number a slice, ascending")
 
 
-def _separate(
-    truth: NDArray[np.bool_], prediction: NDArray[np.bool_], z: NDArray[np.integer] | None
-) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Number the lesions of both masks from 1, inside the box that holds them all; an empty slice fills each gap."""
-    box = _box(truth | prediction)
-    numbers = np.arange(len(truth)) if z is None else z
-    gaps = np.flatnonzero(np.diff(numbers[box[0]]) > 1) + 1
-    reference, found = (np.insert(mask[box], gaps, False, axis=0) for mask in (truth, prediction))
-    return ndimage.label(reference, SIX_CONNECTED)[0], ndimage.label(found, SIX_CONNECTED)[0]
-
-
-def _box(mask: NDArray[np.bool_]) -> tuple[slice, slice, slice]:
-    """The smallest box around all that is set; an empty one where nothing is. Far faster than ``find_objects``."""
-    slices = _reach(mask.any(axis=(1, 2)))
-    flat = np.asarray(mask[slices].any(axis=0))
-    return slices, _reach(flat.any(axis=1)), _reach(flat.any(axis=0))
-
-
-def _reach(line: ArrayLike) -> slice:
-    """From the first to the last that is set."""
-    where = np.flatnonzero(line)
-    return slice(int(where[0]), int(where[-1]) + 1) if len(where) else slice(0, 0)
-
-
-def _match(
-    reference: NDArray[np.int32], found: NDArray[np.int32], true_voxels: Counts, predicted_voxels: Counts
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Which references are detected and which predictions detect; an object is called by the prediction it joined."""
-    overlapping = (reference > 0) & (found > 0)
-    pairs = (reference[overlapping] - 1, found[overlapping] - 1)
-    shape = (len(true_voxels), len(predicted_voxels))
-    shared = csr_array((np.ones(len(pairs[0]), np.int64), pairs), shape)  # voxels; sparse: noise has many components
-    joins = _largest(shared)  # references x objects
-    of_object = joins.T @ shared  # objects x predictions
-    members = _largest(of_object.T).T  # objects x predictions
-    common = of_object.multiply(members).sum(axis=1)
-    union = joins.T @ true_voxels + members @ predicted_voxels - common
-    hit = 2 * common > union  # IoU > 0.5 in integers
-    return joins @ hit > 0, members.T @ hit > 0
-
-
-def _largest(shared: csr_array) -> csr_array:
-    """A 1 in each row at its largest number, the first in a tie; an empty row stays empty."""
-    table = shared.tocoo()
-    row, column = table.row, table.col
-    order = np.lexsort((-column, table.data, row))  # the last of each row is its largest
-    chosen = order[np.flatnonzero(np.diff(row[order], append=-1))]
-    return csr_array((np.ones(len(chosen), np.int64), (row[chosen], column[chosen])), shared.shape)
-
-
 def _size_bins(name: str, voxels: Counts, spacing_mm: Sequence[float]) -> dict[str, float | int]:
     """How many lesions of so many voxels fall into each of ``SIZE_BINS``; NaN where a spacing is unknown."""
     if any(math.isnan(mm) for mm in spacing_mm):
         return {f"{name}_{size}": math.nan for size in SIZE_BINS}
-    diameter = sphere_diameter_mm(voxels, spacing_mm)
-    small, large = int((diameter < 10).sum()), int((diameter > 20).sum())
-    return {f"{name}_{size}": n for size, n in zip(SIZE_BINS, (small, len(voxels) - small - large, large), strict=True)}
+    return _bins(name, sphere_diameter_mm(voxels, spacing_mm), (10, 20), SIZE_BINS)
+
+
+def contrast_bins(name: str, contrast_hu: NDArray[np.float64]) -> dict[str, float | int]:
+    """How many lesions fall into each of ``CONTRAST_BINS``, bright ones as dark ones; NaN where any is unknown."""
+    if np.isnan(contrast_hu).any():
+        return {f"{name}_{contrast}": math.nan for contrast in CONTRAST_BINS}
+    return _bins(name, np.abs(contrast_hu), (20, 40), CONTRAST_BINS)
+
+
+def _bins(
+    name: str, values: NDArray[np.float64], edges: tuple[float, float], names: Sequence[str]
+) -> dict[str, float | int]:
+    """How many values are below, between and above two edges, which belong to the middle."""
+    low, high = int((values < edges[0]).sum()), int((values > edges[1]).sum())
+    return {f"{name}_{size}": n for size, n in zip(names, (low, len(values) - low - high, high), strict=True)}

@@ -17,6 +17,8 @@ TRIVIAL = {"all background": 0, "liver everywhere": 1}  # what learns nothing, a
 LESION_SIZE = "lesion_size"  # the factor of a claim about the baseline's lesions of two sizes; its levels:
 # LiTS's, of the diameter of the sphere of the same volume; 10 mm and 20 mm themselves belong to the middle one
 SIZE_BINS = ("lt10mm", "10to20mm", "gt20mm")
+# of |mean HU of the liver - mean HU of the lesion|; 20 HU and 40 HU themselves belong to the middle one
+CONTRAST_BINS = ("lt20hu", "20to40hu", "gt40hu")
 SHARE = 0.9
 
 

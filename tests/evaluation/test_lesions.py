@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
-from litsexp.evaluation.lesions import SIX_CONNECTED, score_lesions, sphere_diameter_mm, tumor_burden
+from litsexp.evaluation.lesions import score_lesions, sphere_diameter_mm, tumor_burden
+from litsexp.evaluation.matching import SIX_CONNECTED
 
 MM = (1.0, 1.0, 1.0)
 
