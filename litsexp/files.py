@@ -23,7 +23,9 @@ def whole_file(path: Path, replace: bool = False) -> Iterator[Path]:
     """
     if not replace:
         _refuse(path)
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=_folder_above(path))
+    suffix = "".join(path.suffixes[-2:])  # .nii.gz as a whole: writers look at it
+    stem = path.name.removesuffix(suffix)
+    descriptor, name = tempfile.mkstemp(prefix=f".{stem}-", suffix=suffix, dir=_folder_above(path))
     os.close(descriptor)
     temporary = Path(name)
     try:

@@ -69,6 +69,7 @@ def run_study(
     threads: int | None = None,
     observer: Observer | None = None,
     train: bool = True,
+    score: bool = False,
     native: bool = False,
     command: str = "",
 ) -> Conclusion:
@@ -82,7 +83,8 @@ def run_study(
         workers: runs at a time; default: one a core (at most 8), one on a GPU.
         threads: of a run; default: 1. Another number changes the last bits.
         observer: told of what happens; default: a live table in the terminal or notebook.
-        train: whether what is missing is run; without, the report is written from the runs there are.
+        train: whether missing runs are trained; without, the report is written from the runs there are.
+        score: whether, without ``train``, finished runs are scored where a scoring is missing.
         native: whether test cases are scored at native resolution, too; as a claim about it asks anyway.
         command: that repeats the study, for the report's reader.
 
@@ -91,8 +93,8 @@ def run_study(
     """
     asked, name = study_and_name(study, name)
     with opened(asked, name, places, native=native) as session:
-        if train:
-            train_missing(session, executor_of(executor, workers, threads), observer)
+        if train or score:
+            train_missing(session, executor_of(executor, workers, threads), observer, train)
         with console.status("writing the report") if observer is None else nullcontext():
             return conclude(session, command)
 

@@ -20,6 +20,10 @@ External = Annotated[
     ),
 ]
 Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a key; repeatable.")]
+Native = Annotated[
+    bool,
+    typer.Option("--native", help="Score test cases at the volumes' own resolution and on all slices, too."),
+]
 Plugins = Annotated[
     list[str] | None,
     typer.Option("--plugin", metavar="MODULE", help="A module that registers arms, metrics …; repeatable."),

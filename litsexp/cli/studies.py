@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from litsexp.cli.options import Data, External, File, Plugins, Runs, Settings, Storage, Stores, Uri, going_on
+from litsexp.cli.options import Data, External, File, Native, Plugins, Runs, Settings, Storage, Stores, Uri, going_on
 from litsexp.display import console, say
 from litsexp.evidence.failed import reasons
 from litsexp.evidence.words import COVERED, MODELS, named, noise
@@ -25,6 +25,16 @@ if TYPE_CHECKING:
     from litsexp.pipeline import Conclusion
     from litsexp.study.places import Places
 
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="Runs at a time; default: one a core (at most 8), one on a GPU.")
+]
+Threads = Annotated[
+    int | None, typer.Option(min=1, help="Threads a run; another number changes the last bits. Default: 1.")
+]
+Executor = Annotated[
+    str | None, typer.Option(help="Where runs run; `litsexp list` shows the choices. Default: by --workers.")
+]
+
 commands = typer.Typer()
 BADGES = {"supported": "green", "contradicted": "red", "equivalent": "blue", "inconclusive": "yellow"}
 
@@ -34,15 +44,10 @@ def study(
     file: File,
     data: Data = None,
     external: External = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Runs at a time; default: one a core (at most 8), one on a GPU.")
-    ] = None,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads a run; another number changes the last bits. Default: 1.")
-    ] = None,
-    executor: Annotated[
-        str | None, typer.Option(help="Where runs run; `litsexp list` shows the choices. Default: by --workers.")
-    ] = None,
+    workers: Workers = None,
+    threads: Threads = None,
+    executor: Executor = None,
+    native: Native = False,
     settings: Settings = None,
     plugins: Plugins = None,
     tracking_uri: Uri = None,
@@ -62,10 +67,17 @@ def study(
     load_plugins(plugins or ())
     asked, name = load_study(file, settings or (), data, external), experiment_name(file, data)
     places = Places.below(mlruns, tracking_uri, storage, stores)
-    command = _command(file, data, external, settings, plugins)
+    command = _command(file, data, external, settings, plugins, native)
     with going_on("finished runs"):
         conclusion = run_study(
-            asked, places, name=name, executor=executor, workers=workers, threads=threads, command=command
+            asked,
+            places,
+            name=name,
+            executor=executor,
+            workers=workers,
+            threads=threads,
+            native=native,
+            command=command,
         )
     _show(conclusion.evidence)
     say(f"report: {conclusion.report}")
@@ -75,11 +87,60 @@ def study(
     tell_failures(conclusion.failures)
 
 
+@commands.command("score-runs")
+def score_runs(
+    file: File,
+    data: Data = None,
+    external: External = None,
+    native: Native = False,
+    workers: Workers = None,
+    threads: Threads = None,
+    executor: Executor = None,
+    settings: Settings = None,
+    plugins: Plugins = None,
+    tracking_uri: Uri = None,
+    storage: Storage = None,
+    mlruns: Runs = Path("mlruns"),
+    stores: Stores = Path("data"),
+) -> None:
+    """Score a study's finished runs where a scoring is missing, training nothing, and write its report again.
+
+    With `--native` every run labels its test cases' whole volumes in their own pixels: what resampling costs, and what
+    is painted where no liver is, is then seen beside the scores on stored slices. With `--external` it labels another
+    cohort. The same command goes on after an interruption.
+
+    Example: `litsexp score-runs experiments/mini.yaml --native`
+    """
+    from litsexp.pipeline import run_study
+    from litsexp.study.places import Places
+
+    load_plugins(plugins or ())
+    asked, name = load_study(file, settings or (), data, external), experiment_name(file, data)
+    places = Places.below(mlruns, tracking_uri, storage, stores)
+    command = _command(file, data, external, settings, plugins, native)
+    with going_on("scored runs"):
+        conclusion = run_study(
+            *(asked, places),
+            name=name,
+            executor=executor,
+            workers=workers,
+            threads=threads,
+            train=False,
+            score=True,
+            native=native,
+            command=command,
+        )
+    _show(conclusion.evidence)
+    say(f"report: {conclusion.report}")
+    tell_failures(conclusion.failures)
+
+
 @commands.command()
 def report(
     file: File,
     data: Data = None,
     external: External = None,
+    native: Native = False,
     settings: Settings = None,
     plugins: Plugins = None,
     tracking_uri: Uri = None,
@@ -97,9 +158,9 @@ def report(
     load_plugins(plugins or ())
     asked, name = load_study(file, settings or (), data, external), experiment_name(file, data)
     places = Places.below(mlruns, tracking_uri, storage, stores)
-    command = _command(file, data, external, settings, plugins)
+    command = _command(file, data, external, settings, plugins, native)
     with going_on("finished runs"):
-        conclusion = run_study(asked, places, name=name, train=False, command=command)
+        conclusion = run_study(asked, places, name=name, train=False, native=native, command=command)
     _show(conclusion.evidence)
     say(f"report: {conclusion.report}")
 
@@ -141,12 +202,17 @@ def experiment_name(file: Path, data: Path | None) -> str:
 
 
 def _command(
-    file: Path, data: Path | None, external: Path | None, settings: list[str] | None, plugins: list[str] | None
+    file: Path,
+    data: Path | None,
+    external: Path | None,
+    settings: list[str] | None,
+    plugins: list[str] | None,
+    native: bool,
 ) -> str:
     """What to type to get the same study again."""
     options = {"--data": [data], "--external": [external], "--set": settings, "--plugin": plugins}
     words = [str(word) for name, values in options.items() for value in values or () if value for word in (name, value)]
-    return shlex.join(["python", "run_study.py", str(file), *words])
+    return shlex.join(["python", "run_study.py", str(file), *words, *["--native"] * native])
 
 
 def _where(places: Places, mlruns: Path) -> str:

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,15 +25,14 @@ from litsexp.data.parallel import Progress, map_parallel
 from litsexp.data.store import Store
 from litsexp.data.store.build import input_of
 from litsexp.evaluation.cases import CaseMasks
-from litsexp.evaluation.lesions import box_of, lesion_contrasts
+from litsexp.evaluation.matching import Box, box_of
+from litsexp.evaluation.volumes import lesion_contrasts
 from litsexp.files import whole_file
 from litsexp.spec.cohort import DataConfig
 from litsexp.spec.errors import LitsexpError, one_line
 from litsexp.spec.keys import digest
 
 TRUTH_FORMAT = 1  # raise it when the same files would be kept differently
-
-Box = tuple[slice, slice, slice]  # of planes, rows and columns
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,18 +50,16 @@ class Truth:
     def beside(self, prediction: NDArray[np.uint8]) -> CaseMasks:
         """Both masks in the box of what is foreground in either; ValueError for a prediction of another shape."""
         if prediction.shape != self.shape:
-            raise ValueError(
-                f"case {self.case}: prediction {prediction.shape}, volume {self.shape}; expected one shape"
-            )
+            raise ValueError(f"case {self.case}: prediction {prediction.shape}; expected {self.shape}, its volume's")
         stops = (first + n for first, n in zip(self.start, self.labels.shape, strict=True))
         own = [slice(first, stop) for first, stop in zip(self.start, stops, strict=True)]
-        found = box_of(prediction > 0)
+        found = box_of(prediction)
         box = [_union(one, other) for one, other in zip(own, found, strict=True)]
         truth = np.zeros([part.stop - part.start for part in box], np.uint8)
         truth[tuple(slice(o.start - b.start, o.stop - b.start) for o, b in zip(own, box, strict=True))] = self.labels
-        inside = prediction[tuple(box)]
-        z = np.arange(self.shape[0])[box[0]]
-        return CaseMasks(self.case, truth, inside, self.spacing_mm, z, prediction.size - truth.size)
+        inside, z = prediction[tuple(box)], np.arange(self.shape[0])[box[0]]
+        outside = prediction.size - truth.size
+        return CaseMasks(self.case, truth, inside, self.spacing_mm, z, outside, self.shape)
 
 
 def _union(one: slice, other: slice) -> slice:
@@ -145,7 +142,7 @@ def truth_of(case: Case) -> Truth:
 def _keep(source: tuple[Case, Path]) -> None:
     case, path = source
     truth = truth_of(case)
-    arrays = {name: np.asarray(value) for name, value in vars(truth).items()}
+    arrays: dict[str, Any] = {name: np.asarray(value) for name, value in vars(truth).items()}
     content = hashlib.sha256()
     for name in sorted(arrays):
         content.update(name.encode())

@@ -61,6 +61,7 @@ class Evidence:
     search: pd.DataFrame | None = None  # trial, state, valid/score, a column a param; only of ``design: search``
     notes: Sequence[str] = ()
     external: External | None = None
+    native: pd.DataFrame | None = None  # like cases, on whole volumes in their own pixels; None or empty: not scored
 
     @property
     def arm_names(self) -> list[str]:

@@ -31,6 +31,7 @@ from litsexp.evaluation.truths import read_truth
 from litsexp.evaluation.volumes import score_volume
 from litsexp.interrupts import unbroken
 from litsexp.spec.catalog import METRICS
+from litsexp.spec.claim import CONTRAST_BINS, SIZE_BINS
 from litsexp.spec.errors import LitsexpError
 from litsexp.spec.tables import load_plugins
 from litsexp.study.epochs import EPOCHS, epoch_rows, write_epochs
@@ -131,9 +132,9 @@ def native_cases(member: Member, store: Store, truths: Mapping[int, Path], cases
 def lesion_shares(cases: pd.DataFrame) -> dict[str, float]:
     """Of all lesions of these cases: the part that was detected, by size and contrast; and false ones a case."""
     found = {"lesions/false": float(cases["lesions_false"].mean())}
-    for name in (column.removeprefix("lesions_true") for column in cases if column.startswith("lesions_true")):
-        there = cases[f"lesions_true{name}"].sum()
-        found[f"lesions/recall{name}"] = cases[f"lesions_detected{name}"].sum() / there if there else math.nan
+    for name in ("", *(f"_{kind}" for kind in (*SIZE_BINS, *CONTRAST_BINS))):
+        there = float(cases[f"lesions_true{name}"].sum())
+        found[f"lesions/recall{name}"] = float(cases[f"lesions_detected{name}"].sum()) / there if there else math.nan
     return found
 
 

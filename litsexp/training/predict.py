@@ -1,7 +1,7 @@
 """Prediction by trained networks: labels of a store's slices, or of a whole volume at its own resolution."""
 
 import gc
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,23 +64,25 @@ class Predictor:
         with repeatable():
             self.members = [(Inputs(m.run), _model(m.run, m.weights, m.size, self.device)) for m in members]
 
-    def label(self, hu: NDArray[np.int16], back: WayBack) -> NDArray[np.uint8]:
-        """Labels (z, row, column) in stored direction of every slice (z, size, size) as a store has it, in HU."""
+    def label(self, hu: NDArray[np.int16], back: WayBack, among: Sequence[int] | None = None) -> NDArray[np.uint8]:
+        """Labels (z, row, column) in stored direction of every slice (z, size, size) as a store has it, in HU.
+
+        ``among``: the numbers of the members that are asked; default: all.
+        """
+        asked = self.members if among is None else [self.members[number] for number in among]
         labels = np.empty((len(hu), *back.plane), np.uint8)
-        for start, probabilities in self.probabilities(hu):
-            labels[start : start + len(probabilities)] = back.labels(probabilities)
+        for start in range(0, len(hu), self.batch_size):
+            batch = np.array(hu[start : start + self.batch_size])
+            labels[start : start + len(batch)] = back.labels(self._mean(torch.from_numpy(batch), asked))
         return labels
 
-    def probabilities(self, hu: NDArray[np.int16]) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        """Batch by batch, the number of its first slice and (B, 3, size, size), the members' mean."""
-        for start in range(0, len(hu), self.batch_size):
-            yield start, self._mean(torch.from_numpy(np.array(hu[start : start + self.batch_size])).to(self.device))
-
-    def _mean(self, hu: Tensor) -> NDArray[np.float32]:
+    def _mean(self, hu: Tensor, asked: Sequence[tuple[Inputs, MixedPrecision]]) -> NDArray[np.float32]:
+        """Probabilities (B, 3, size, size), the mean over the members."""
+        hu = hu.to(self.device)
         unlabeled = torch.zeros_like(hu, dtype=torch.uint8)
         with repeatable(), torch.inference_mode():
-            total = sum(model(inputs(hu, unlabeled)[0]).softmax(1) for inputs, model in self.members)
-            mean: NDArray[np.float32] = torch.as_tensor(total / len(self.members)).cpu().numpy()
+            total = sum(model(inputs(hu, unlabeled)[0]).softmax(1) for inputs, model in asked)
+            mean: NDArray[np.float32] = torch.as_tensor(total / len(asked)).cpu().numpy()
         return mean
 
 

@@ -18,6 +18,7 @@ _LAYOUTS = "volume-N.nii[.gz] + segmentation-N.nii[.gz], or imagesTr/liver_N.nii
 _VOLUME = re.compile(r"/(?:volume-|imagesTr/liver_)(\d+)\.nii(?:\.gz)?$")
 _SEGMENTATION = re.compile(r"/(?:segmentation-|labelsTr/liver_)(\d+)\.nii(?:\.gz)?$")
 _UNLABELED = re.compile(r"/(?:test-volume-\d+|imagesTs/liver_\d+)\.nii(?:\.gz)?$")
+_MASK = re.compile(r"(?:/labelsT[rs]/[^/]+|/[^/]*segmentation-\d+\.nii(?:\.gz)?)$")
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,25 @@ def scan(root: Path) -> Scan:
         if number not in problems
     ]
     return Scan(cases, problems, unlabeled, others)
+
+
+def find_volumes(root: Path) -> dict[str, Path]:
+    """Every volume under ``root`` by the name that its mask gets: ``segmentation-7.nii.gz`` for ``volume-7.nii``.
+
+    Other names stay as they are, as ``liver_7.nii.gz`` of the Decathlon. LitsexpError: none, or two of one name.
+    """
+    found: dict[str, Path] = {}
+    for path in _files(root):
+        if not path.name.endswith((".nii", ".nii.gz")) or _MASK.search(f"/{path.as_posix()}"):
+            continue
+        stem = path.name.removesuffix(".gz").removesuffix(".nii")
+        name = f"{re.sub(r'volume-(?=[0-9]+$)', 'segmentation-', stem)}.nii.gz"
+        if name in found:
+            raise LitsexpError(f"{path}: its mask is called {name}, as that of {found[name]}; expected each name once")
+        found[name] = path
+    if not found:
+        raise LitsexpError(f"{root}: found no CT volume; expected .nii or .nii.gz files that are no segmentations")
+    return found
 
 
 def _files(root: Path) -> Iterator[Path]:

@@ -11,8 +11,8 @@ from typing import Any, cast
 
 import numpy as np
 from isal import igzip, igzip_lib
-from nibabel.nifti1 import Nifti1Header
-from nibabel.nifti2 import Nifti2Header
+from nibabel.nifti1 import Nifti1Header, Nifti1Image
+from nibabel.nifti2 import Nifti2Header, Nifti2Image
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
@@ -54,16 +54,7 @@ class Header:
 def read_header(path: Path) -> Header:
     """Header of one NIfTI-1 or NIfTI-2 file; refuses what cannot be one 3D volume before any voxel is read."""
     with one_line_errors(path), np.errstate(invalid="ignore", over="ignore"):
-        with _open(path) as file:
-            block = file.read(540)
-            zipped = isinstance(file, gzip.GzipFile)
-        kind = Nifti2Header if block[4:8] == b"n+2\0" else Nifti1Header
-        size = kind.template_dtype.itemsize
-        if len(block) < size or (kind is Nifti1Header and block[344:348] != b"n+1\0"):
-            raise LitsexpError(f"{path}: not a NIfTI file; expected a CT volume as .nii or .nii.gz; download it again")
-        raw = kind(block[:size], check=False)  # its checks repair in silence, and log
-        if raw["pixdim"][0] == 0:
-            raw["pixdim"][0] = 1  # what the standard says it means
+        raw, zipped = _raw_header(path)
         slope, intercept = raw.get_slope_inter()
         header = Header(
             path=path,
@@ -79,6 +70,21 @@ def read_header(path: Path) -> Header:
         _check_fields(header, raw)
         _check_size(header, path.stat().st_size, zipped)
     return header
+
+
+def write_labels(path: Path, labels: NDArray[np.uint8], like: Header) -> None:
+    """Labels in a volume's own geometry, as uint8: the volume's header with all that it says of place and direction.
+
+    ``labels`` has the volume's shape; ``path`` ends in .nii.gz, or in .nii. The same labels give the same bytes.
+    """
+    if labels.shape != like.shape:
+        raise ValueError(f"labels {labels.shape} of volume {like.shape}; expected one shape")
+    header = _raw_header(like.path)[0]
+    header.set_data_dtype(np.uint8)
+    header.set_slope_inter(1, 0)
+    header["cal_min"] = header["cal_max"] = header["vox_offset"] = 0
+    kind = Nifti2Image if isinstance(header, Nifti2Header) else Nifti1Image
+    kind(labels, None, header).to_filename(path)
 
 
 def slabs(header: Header) -> Iterator[tuple[slice, NDArray[Any]]]:
@@ -140,6 +146,21 @@ def _open(path: Path) -> BufferedIOBase:
     with path.open("rb") as file:
         zipped = file.read(2) == b"\x1f\x8b"
     return cast(BufferedIOBase, igzip.IGzipFile(path, "rb")) if zipped else path.open("rb")
+
+
+def _raw_header(path: Path) -> tuple[Nifti1Header, bool]:
+    """nibabel's header as it stands in the file, and whether that is gzip; LitsexpError for another kind of file."""
+    with _open(path) as file:
+        block = file.read(540)
+        zipped = isinstance(file, gzip.GzipFile)
+    kind = Nifti2Header if block[4:8] == b"n+2\0" else Nifti1Header
+    size = kind.template_dtype.itemsize
+    if len(block) < size or (kind is Nifti1Header and block[344:348] != b"n+1\0"):
+        raise LitsexpError(f"{path}: not a NIfTI file; expected a CT volume as .nii or .nii.gz; download it again")
+    raw = kind(block[:size], check=False)  # its checks repair in silence, and log
+    if raw["pixdim"][0] == 0:
+        raw["pixdim"][0] = 1  # what the standard says it means
+    return raw, zipped
 
 
 def _shape(path: Path, shape: tuple[int, ...]) -> tuple[int, int, int]:
