@@ -1,7 +1,7 @@
 """litsexp: does this choice really help a 2D U-Net segment liver and tumor, and by how much?
 
 The public API, loaded when it is used: ``load_study``, ``run_study``, ``run_aa``, ``judge_table``, ``Places``,
-``Conclusion``, ``AAResult``, ``register``.
+``Conclusion``, ``AAResult``, ``register``, ``score``, ``Scored``.
 """
 
 import importlib
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from litsexp.aa import AAResult, run_aa
+    from litsexp.evaluation.folders import Scored, score
     from litsexp.evidence.foreign.judged import judge_table
     from litsexp.pipeline import Conclusion, run_study
     from litsexp.spec.errors import LitsexpError
@@ -22,11 +23,13 @@ __all__ = [
     "Conclusion",
     "LitsexpError",
     "Places",
+    "Scored",
     "judge_table",
     "load_study",
     "register",
     "run_aa",
     "run_study",
+    "score",
 ]
 
 _HOMES = {
@@ -34,11 +37,13 @@ _HOMES = {
     "Conclusion": "pipeline",
     "LitsexpError": "spec.errors",
     "Places": "study.places",
+    "Scored": "evaluation.folders",
     "judge_table": "evidence.foreign.judged",
     "load_study": "spec.reading",
     "register": "spec.tables",
     "run_aa": "aa",
     "run_study": "pipeline",
+    "score": "evaluation.folders",
 }
 
 

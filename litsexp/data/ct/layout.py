@@ -66,7 +66,7 @@ def scan(root: Path) -> Scan:
     """Pair volumes and segmentations by number; LitsexpError where there is no folder, or neither of them in it."""
     files: dict[str, dict[int, list[Path]]] = {"volume": defaultdict(list), "segmentation": defaultdict(list)}
     unlabeled = others = 0
-    for path in _files(root):
+    for path in files_under(root, _LAYOUTS):
         name = f"/{path.as_posix()}"
         if match := _VOLUME.search(name):
             files["volume"][int(match[1])].append(path)
@@ -94,7 +94,7 @@ def find_volumes(root: Path) -> dict[str, Path]:
     Other names stay as they are, as ``liver_7.nii.gz`` of the Decathlon. LitsexpError: none, or two of one name.
     """
     found: dict[str, Path] = {}
-    for path in _files(root):
+    for path in files_under(root, "CT volumes, .nii or .nii.gz"):
         if not path.name.endswith((".nii", ".nii.gz")) or _MASK.search(f"/{path.as_posix()}"):
             continue
         stem = path.name.removesuffix(".gz").removesuffix(".nii")
@@ -107,11 +107,11 @@ def find_volumes(root: Path) -> dict[str, Path]:
     return found
 
 
-def _files(root: Path) -> Iterator[Path]:
-    """All files under a folder in sorted order, each real folder once."""
+def files_under(root: Path, expected: str) -> Iterator[Path]:
+    """All files under a folder in sorted order, each real folder once; ``expected`` is what should be in it."""
     if not root.is_dir():
         found = "a file" if root.exists() else "nothing"
-        raise LitsexpError(f"{root}: found {found}; expected a folder with {_LAYOUTS}")
+        raise LitsexpError(f"{root}: found {found}; expected a folder with {expected}")
     seen: set[str] = set()
     with one_line_errors(root):
         for folder, subfolders, names in os.walk(root, followlinks=True, onerror=_raise):
