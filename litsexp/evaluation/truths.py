@@ -44,11 +44,15 @@ class Truth:
     start: tuple[int, int, int]  # of the box in it
     labels: NDArray[np.uint8]  # the box of label >= 1; an empty one where there is none
     flips: tuple[bool, bool]  # whether rows and columns run backwards in an upright picture
+    upwards: bool  # whether planes are stored from inferior to superior
     spacing_mm: tuple[float, float, float]  # (z, y, x); NaN where unknown
-    contrast_hu: NDArray[np.float64]  # of each lesion, as ``lesion_contrasts`` has them
+    contrast_hu: NDArray[np.float64]  # of each lesion, as ``lesion_contrasts`` has them of planes as they are stored
 
     def beside(self, prediction: NDArray[np.uint8]) -> CaseMasks:
-        """Both masks in the box of what is foreground in either; ValueError for a prediction of another shape."""
+        """Both masks in the box of what is foreground in either, planes as they are stored.
+
+        ValueError for a prediction of another shape.
+        """
         if prediction.shape != self.shape:
             raise ValueError(f"case {self.case}: prediction {prediction.shape}; expected {self.shape}, its volume's")
         stops = (first + n for first, n in zip(self.start, self.labels.shape, strict=True))
@@ -57,9 +61,9 @@ class Truth:
         box = [_union(one, other) for one, other in zip(own, found, strict=True)]
         truth = np.zeros([part.stop - part.start for part in box], np.uint8)
         truth[tuple(slice(o.start - b.start, o.stop - b.start) for o, b in zip(own, box, strict=True))] = self.labels
-        inside, z = prediction[tuple(box)], np.arange(self.shape[0])[box[0]]
-        outside = prediction.size - truth.size
-        return CaseMasks(self.case, truth, inside, self.spacing_mm, z, outside, self.shape)
+        masks, outside = (truth, prediction[tuple(box)]), prediction.size - truth.size
+        truth, inside = masks if self.upwards else (mask[::-1] for mask in masks)
+        return CaseMasks(self.case, truth, inside, self.spacing_mm, np.arange(len(truth)), outside, self.shape)
 
 
 def _union(one: slice, other: slice) -> slice:
@@ -110,8 +114,9 @@ def read_truth(path: Path) -> Truth:
     """What ``keep_truths`` wrote; LitsexpError where the file is not whole."""
     try:
         with np.load(path) as kept:
-            named = {name: tuple(kept[name].tolist()) for name in ("shape", "start", "flips", "spacing_mm")}
-            return Truth(int(kept["case"]), labels=kept["labels"], contrast_hu=kept["contrast_hu"], **named)
+            known: dict[str, Any] = {name: kept[name] for name in ("labels", "contrast_hu")}
+            known |= {name: tuple(kept[name].tolist()) for name in ("shape", "start", "flips", "spacing_mm")}
+            return Truth(int(kept["case"]), upwards=bool(kept["upwards"]), **known)
     except (OSError, EOFError, ValueError, KeyError) as error:
         raise LitsexpError(f"{path}: not whole ({one_line(error)}); remove it, and it is made again") from None
 
@@ -135,8 +140,10 @@ def truth_of(case: Case) -> Truth:
     check_liver(case, hu[labels > 0])
     x_mm, y_mm, z_mm = opened.spacing_mm
     start = (box[0].start, box[1].start, box[2].start)
-    contrast_hu = lesion_contrasts(labels, hu)
-    return Truth(case.number, opened.shape, start, labels, opened.flips, (z_mm, y_mm, x_mm), contrast_hu)
+    step = 1 if opened.upwards else -1
+    contrast_hu = lesion_contrasts(labels[::step], hu[::step])
+    geometry = opened.flips, opened.upwards, (z_mm, y_mm, x_mm)
+    return Truth(case.number, opened.shape, start, labels, *geometry, contrast_hu)
 
 
 def _keep(source: tuple[Case, Path]) -> None:

@@ -83,7 +83,7 @@ class OpenImage:
 
     def as_stored(self, planes: NDArray[_T]) -> NDArray[_T]:
         """Planes (z, row, column) in stored direction, 0 the most inferior, as the file's own voxel array, a view."""
-        return (planes if self._upwards else planes[::-1]).transpose(np.argsort(self._axes[::-1]))
+        return (planes if self.upwards else planes[::-1]).transpose(np.argsort(self._axes[::-1]))
 
     @cached_property
     def flips(self) -> tuple[bool, bool]:
@@ -98,7 +98,7 @@ class OpenImage:
         return x, y, z
 
     @cached_property
-    def _upwards(self) -> bool:
+    def upwards(self) -> bool:
         """Whether planes are stored from inferior to superior."""
         return bool(self.orientation[self._axes[2], 1] > 0)
 
@@ -109,13 +109,13 @@ class OpenImage:
         if z == 2:
             for planes, raw in slabs(header):
                 for k, plane in enumerate(raw.transpose(2, y, x), start=planes.start):
-                    yield k if self._upwards else last - k, plane
+                    yield k if self.upwards else last - k, plane
             return
         whole = np.empty(header.shape, header.dtype, order="F")
         for planes, raw in slabs(header):
             whole[:, :, planes] = raw
         for k, plane in enumerate(whole.transpose(z, y, x)):
-            yield k if self._upwards else last - k, np.ascontiguousarray(plane)
+            yield k if self.upwards else last - k, np.ascontiguousarray(plane)
 
 
 @dataclass(frozen=True, eq=False)
