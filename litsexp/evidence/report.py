@@ -20,6 +20,7 @@ from litsexp.evidence.failed import RULE, reasons
 from litsexp.evidence.judge import MIN_PATIENTS, MIN_RUN_PAIRS, Verdict
 from litsexp.evidence.material import Evidence, Picture
 from litsexp.evidence.measures import main_metrics, measure_of
+from litsexp.evidence.native import COMPARED, FINDINGS, beside_stored, lesion_findings
 from litsexp.evidence.tables import arm_scores, gap_table
 from litsexp.evidence.words import COVERED, MODELS, cautions, digits_for, noise, plain, uncertainty
 from litsexp.files import whole_file
@@ -73,6 +74,7 @@ def _content(evidence: Evidence) -> dict[str, Any]:
         "verdicts": [(v, cautions(v, evidence.trivial, evidence.failed)) for v in evidence.verdicts],
         "elsewhere": {pair.here.claim.id: pair for pair in evidence.replications},
         "external": _external(evidence),
+        "native": _native(evidence),
         "forest": figures.forest(evidence.verdicts, evidence.noise) if evidence.verdicts else "",
         "metrics": metrics,
         "colours": colours,
@@ -125,6 +127,27 @@ def _external(evidence: Evidence) -> dict[str, Any] | None:
         "forest": figures.forest(external.verdicts, evidence.external_noise) if external.verdicts else "",
         "patients": external.trivial["case"].nunique() if len(external.trivial) else 0,
         "pictures": _affordable(external.pictures),
+    }
+
+
+def _native(evidence: Evidence) -> dict[str, Any] | None:
+    """What the section on whole volumes shows; None where no run has scored them."""
+    if evidence.native is None or not len(evidence.native):
+        return None
+    names = evidence.arm_names
+    gaps, lesions = (
+        beside_stored(evidence.cases, evidence.native, names),
+        lesion_findings(evidence.native, names),
+    )
+    return {
+        "metrics": COMPARED,
+        "gaps": gaps.set_index(["arm", "metric"]).to_dict("index"),
+        "findings": FINDINGS,
+        "lesions": lesions.set_index(["arm", "finding"]).to_dict("index"),
+        "there": lesions.groupby("finding")["lesions"].max().to_dict(),
+        "arms": [name for name in names if (lesions["arm"] == name).any()],
+        "runs": len(evidence.native[["arm", "fold", "seed"]].drop_duplicates()),
+        "slices": int(evidence.native.drop_duplicates("case")["slices"].sum()),
     }
 
 

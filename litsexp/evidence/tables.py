@@ -13,6 +13,7 @@ from litsexp.evidence.external import Replication
 from litsexp.evidence.judge import Verdict
 from litsexp.evidence.material import Evidence
 from litsexp.evidence.measures import Measured, measure_of
+from litsexp.evidence.native import beside_stored, lesion_findings
 from litsexp.evidence.noise import Noise
 from litsexp.evidence.words import COVERED, MODELS, digits_for, interval, plain
 
@@ -110,7 +111,7 @@ def gap_table(
 
 
 def write_tables(evidence: Evidence, directory: Path) -> list[Path]:
-    """``verdicts``, ``arms`` and ``noise``, and those of an external cohort, ``external_verdicts`` ...; returns paths.
+    """``verdicts``, ``arms``, ``noise``; of whole volumes ``native``, ``lesions``; ``external_...``; returns paths.
 
     Each as .csv (numbers unrounded, the cohort in its first column) and .tex (booktabs, rounded). A phantom's say so.
     """
@@ -120,6 +121,12 @@ def write_tables(evidence: Evidence, directory: Path) -> list[Path]:
     written = write_both(directory / "verdicts", verdict_table(verdicts), paper_verdicts(verdicts), evidence, NOTE)
     written += write_both(directory / "arms", scores, _wide(names, scores, paper_score), evidence)
     written += write_both(directory / "noise", noise_table(evidence.noise), _paper_noise(evidence.noise), evidence)
+    if evidence.native is not None and len(evidence.native):
+        for name, table in (
+            ("native", beside_stored(evidence.cases, evidence.native, names)),
+            ("lesions", lesion_findings(evidence.native, names)),
+        ):
+            written += write_both(directory / name, table, table.round(3), evidence, f"95 % CI: {COVERED}")
     if evidence.external:
         noise = evidence.external_noise
         there, pairs = evidence.external, evidence.replications
