@@ -8,12 +8,14 @@ survives an interruption.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -112,13 +114,10 @@ def keep_truths(
 
 def read_truth(path: Path) -> Truth:
     """What ``keep_truths`` wrote; LitsexpError where the file is not whole."""
-    try:
-        with np.load(path) as kept:
-            known: dict[str, Any] = {name: kept[name] for name in ("labels", "contrast_hu")}
-            known |= {name: tuple(kept[name].tolist()) for name in ("shape", "start", "flips", "spacing_mm")}
-            return Truth(int(kept["case"]), upwards=bool(kept["upwards"]), **known)
-    except (OSError, EOFError, ValueError, KeyError) as error:
-        raise LitsexpError(f"{path}: not whole ({one_line(error)}); remove it, and it is made again") from None
+    with _whole(path), np.load(path) as kept:
+        known: dict[str, Any] = {name: kept[name] for name in ("labels", "contrast_hu")}
+        known |= {name: tuple(kept[name].tolist()) for name in ("shape", "start", "flips", "spacing_mm")}
+        return Truth(int(kept["case"]), upwards=bool(kept["upwards"]), **known)
 
 
 def truth_of(case: Case) -> Truth:
@@ -160,5 +159,14 @@ def _keep(source: tuple[Case, Path]) -> None:
 
 def _content(path: Path) -> str:
     """SHA-256 of what a file holds, as it was written beside it."""
-    with np.load(path) as kept:
+    with _whole(path), np.load(path) as kept:
         return bytes(kept["content"]).hex()
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[None]:
+    """What reading a damaged file raises, in one line that says what to do."""
+    try:
+        yield
+    except (OSError, EOFError, ValueError, KeyError, BadZipFile, zlib.error) as error:
+        raise LitsexpError(f"{path}: not whole ({one_line(error)}); remove it, and it is made again") from None
