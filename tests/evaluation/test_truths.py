@@ -135,5 +135,5 @@ def test_a_changed_file_is_read_again_and_a_damaged_one_refused(tmp_path: Path) 
     second = keep_truths(root, find_cases(root), folder, processes=1)[3]
     assert first != second and not read_truth(second).labels.size
     second.write_bytes(second.read_bytes()[:100])
-    with pytest.raises(LitsexpError, match="not whole .*; remove it, and it is made again"):
+    with pytest.raises(LitsexpError, match=r"not whole .*; remove it, and it is made again"):
         read_truth(second)
