@@ -15,6 +15,7 @@ from mlflow.entities import Metric
 
 from litsexp.data.splits import Split, make_splits
 from litsexp.data.store import Store
+from litsexp.evaluation.truths import NativeCohort
 from litsexp.spec.design import cells, design_digest
 from litsexp.spec.run import RunConfig
 from litsexp.spec.study import StudyConfig
@@ -51,7 +52,7 @@ def finish(job: Job, client: MlflowClient, folder: Path, score: float = 0.5) -> 
         client.set_terminated(job.run_id, "FINISHED")
     for scoring in job.scorings:
         test = scoring.kind == "test"
-        own = {"test": job.split.test, "train": job.split.train}
+        own = {"test": job.split.test, "native": job.split.test, "train": job.split.train}
         cases = list(own[scoring.kind]) if scoring.kind in own else Store.open(scoring.store).cases
         table = pd.DataFrame({"case": cases, "dice_liver": 0.9, "dice_tumor": score if test else score / 2})
         folder.mkdir()
@@ -100,11 +101,13 @@ class Bench:
     executor: Instant
     name: str = "tiny"
     external: Store | None = None
+    native: NativeCohort | None = None
 
     @contextmanager
     def open(self, study: StudyConfig) -> Iterator[Session]:
         splits = make_splits(self.store.has_tumor, study.split)
-        with open_study(self.name, study, self.store, splits, self.places, self.external) as session:
+        asked = (self.name, study, self.store, splits, self.places, self.external)
+        with open_study(*asked, native=self.native) as session:
             yield session
 
     def run(self, study: StudyConfig) -> tuple[Session, tuple[int, int]]:

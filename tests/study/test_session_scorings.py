@@ -1,13 +1,20 @@
 """The driver: what finished runs are scored on, and that nothing is trained for it."""
 
 import dataclasses
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 
+from litsexp.data.store import Store
+from litsexp.evaluation.truths import NativeCohort
+from litsexp.pipeline import run_study
+from litsexp.spec.cohort import DataConfig
+from litsexp.spec.errors import LitsexpError
+from litsexp.spec.study import StudyConfig
 from litsexp.study.jobs import Job, Outcome
 
-from .conftest import finish
+from .conftest import Quiet, finish
 from .test_session import ALL, failing
 
 
@@ -36,6 +43,46 @@ def test_a_new_cell_is_scored_on_all_cohorts_in_one_job(bench: Any, study: Any, 
     assert [[scoring.kind for scoring in job.scorings] for job in jobs] == [["test", "external"]] * 4
     assert {scoring.store for job in jobs for scoring in job.scorings[1:]} == {external_store.directory}
     assert len({scoring.key for job in jobs for scoring in job.scorings}) == 8
+
+
+def test_whole_volumes_of_finished_runs_are_scored_later_and_once(
+    bench: Any, study: Any, phantom_store: Store, tmp_path: Any
+) -> None:
+    bench.run(study())
+    root = phantom_store.directory.parents[1]
+    cohort = DataConfig(cohort=str(root / "ct"), size=phantom_store.size)
+    bench.native = NativeCohort.of(cohort, tmp_path, lambda _: nullcontext())
+    jobs: list[Job] = []
+    bench.executor.behave = lambda job, _: jobs.append(job)
+    observer = Quiet()
+    with bench.open(study()) as session:
+        session.run(bench.executor, observer, train=False)
+        assert len(session.results().native) == 2 * len(phantom_store.cases)
+    assert observer.plan == (4, 0) and observer.to_score == 4
+    assert bench.executor.ran == bench.executor.scored == ALL
+    (scoring,) = jobs[0].scorings
+    assert (scoring.kind, scoring.fingerprint) == ("native", bench.native.fingerprint)
+    assert scoring.folder == f"native/{scoring.key}" and sorted(scoring.truths) == phantom_store.cases
+    again = NativeCohort.of(cohort, tmp_path / "elsewhere", lambda _: nullcontext())
+    assert again.fingerprint == bench.native.fingerprint and again.store.directory != scoring.store
+    bench.native = again  # the same volumes: nothing is scored again
+    bench.run(study())
+    assert bench.executor.scored == ALL
+
+
+def test_without_training_what_is_not_trained_stays_so(bench: Any, study: Any) -> None:
+    bench.executor.behave = failing("baseline · fold 0 · seed 0")
+    bench.run(study())
+    bench.executor.behave = failing()
+    with bench.open(study()) as session:
+        session.run(bench.executor, Quiet(), train=False)
+    assert len(bench.executor.ran) == 4 and bench.executor.scored == []
+
+
+def test_a_leaking_study_has_no_whole_volumes() -> None:
+    asked = {"question": "?", "design": "ablation", "split": {"folds": 2, "unit": "slice"}, "factors": {"lr": [0.1]}}
+    with pytest.raises(LitsexpError, match="native resolution: found a study in which an arm leaks"):
+        run_study(StudyConfig.model_validate(asked), native=True)
 
 
 def test_a_scoring_that_fails_leaves_the_run_finished_and_is_done_again(

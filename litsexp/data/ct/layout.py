@@ -95,7 +95,9 @@ def find_volumes(root: Path) -> dict[str, Path]:
     """
     found: dict[str, Path] = {}
     for path in files_under(root, "CT volumes, .nii or .nii.gz"):
-        if not path.name.endswith((".nii", ".nii.gz")) or _MASK.search(f"/{path.as_posix()}"):
+        if path.name.startswith(".") or not path.name.endswith((".nii", ".nii.gz")):
+            continue
+        if _MASK.search(f"/{path.as_posix()}"):
             continue
         stem = path.name.removesuffix(".gz").removesuffix(".nii")
         name = f"{re.sub(r'volume-(?=[0-9]+$)', 'segmentation-', stem)}.nii.gz"

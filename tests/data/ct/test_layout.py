@@ -69,3 +69,23 @@ def test_a_missing_folder_and_a_file_in_its_place(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(LitsexpError, match="found a file"):
         layout.find_cases(tmp_path / "file")
+
+
+def test_every_volume_has_a_name_for_its_mask(tmp_path: Path) -> None:
+    for name in (
+        *("a/volume-7.nii", "a/segmentation-7.nii", "b/test-volume-3.nii.gz", "b/test-segmentation-3.nii.gz"),
+        *("imagesTs/liver_12.nii.gz", "labelsTr/liver_12.nii.gz", "labelsTr/other.nii.gz", "new.nii.gz", "._new.nii"),
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = {name: path.relative_to(tmp_path).as_posix() for name, path in layout.find_volumes(tmp_path).items()}
+    assert found == {
+        "segmentation-7.nii.gz": "a/volume-7.nii",
+        "test-segmentation-3.nii.gz": "b/test-volume-3.nii.gz",
+        "liver_12.nii.gz": "imagesTs/liver_12.nii.gz",
+        "new.nii.gz": "new.nii.gz",
+    }
+    (tmp_path / "again").mkdir()
+    (tmp_path / "again" / "new.nii").touch()
+    with pytest.raises(LitsexpError, match=r"is called new\.nii\.gz, as that of"):
+        layout.find_volumes(tmp_path)

@@ -157,3 +157,26 @@ def test_an_impossible_quaternion(path: Path) -> None:
 def test_colour_voxels(path: Path) -> None:
     rgb = np.zeros(SHAPE, [("R", "u1"), ("G", "u1"), ("B", "u1")])
     assert "voxels of type" in refusal(save(path, rgb))
+
+
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+def test_labels_are_written_in_the_volumes_own_geometry(path: Path, tmp_path: Path, kind: type) -> None:
+    affine = np.array([[0.7, 0.1, 0, -12], [-0.1, 0.8, 0, 5], [0, 0, 2.5, 40], [0, 0, 0, 1.0]])
+    image = kind(ramp().astype(">i2")[..., None], affine)
+    image.header.set_slope_inter(2, -1024)
+    image.set_sform(affine, 1)
+    image.set_qform(affine, 3)
+    nib.save(image, path)
+    header, labels = nifti.read_header(path), (ramp() % 3).astype(np.uint8)
+    first, second = tmp_path / "a.nii.gz", tmp_path / "b.nii.gz"
+    for mask in (first, second):
+        nifti.write_labels(mask, labels, header)
+    assert first.read_bytes() == second.read_bytes()
+    written = nib.load(first)
+    assert type(written) is kind and written.get_data_dtype() == np.uint8
+    np.testing.assert_array_equal(np.asarray(written.dataobj), labels)
+    np.testing.assert_array_equal(written.affine, header.affine)
+    assert [int(written.header[code]) for code in ("sform_code", "qform_code")] == [1, 3]
+    assert np.array_equal(read(first), labels) and nifti.read_header(first).shape == SHAPE
+    with pytest.raises(ValueError, match="expected one shape"):
+        nifti.write_labels(first, labels[1:], header)
