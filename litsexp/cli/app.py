@@ -15,6 +15,7 @@ from litsexp.cli.data import commands as data_commands
 from litsexp.cli.judge import commands as judge_commands
 from litsexp.cli.look import look
 from litsexp.cli.plan import plan
+from litsexp.cli.score import score
 from litsexp.cli.studies import commands as study_commands
 from litsexp.cli.ui import ui
 from litsexp.display import console
@@ -33,6 +34,7 @@ for commands in (study_commands, judge_commands, data_commands):
 app.command()(aa)
 app.command()(plan)
 app.command()(look)
+app.command()(score)
 app.command()(ui)
 app.add_typer(bench, name="bench")
 
