@@ -24,7 +24,7 @@ DIGITS = 3  # the official scorer prints so many
 
 _OBJECTS = "counts an object, not its lesions"
 _DETECTED = "takes an object's IoU with another one's prediction, so that other objects are detected"
-_RVD = "is over the prediction, (reference - prediction) / prediction"
+_RVD = "divides by the prediction: (reference - prediction) / prediction"
 _SIGNED = "keeps the sign: the largest of reference - prediction"
 _MM = "takes the millimetres beside the affine"
 _NO_LIVER = "finds no liver without label 1, even where there is tumor"
