@@ -38,7 +38,8 @@ def tell(shown: Console, systems: Sequence[Scored]) -> None:
             shown.print(table)
         _say(shown, _made_up(scored), "")
         for reason, names in _reasons(scored).items():
-            _say(shown, f"· {', '.join(names)}: the official scorer {reason}", "")
+            of = ", ".join(names) if len(names) < len(scored.lits) else "all of them"
+            _say(shown, f"· {of}: the official scorer {reason}", "")
         for text in (*grouped(scored.remarks), *scored.notes):
             _say(shown, f"! {text}", "yellow")
 
@@ -76,22 +77,16 @@ def _finite(value: Any) -> Any:
 
 
 def _structures(scored: Scored) -> Table:
-    """A row a structure: means over the cases where a score is defined."""
+    """A row a structure: means over the cases where a score is defined; ``n`` of them for Dice."""
     rows = structures(scored.cases)
     surfaces = _SURFACES if "assd" in rows[0] else {}
     columns = _COLUMNS | surfaces
-    table = _table("mean of cases", *columns.values(), *(["missed"] if surfaces else []))
+    table = _table("mean of cases", "n", *columns.values(), *(["missed"] if surfaces else []))
     for row in rows:
-        cells = [_defined(row, name, len(scored.cases)) for name in columns]
+        cells = [_number(float(row[name])) for name in columns]
         missed = [str(int(scored.cases[f"surface_missed_{row['structure']}"].sum()))] if surfaces else []
-        table.add_row(str(row["structure"]), *cells, *missed)
+        table.add_row(str(row["structure"]), str(row["n_dice"]), *cells, *missed)
     return table
-
-
-def _defined(row: Mapping[str, Any], name: str, cases: int) -> str:
-    """``0.912``, and of how many cases where it is not all."""
-    n = row[f"n_{name}"]
-    return _number(row[name]) + (f" (n={n})" if 0 < n < cases else "")
 
 
 def _lesions(scored: Scored) -> Table:

@@ -105,7 +105,7 @@ def lits_summary(cases: Sequence[LitsCase]) -> list[LitsScore]:
     value, fails = _right(cases), [case for case in cases if case.no_number]
     if fails:
         named = ", ".join(str(case.case) for case in fails[:5]) + (" ..." if len(fails) > 5 else "")
-        why = f"no number: {fails[0].no_number} (case{'s' * (len(fails) != 1)} {named})"
+        why = f"gives no number: {fails[0].no_number} (case{'s' * (len(fails) != 1)} {named})"
         return [LitsScore(name, number, math.nan, why) for name, number in value.items()]
     its = _official(cases)
     return [
@@ -116,7 +116,7 @@ def lits_summary(cases: Sequence[LitsCase]) -> list[LitsScore]:
 
 def agree(value: float, official: float) -> bool:
     """Whether both are printed alike."""
-    return f"{value:.{DIGITS}f}" == f"{official:.{DIGITS}f}" or abs(value - official) < 1e-9
+    return f"{value + 0.0:.{DIGITS}f}" == f"{official + 0.0:.{DIGITS}f}"
 
 
 def _why(name: str, value: float, cases: Sequence[LitsCase]) -> str:
@@ -174,7 +174,7 @@ def _official(cases: Sequence[LitsCase]) -> dict[str, float]:
     tp_liver = sum(case.row["tp_liver"] for case in shown)
     size_liver = _sizes(shown, "liver") + sum(case.row["fn_liver"] + case.row["tp_liver"] for case in silent)
     dices = [_dice_per_case(case.row, "liver") for case in shown] + [0.0] * len(silent)
-    errors = [-_burden_error(case) for case in shown] + [case.row["burden_true"] - LARGE for case in silent]
+    errors = [0.0 - _burden_error(case) for case in shown] + [case.row["burden_true"] - LARGE for case in silent]
     right = _right(cases)
     return {
         "lesion_precision": tp / predictions if predictions else 0.0,
