@@ -16,6 +16,7 @@ from litsexp.cli.judge import commands as judge_commands
 from litsexp.cli.look import look
 from litsexp.cli.plan import plan
 from litsexp.cli.predict import predict
+from litsexp.cli.score import score
 from litsexp.cli.studies import commands as study_commands
 from litsexp.cli.ui import ui
 from litsexp.display import console
@@ -35,6 +36,7 @@ app.command()(aa)
 app.command()(plan)
 app.command()(look)
 app.command()(predict)
+app.command()(score)
 app.command()(ui)
 app.add_typer(bench, name="bench")
 

@@ -66,6 +66,8 @@ def boxed(case: CaseMasks) -> CaseMasks:
     """The case cut to the box of what is foreground in either mask, as views; counts stay those of the whole volume."""
     box = box_of(case.truth | case.prediction)
     truth, prediction = case.truth[box], case.prediction[box]
+    if case.whole and truth.shape == case.truth.shape:
+        return case  # and what it has counted
     outside = case.outside + case.truth.size - truth.size
     z = case.z[box[0]]
     return replace(case, truth=truth, prediction=prediction, z=z, outside=outside, whole=case.volume_shape)

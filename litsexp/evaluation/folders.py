@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,3 +129,19 @@ def score_files(files: MaskFiles, surface_mm: float | None = None) -> _Read:
     row = score_volume(case, contrast_hu, surface_mm)
     lits = lits_case(case, row, found.stored, found.written_mm)
     return _Read(files, lits, contrast_hu is not None, found.remarks)
+
+
+def table_of(systems: Sequence[Scored]) -> pd.DataFrame:
+    """The systems' cases as one table for ``litsexp judge``.
+
+    Folders of one name are its seeds, 0, 1, ...; a column fold is left where all systems have it.
+    """
+    seeds: Counter[str] = Counter()
+    tables = []
+    for scored in systems:
+        tables.append(scored.cases.assign(seed=seeds[scored.arm]))
+        seeds[scored.arm] += 1
+    table = pd.concat(tables, ignore_index=True)
+    fold = ["fold"] if all("fold" in scored.cases for scored in systems) else []
+    run = [*fold, *(["seed"] if max(seeds.values()) > 1 else [])]
+    return table[["arm", *run, *(c for c in table if c not in ("arm", "fold", "seed"))]]

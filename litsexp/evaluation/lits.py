@@ -22,26 +22,13 @@ from litsexp.evaluation.surfaces import lits_distances
 PENALTIES = {"dice": 0.0, "jaccard": 0.0, "voe": 1.0} | dict.fromkeys(("rvd", *DISTANCES), LARGE)  # the official ones
 DIGITS = 3  # the official scorer prints so many
 
-_OBJECTS = "it counts an object, not its lesions"
-_DETECTED = "other objects are detected in it: an object's IoU is taken with another one's prediction"
-_NO_LIVER = "without label 1 a prediction has no liver in it, even where it has tumor"
-_RVD = "it is over the prediction, (reference - prediction) / prediction"
-_PENALTY = f"a miss is {LARGE:g} in it, and averaged"
-_MM = "its millimetres are those beside the affine"
-_WHY = {
-    "lesion_precision": f"{_OBJECTS}; {_DETECTED}",
-    "lesion_recall": f"{_OBJECTS} where it is detected, but its lesions where it is not; {_DETECTED}",
-    "lesion_precision_greater_zero": _OBJECTS,
-    "lesion_recall_greater_zero": _OBJECTS,
-    **{f"lesion_{name}": _DETECTED for name in OVERLAP},
-    **{f"lesion_{name}": f"{_DETECTED}; {_MM}" for name in DISTANCES},
-    "lesion_rvd": f"{_RVD}; {_DETECTED}",
-    **{f"liver_{name}": _NO_LIVER for name in (*OVERLAP, "dice_per_case", "dice_global")},
-    **{f"liver_{name}": f"{_PENALTY}; {_MM}" for name in DISTANCES},
-    "liver_rvd": f"{_RVD}; {_PENALTY}",
-    "burden_rmse": f"a prediction without label 1 has a burden of {LARGE:g} in it",
-    "burden_max_error": f"it is the largest of reference - prediction with its sign, {LARGE:g} without label 1",
-}
+_OBJECTS = "counts an object, not its lesions"
+_DETECTED = "takes an object's IoU with another one's prediction, so that other objects are detected"
+_RVD = "divides by the prediction: (reference - prediction) / prediction"
+_SIGNED = "keeps the sign: the largest of reference - prediction"
+_MM = "takes the millimetres beside the affine"
+_NO_LIVER = "finds no liver without label 1, even where there is tumor"
+_PENALTY = f"averages {LARGE:g} in for a liver without label 1"
 
 
 @dataclass(frozen=True)
@@ -56,6 +43,7 @@ class LitsCase:
     official: OfficialDetection | None
     official_liver: Scores | None  # None where the prediction has no label 1: no liver, as that scorer sees it
     official_objects: Sequence[Scores]
+    its_mm: bool  # that scorer takes other millimetres
 
 
 @dataclass(frozen=True)
@@ -103,6 +91,7 @@ def lits_case(
         official=found,
         official_liver=its_liver,
         official_objects=[_its(its_scores.of(member)) for member in (found.objects if found else ())],
+        its_mm=its_mm is not mm,
     )
 
 
@@ -116,22 +105,36 @@ def lits_summary(cases: Sequence[LitsCase]) -> list[LitsScore]:
     value, fails = _right(cases), [case for case in cases if case.no_number]
     if fails:
         named = ", ".join(str(case.case) for case in fails[:5]) + (" ..." if len(fails) > 5 else "")
-        why = f"no number: {fails[0].no_number} (case{'s' * (len(fails) != 1)} {named})"
+        why = f"gives no number: {fails[0].no_number} (case{'s' * (len(fails) != 1)} {named})"
         return [LitsScore(name, number, math.nan, why) for name, number in value.items()]
     its = _official(cases)
     return [
-        LitsScore(name, number, its[name], "" if agree(number, its[name]) else _why(name, number))
+        LitsScore(name, number, its[name], "" if agree(number, its[name]) else _why(name, number, cases))
         for name, number in value.items()
     ]
 
 
 def agree(value: float, official: float) -> bool:
     """Whether both are printed alike."""
-    return f"{value:.{DIGITS}f}" == f"{official:.{DIGITS}f}" or abs(value - official) < 1e-9
+    return f"{value + 0.0:.{DIGITS}f}" == f"{official + 0.0:.{DIGITS}f}"
 
 
-def _why(name: str, value: float) -> str:
-    return "undefined; the official scorer writes something in its place" if math.isnan(value) else _WHY[name]
+def _why(name: str, value: float, cases: Sequence[LitsCase]) -> str:
+    """What the official scorer does otherwise, of what can have made a difference in these cases."""
+    structure, _, score = name.partition("_")
+    if math.isnan(value):
+        return "writes a number in the place of what is undefined"
+    silent = any(case.official_liver is None for case in cases)
+    reasons = {
+        _OBJECTS: structure == "lesion" and score.startswith(("precision", "recall")),
+        _RVD: score == "rvd",
+        _SIGNED: score == "max_error",
+        _DETECTED: structure == "lesion" and not score.endswith("greater_zero"),
+        _MM: score in DISTANCES and any(case.its_mm for case in cases),
+        _NO_LIVER: structure == "liver" and score not in DISTANCES and silent,
+        _PENALTY: (structure == "burden" or score in ("rvd", *DISTANCES)) and structure != "lesion" and silent,
+    }
+    return "; ".join(reason for reason, holds in reasons.items() if holds)
 
 
 def _right(cases: Sequence[LitsCase]) -> dict[str, float]:
@@ -171,7 +174,7 @@ def _official(cases: Sequence[LitsCase]) -> dict[str, float]:
     tp_liver = sum(case.row["tp_liver"] for case in shown)
     size_liver = _sizes(shown, "liver") + sum(case.row["fn_liver"] + case.row["tp_liver"] for case in silent)
     dices = [_dice_per_case(case.row, "liver") for case in shown] + [0.0] * len(silent)
-    errors = [-_burden_error(case) for case in shown] + [case.row["burden_true"] - LARGE for case in silent]
+    errors = [0.0 - _burden_error(case) for case in shown] + [case.row["burden_true"] - LARGE for case in silent]
     right = _right(cases)
     return {
         "lesion_precision": tp / predictions if predictions else 0.0,

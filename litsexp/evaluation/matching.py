@@ -57,8 +57,11 @@ def match(truth: NDArray[np.bool_], prediction: NDArray[np.bool_], z: NDArray[np
 
     Lesions are 6-connected, and do not connect across a missing one of the slice numbers ``z``, which ascend.
     """
-    reference, found = _separate(truth, prediction, z)
-    true_voxels, predicted_voxels = (np.bincount(lesions.ravel(), minlength=1)[1:] for lesions in (reference, found))
+    (reference, n_true), (found, n_predicted) = _separate(truth, prediction, z)
+    true_voxels, predicted_voxels = (
+        np.bincount(lesions[lesions > 0], minlength=number + 1)[1:]
+        for lesions, number in ((reference, n_true), (found, n_predicted))
+    )
     overlapping = (reference > 0) & (found > 0)
     pairs = (reference[overlapping] - 1, found[overlapping] - 1)
     shape = (len(true_voxels), len(predicted_voxels))
@@ -96,10 +99,12 @@ def _reach(line: ArrayLike) -> slice:
 
 def _separate(
     truth: NDArray[np.bool_], prediction: NDArray[np.bool_], z: NDArray[np.integer] | None
-) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Number the lesions of both masks from 1, inside the box that holds them all; an empty slice fills each gap."""
+) -> tuple[tuple[NDArray[np.int32], int], tuple[NDArray[np.int32], int]]:
+    """The lesions of both masks from 1, inside the box that holds them all, and how many; an empty slice fills gaps."""
     box = box_of(truth | prediction)
     numbers = np.arange(len(truth)) if z is None else z
     gaps = np.flatnonzero(np.diff(numbers[box[0]]) > 1) + 1
-    reference, found = (np.insert(mask[box], gaps, False, axis=0) for mask in (truth, prediction))
-    return ndimage.label(reference, SIX_CONNECTED)[0], ndimage.label(found, SIX_CONNECTED)[0]
+    reference, found = truth[box], prediction[box]
+    if len(gaps):
+        reference, found = (np.insert(mask, gaps, False, axis=0) for mask in (reference, found))
+    return ndimage.label(reference, SIX_CONNECTED), ndimage.label(found, SIX_CONNECTED)

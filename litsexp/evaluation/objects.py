@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,9 +36,13 @@ class ObjectScores:
 
     def __init__(self, matching: Matching, spacing_mm: Sequence[float] | None):
         self.lesions = (matching.reference, matching.found)
-        self.boxes = tuple(ndimage.find_objects(lesions) for lesions in self.lesions)
         self.spacing_mm = spacing_mm
         self.known: dict[Member, dict[str, float]] = {}
+
+    @cached_property
+    def boxes(self) -> tuple[list[tuple[slice, ...]], ...]:
+        """Of each lesion, of the truth and of the prediction."""
+        return tuple(ndimage.find_objects(lesions) for lesions in self.lesions)
 
     def of(self, member: Member) -> dict[str, float]:
         """The scores of one object, computed once."""

@@ -7,6 +7,7 @@ PatrickChrist/lits-challenge-scoring (``evaluate.py``, ``helpers/calc_metric.py`
   a detected object count as false positives;
 - for an object's IoU the union is taken with the predictions of the object whose number is that of its own first
   prediction, which is another one's wherever the two numberings differ;
+- a case whose count comes to 0 or less has none of its objects measured;
 - RVD is (reference - prediction) / prediction;
 - without a voxel of label 1 a prediction has no liver, though its tumor is liver, too, and a burden of 9001;
 - millimetres are those beside the affine, right or not.
@@ -76,7 +77,7 @@ def detection(matching: Matching, stored: tuple[int, int, int]) -> OfficialDetec
     kept = [
         (tuple(order_true[groups[first]].tolist()), tuple(order_found[rows].tolist()))
         for first, rows in held.items()
-        if len(rows)
+        if len(rows) and tp > 0
     ]
     tp_any = sum(len(rows) > 0 for rows in members)
     return OfficialDetection(tp, tp_any, len(order_true), len(order_found), tuple(kept))

@@ -159,7 +159,7 @@ def _turn_of(
 def _check_shape(predicted: Header, label: Header, turned: NDArray[np.float64] | None) -> None:
     shape = predicted.shape if turned is None else _permuted(predicted.shape, turned)
     if shape != label.shape:
-        how = "" if turned is None else f", {shape} along the truth's axes"
+        how = "" if turned is None else f", {shape} along the truth's axes,"
         found = f"shape {predicted.shape}{how} differs from the truth's {label.shape} ({label.path.name})"
         raise LitsexpError(f"{predicted.path}: {found}; expected one label a voxel; resample it to the CT's own grid")
 
