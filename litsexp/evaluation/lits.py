@@ -80,8 +80,9 @@ def lits_case(
         if found and its_liver:
             its_liver |= liver_distances(case, written_mm) if its_mm is written_mm else _only(liver, DISTANCES)
     own = detected_objects(case.matching)
-    scores = ObjectScores(case.matching, mm)
-    its_scores = scores if its_mm is mm else ObjectScores(case.matching, its_mm)
+    kept = found.objects if found else ()
+    scores = ObjectScores(case.matching, {*own, *kept}, mm)
+    its_scores = scores if its_mm is mm else ObjectScores(case.matching, kept, its_mm)
     return LitsCase(
         case=case.case,
         row=row,
@@ -90,7 +91,7 @@ def lits_case(
         no_number=no_number,
         official=found,
         official_liver=its_liver,
-        official_objects=[_its(its_scores.of(member)) for member in (found.objects if found else ())],
+        official_objects=[_its(its_scores.of(member)) for member in kept],
         its_mm=its_mm is not mm,
     )
 
