@@ -103,8 +103,9 @@ def liver_distances(case: CaseMasks, spacing_mm: Sequence[float]) -> dict[str, f
 
 def lits_summary(cases: Sequence[LitsCase]) -> list[LitsScore]:
     """The summary of at least one case; surfaces where the cases have them."""
-    value, fails = _right(cases), [case for case in cases if case.no_number]
-    if fails:
+    value, failed = _right(cases), [case for case in cases if case.no_number]
+    if failed:
+        fails = [case for case in failed if case.no_number == failed[0].no_number]
         named = ", ".join(str(case.case) for case in fails[:5]) + (" ..." if len(fails) > 5 else "")
         why = f"gives no number: {fails[0].no_number} (case{'s' * (len(fails) != 1)} {named})"
         return [LitsScore(name, number, math.nan, why) for name, number in value.items()]
