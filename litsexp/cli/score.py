@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def score(
     predictions: Annotated[
-        list[Path], typer.Argument(metavar="PREDICTIONS...", help="Folder with a system's masks; one a system.")
+        list[Path], typer.Argument(metavar="PREDICTIONS", help="Folder with a system's masks; one a system.")
     ],
     truth: Annotated[
         Path, typer.Argument(metavar="TRUTH", help="Folder with the true masks, and CT volumes where there are any.")
