@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from litsexp.cli.options import measuring
 from litsexp.display import console, progress_bar
 from litsexp.spec.errors import LitsexpError
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 def score(
     predictions: Annotated[
-        list[Path], typer.Argument(metavar="PREDICTIONS...", help="Folder with a system's masks; one a system.")
+        list[Path], typer.Argument(metavar="PREDICTIONS", help="Folder with a system's masks; one a system.")
     ],
     truth: Annotated[
         Path, typer.Argument(metavar="TRUTH", help="Folder with the true masks, and CT volumes where there are any.")
@@ -75,7 +76,8 @@ def score(
             refuse_to_overwrite(path)
     shown = Console(stderr=True) if json_file == "-" else console  # stdout is the JSON's alone
     names = _names(predictions, arms)
-    scored = _scored(predictions, truth, names, tolerance if surface else None, partial, processes, shown)
+    with measuring():
+        scored = _scored(predictions, truth, names, tolerance if surface else None, partial, processes, shown)
     tell(shown, scored)
     if csv_file is not None:
         write_new(csv_file, table_of(scored).to_csv(index=False).encode())

@@ -15,6 +15,7 @@ from litsexp.cli.findings import grouped
 from litsexp.evaluation.detection import ALL, made_up, recalls, structures
 from litsexp.evaluation.folders import Scored
 from litsexp.evaluation.lits import DIGITS
+from litsexp.evaluation.volumes import MISSED
 
 _COLUMNS = {"dice": "Dice", "sensitivity": "sensitivity", "precision": "precision"}
 _SURFACES = {"assd": "ASSD mm", "rmsd": "RMSD mm", "msd": "max mm", "hd95": "HD95 mm", "nsd": "NSD"}
@@ -32,9 +33,10 @@ _BINS = {
 def tell(shown: Console, systems: Sequence[Scored]) -> None:
     """Print each system's tables, and what a user should know."""
     for scored in systems:
-        cases = "case" if len(scored.cases) == 1 else "cases"
+        cases = f"{'phantom ' if scored.phantom else ''}case{'s' * (len(scored.cases) != 1)}"
         _say(shown, f"{scored.arm}: {len(scored.cases)} {cases}", "bold")
-        for table in (_structures(scored), _lesions(scored), _lits(scored)):
+        surfaces = [_surfaces(scored)] if f"{MISSED}_liver" in scored.cases else []
+        for table in (_structures(scored), *surfaces, _lesions(scored), _lits(scored)):
             shown.print(table)
         _say(shown, _made_up(scored), "")
         for reason, names in _reasons(scored).items():
@@ -53,6 +55,7 @@ def as_json(systems: Sequence[Scored]) -> str:
 def _content(scored: Scored) -> dict[str, Any]:
     return {
         "arm": scored.arm,
+        "phantom": scored.phantom,
         "summary": {
             "structures": structures(scored.cases),
             "lesions": recalls(scored.cases),
@@ -78,14 +81,19 @@ def _finite(value: Any) -> Any:
 
 def _structures(scored: Scored) -> Table:
     """A row a structure: means over the cases where a score is defined; ``n`` of them for Dice."""
-    rows = structures(scored.cases)
-    surfaces = _SURFACES if "assd" in rows[0] else {}
-    columns = _COLUMNS | surfaces
-    table = _table("mean of cases", "n", *columns.values(), *(["missed"] if surfaces else []))
-    for row in rows:
-        cells = [_number(float(row[name])) for name in columns]
-        missed = [str(int(scored.cases[f"surface_missed_{row['structure']}"].sum()))] if surfaces else []
-        table.add_row(str(row["structure"]), str(row["n_dice"]), *cells, *missed)
+    table = _table("mean of cases", *_COLUMNS.values(), "n")
+    for row in structures(scored.cases):
+        table.add_row(str(row["structure"]), *(_number(float(row[name])) for name in _COLUMNS), str(row["n_dice"]))
+    return table
+
+
+def _surfaces(scored: Scored) -> Table:
+    """The same of the surfaces; a missed structure has the volume's diagonal as its distances."""
+    table = _table("surfaces", *_SURFACES.values(), "n", "missed")
+    for row in structures(scored.cases):
+        missed = int(scored.cases[f"{MISSED}_{row['structure']}"].sum())
+        means = (_number(float(row[name])) for name in _SURFACES)
+        table.add_row(str(row["structure"]), *means, str(row["n_assd"]), str(missed))
     return table
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from litsexp.data.ct.layout import PHANTOM_FILE
 from litsexp.data.ct.masks import read_masks
 from litsexp.data.ct.pairs import MaskFiles, pair_masks
 from litsexp.data.parallel import Progress, map_parallel
@@ -41,6 +42,7 @@ class Scored:
     lits: tuple[LitsScore, ...]  # the official summary, each number beside what the official scorer prints
     remarks: tuple[tuple[int, str], ...]  # case and what a user should know of it
     notes: tuple[str, ...]  # the same of the folders
+    phantom: bool = False  # whether any patient is synthetic, which has to be said wherever a result is shown
 
     @property
     def arm(self) -> str:
@@ -113,7 +115,8 @@ def score(
     unknown = [one.files.case for one in read if not one.contrast_known]
     notes = [NO_HU] if len(unknown) == len(read) else []
     remarks += [] if notes else [(case, SOME_HU) for case in unknown]
-    return Scored(table, tuple(lits_summary(cases)), tuple(remarks), (*pairing.left_out, *notes))
+    phantom = any((files.truth.parent / PHANTOM_FILE).is_file() for files in pairing.pairs)
+    return Scored(table, tuple(lits_summary(cases)), tuple(remarks), (*pairing.left_out, *notes), phantom)
 
 
 def score_files(files: MaskFiles, surface_mm: float | None = None) -> _Read:

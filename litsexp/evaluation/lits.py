@@ -80,8 +80,9 @@ def lits_case(
         if found and its_liver:
             its_liver |= liver_distances(case, written_mm) if its_mm is written_mm else _only(liver, DISTANCES)
     own = detected_objects(case.matching)
-    scores = ObjectScores(case.matching, mm)
-    its_scores = scores if its_mm is mm else ObjectScores(case.matching, its_mm)
+    kept = found.objects if found else ()
+    scores = ObjectScores(case.matching, {*own, *kept}, mm)
+    its_scores = scores if its_mm is mm else ObjectScores(case.matching, kept, its_mm)
     return LitsCase(
         case=case.case,
         row=row,
@@ -90,7 +91,7 @@ def lits_case(
         no_number=no_number,
         official=found,
         official_liver=its_liver,
-        official_objects=[_its(its_scores.of(member)) for member in (found.objects if found else ())],
+        official_objects=[_its(its_scores.of(member)) for member in kept],
         its_mm=its_mm is not mm,
     )
 
@@ -102,8 +103,9 @@ def liver_distances(case: CaseMasks, spacing_mm: Sequence[float]) -> dict[str, f
 
 def lits_summary(cases: Sequence[LitsCase]) -> list[LitsScore]:
     """The summary of at least one case; surfaces where the cases have them."""
-    value, fails = _right(cases), [case for case in cases if case.no_number]
-    if fails:
+    value, failed = _right(cases), [case for case in cases if case.no_number]
+    if failed:
+        fails = [case for case in failed if case.no_number == failed[0].no_number]
         named = ", ".join(str(case.case) for case in fails[:5]) + (" ..." if len(fails) > 5 else "")
         why = f"gives no number: {fails[0].no_number} (case{'s' * (len(fails) != 1)} {named})"
         return [LitsScore(name, number, math.nan, why) for name, number in value.items()]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from functools import cached_property
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,31 +33,36 @@ def overlap(tp: int, fp: int, fn: int) -> dict[str, float]:
 class ObjectScores:
     """Overlap, and with a voxel size distances, of an object's references merged against its predictions together."""
 
-    def __init__(self, matching: Matching, spacing_mm: Sequence[float] | None):
+    def __init__(self, matching: Matching, members: Iterable[Member], spacing_mm: Sequence[float] | None):
         self.lesions = (matching.reference, matching.found)
+        wanted = list(members)
+        self.boxes = [_boxes(self.lesions[side], {n for member in wanted for n in member[side]}) for side in (0, 1)]
         self.spacing_mm = spacing_mm
         self.known: dict[Member, dict[str, float]] = {}
 
-    @cached_property
-    def boxes(self) -> tuple[list[tuple[slice, ...]], ...]:
-        """Of each lesion, of the truth and of the prediction."""
-        return tuple(ndimage.find_objects(lesions) for lesions in self.lesions)
-
     def of(self, member: Member) -> dict[str, float]:
-        """The scores of one object, computed once."""
+        """The scores of one of the objects, computed once."""
         if member not in self.known:
-            boxes = [self.boxes[side][number] for side in (0, 1) for number in member[side]]
-            box = tuple(
-                slice(min(one[axis].start for one in boxes), max(one[axis].stop for one in boxes)) for axis in range(3)
-            )
-            masks = [
-                np.isin(lesions[box], np.add(numbers, 1)) for lesions, numbers in zip(self.lesions, member, strict=True)
-            ]
-            tp, fp, fn = _voxels(masks[0], masks[1])
-            self.known[member] = overlap(tp, fp, fn)
-            if self.spacing_mm is not None:
-                self.known[member] |= lits_distances(masks[0], masks[1], self.spacing_mm)
+            self.known[member] = self._scores(member)
         return self.known[member]
+
+    def _scores(self, member: Member) -> dict[str, float]:
+        boxes = [self.boxes[side][number] for side in (0, 1) for number in member[side]]
+        spans = ([box[axis] for box in boxes] for axis in range(3))
+        box = tuple(slice(min(one.start for one in span), max(one.stop for one in span)) for span in spans)
+        truth, prediction = (np.isin(self.lesions[side][box], np.add(member[side], 1)) for side in (0, 1))
+        scores = overlap(*_voxels(truth, prediction))
+        return scores if self.spacing_mm is None else scores | lits_distances(truth, prediction, self.spacing_mm)
+
+
+def _boxes(lesions: NDArray[np.int32], wanted: set[int]) -> dict[int, tuple[slice, ...]]:
+    """The boxes of these lesions (from 0): of noise there may be a million others."""
+    if not wanted:
+        return {}
+    numbers = sorted(wanted)
+    renumbered = np.zeros(int(lesions.max()) + 1, np.int32)
+    renumbered[np.add(numbers, 1)] = np.arange(1, len(numbers) + 1)
+    return dict(zip(numbers, ndimage.find_objects(renumbered[lesions]), strict=True))
 
 
 def _voxels(truth: NDArray[np.bool_], prediction: NDArray[np.bool_]) -> tuple[int, int, int]:

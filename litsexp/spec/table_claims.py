@@ -46,6 +46,21 @@ class Column(Strict):
     undefined: str = "empty in the table"  # why it is NaN where it is
 
 
+def _scored() -> dict[str, Column]:
+    undefined = "neither in the truth nor predicted, or millimetres are unknown"
+    distances = {"assd": "ASSD", "rmsd": "RMSD", "msd": "maximum surface distance", "hd95": "HD95"}
+    columns = {"lesions_false_any": Column(words="lesions that touch none", higher_is_better=False, unit="a case")}
+    for structure in ("liver", "tumor"):
+        for name, words in distances.items():
+            said = f"{structure} {words}"
+            columns[f"{name}_{structure}"] = Column(words=said, higher_is_better=False, unit="mm", undefined=undefined)
+        columns[f"nsd_{structure}"] = Column(words=f"{structure} NSD", undefined=undefined)
+    return columns
+
+
+SCORED: dict[str, Column] = _scored()  # columns of ``litsexp score`` that are no metric or measure of a study
+
+
 class TableClaims(Strict):
     """A claims file.
 

@@ -53,9 +53,9 @@ def test_tables_of_one_system(run, systems):
     code, out, error = run(systems / "good", systems / "truth", "--surface")
     assert (code, error, made()) == (0, "", [])
     lines = out.splitlines()
-    assert lines[0] == "good: 8 cases"
+    assert lines[0] == "good: 8 phantom cases"
     assert max(len(line) for line in lines if not line.startswith(("·", "!"))) <= 100
-    for head in ("mean of cases  n   Dice", "NSD  missed", "lesions", "< 20 HU", "LiTS summary", "lesion_dice_global"):
+    for head in ("mean of cases   Dice", "NSD  n  missed", "lesions", "< 20 HU", "LiTS summary", "lesion_dice_global"):
         assert head in out
     assert "false lesions a case: " in out
     assert "gives no number: it ends with an error at a reference without lesions" in out  # one patient has no tumor
@@ -74,6 +74,7 @@ def test_json_and_csv_hold_what_the_api_gives(run, systems):
     assert (content["arm"], len(content["cases"])) == ("good", 8)
     assert content["lits"]["lesion_recall"] == pytest.approx(scored.summary["lesion_recall"])
     assert content["official"]["official_lesion_recall"] is None
+    assert content["phantom"] is True
     assert content["differences"]["lesion_recall"].startswith("gives no number")
     free = int(table.loc[table["lesions_true"] == 0, "case"].iloc[0])
     assert content["cases"][free]["dice_tumor"] is None
@@ -87,7 +88,7 @@ def test_json_alone_on_stdout(run, systems):
     code, out, error = run(systems / "good", systems / "bad", systems / "truth", "--json", "-")
     assert code == 0
     assert [system["arm"] for system in json.loads(out)["systems"]] == ["good", "bad"]
-    assert "bad: 8 cases" in error
+    assert "bad: 8 phantom cases" in error
 
 
 def test_two_systems_and_a_verdict(run, litsexp, systems):
@@ -99,14 +100,17 @@ def test_two_systems_and_a_verdict(run, litsexp, systems):
             for case in CASES:
                 if case % 5 == fold:
                     shutil.copy(systems / name / f"liver_{case}.nii.gz", folder)
-    assert run("data/good", "data/bad", systems / "truth", "--csv", "scores.csv")[0] == 0
+    assert run("data/good", "data/bad", systems / "truth", "--surface", "--csv", "scores.csv")[0] == 0
     assert list(pd.read_csv("scores.csv"))[:4] == ["arm", "fold", "case", "slices"]
-    claim = "{id: good, says: Good is better., metric: dice_liver, better: good, than: bad, margin: 0.01}"
-    Path("claims.yaml").write_text(f"claims: [{claim}]\n")
-    code, out, error = litsexp("judge", "scores.csv", "claims.yaml")
+    claim = "{{id: {}, says: Good is better., metric: {}, better: good, than: bad, margin: 0.01}}"
+    claims = [claim.format("dice", "dice_liver"), claim.format("near", "assd_liver")]
+    Path("claims.yaml").write_text(f"claims: [{', '.join(claims)}]\n")
+    code, out, error = litsexp("judge", "scores.csv", "claims.yaml", "--json", "verdicts.json")
     assert (code, error) == (0, "")
-    assert "supported" in out
     assert "8 patients and 5 pairs of runs" in out
+    assert "Higher is taken as better" not in out  # of a distance the judge knows that less is
+    verdicts = json.loads(Path("verdicts.json").read_text())["verdicts"]
+    assert [verdict["verdict"] for verdict in verdicts] == ["supported", "supported"]
 
 
 def test_folders_of_one_arm_are_its_seeds(run, systems):
@@ -149,7 +153,7 @@ def test_partial_scores_what_is_in_both(run, data):
     (data / "good" / "liver_1.nii.gz").unlink()
     code, out, error = run(data / "good", data / "truth", "--partial")
     assert (code, error) == (0, "")
-    assert out.startswith("good: 7 cases")
+    assert out.startswith("good: 7 phantom cases")
     assert "! 1 of 8 cases of" in out
 
 

@@ -48,7 +48,7 @@ def test_noise_is_counted_as_the_official_scorer_counts_it(turn, stored):
     for (truth, prediction), printed in zip(noisy_masks(), PRINTED, strict=True):
         matching = match(truth.transpose(turn) == 2, prediction.transpose(turn) == 2)
         found = detection(matching, stored)
-        scores = ObjectScores(matching, np.array(SPACING_MM)[list(turn)])
+        scores = ObjectScores(matching, found.objects, np.array(SPACING_MM)[list(turn)])
         objects = [scores.of(member) for member in found.objects]
         rvd = sum(1 / (1 + one["rvd"]) - 1 for one in objects)
         sums = [sum(one["dice"] for one in objects), rvd, *(sum(one[n] for one in objects) for n in ("assd", "msd"))]

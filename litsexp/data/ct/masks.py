@@ -149,11 +149,24 @@ def _turn_of(
             said = f"{header.path.name} has neither sform nor qform; compared as stored"
             return None, [said] if header is predicted else []
     own, _ = geometry(predicted)
+    remarks = _other_sizes(predicted, image)
     if np.array_equal(own, orientation):
-        return None, []
+        return None, remarks
     axes, wanted = ("".join(ornt2axcodes(one)) for one in (own, orientation))
     turned: NDArray[np.float64] = ornt_transform(own, orientation)
-    return turned, [f"the prediction is stored as {axes} and the truth as {wanted}; it is turned by its affine"]
+    said = f"the prediction is stored as {axes} and the truth as {wanted}; it is turned by its affine"
+    if np.array_equal(predicted.affine, np.eye(4)):
+        said += ", which is the identity, as if nobody had filled it in"
+    return turned, [said, *remarks]
+
+
+def _other_sizes(predicted: Header, image: Header) -> list[str]:
+    """A remark where the sizes of the voxels are not the truth's, whatever their order."""
+    sizes_mm = [np.sort(voxel_sizes(header.affine)) for header in (predicted, image)]
+    if np.allclose(sizes_mm[0], sizes_mm[1], rtol=0.01):
+        return []
+    its, wanted = (" x ".join(f"{mm:.3g}" for mm in sizes) for sizes in sizes_mm)
+    return [f"the prediction's affine says voxels of {its} mm, the truth's {wanted}; compared voxel by voxel"]
 
 
 def _check_shape(predicted: Header, label: Header, turned: NDArray[np.float64] | None) -> None:

@@ -13,7 +13,7 @@ EXPECTED_PREDICTIONS = "masks whose names end in the case's number, as liver_12.
 _NIFTI = re.compile(r"\.nii(?:\.gz)?$")
 _NUMBER = re.compile(r"(\d+)\.nii(?:\.gz)?$")
 _VOLUME = re.compile(r"/(?:volume-|imagesTr/(?:liver_|.*?_)?)(\d+)(?:_0000)?\.nii(?:\.gz)?$")
-_CT = re.compile(r"/(?:(?:test-)?volume-[^/]*|images(?:Tr|Ts)/.*)$")
+_CT = re.compile(r"/(?:(?:test-)?volume-[^/]*|images(?:Tr|Ts)/[^/]*)$")
 _SEGMENTATION = re.compile(r"/(?:segmentation-|labelsTr/liver_)\d+\.nii(?:\.gz)?$")
 _FOLD = re.compile(r"fold_(\d+)")
 
@@ -78,8 +78,9 @@ def _posix(path: Path) -> str:
 
 
 def _masks(files: Iterable[Path]) -> list[Path]:
-    """NIfTI files that are no CT."""
-    return [path for path in files if _NIFTI.search(path.name) and not _CT.search(_posix(path))]
+    """NIfTI files that are no CT, nor hidden, as a Mac leaves them on other disks."""
+    shown = (path for path in files if _NIFTI.search(path.name) and not path.name.startswith("."))
+    return [path for path in shown if not _CT.search(_posix(path))]
 
 
 def _numbered(paths: Iterable[Path], kind: str) -> tuple[dict[int, Path], list[str]]:

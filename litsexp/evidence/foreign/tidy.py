@@ -12,7 +12,7 @@ import pandas as pd
 from litsexp.evidence.measures import Measured, measure_of
 from litsexp.spec.catalog import MEASURES, METRICS
 from litsexp.spec.errors import LitsexpError
-from litsexp.spec.table_claims import Column, TableClaim, TableClaims
+from litsexp.spec.table_claims import SCORED, Column, TableClaim, TableClaims
 from litsexp.spec.tables import nearest, one_of
 
 NEEDED = ("arm", "case")
@@ -56,10 +56,10 @@ def tidy(table: pd.DataFrame, claims: TableClaims, name: str) -> pd.DataFrame:
 
 
 def measures_of(cases: pd.DataFrame, claims: TableClaims, name: str) -> dict[str, Measured]:
-    """What each claim's metric means: by the claims file, else by the tables of litsexp, else its name says it all."""
+    """What each claim's metric means: by the claims file, else by litsexp's own tables, else its name says it all."""
     found = {}
     for metric in dict.fromkeys(claim.metric for claim in claims.claims):
-        column = claims.metrics.get(metric)
+        column = claims.metrics.get(metric) or SCORED.get(metric)
         known = measure_of(metric) if metric in MEASURES or metric in METRICS else None
         if metric not in cases and not (known and known.scored(cases)):
             scores = [str(c) for c in cases.select_dtypes("number") if c not in LABELS]
@@ -79,7 +79,7 @@ def measures_of(cases: pd.DataFrame, claims: TableClaims, name: str) -> dict[str
 def unexplained(claims: TableClaims) -> list[str]:
     """Claimed columns that neither the claims file nor litsexp knows: higher is taken as better."""
     metrics = dict.fromkeys(claim.metric for claim in claims.claims)
-    return [m for m in metrics if m not in claims.metrics and m not in METRICS and m not in MEASURES]
+    return [m for m in metrics if not any(m in known for known in (claims.metrics, METRICS, MEASURES, SCORED))]
 
 
 def pooled(cases: pd.DataFrame, claims: TableClaims, name: str) -> pd.DataFrame:

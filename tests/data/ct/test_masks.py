@@ -146,6 +146,14 @@ def test_without_an_affine_masks_are_compared_as_stored(files):
     assert case.remarks == ("liver_4.nii.gz has neither sform nor qform; compared as stored",)
 
 
+def test_an_affine_that_nobody_filled_in_is_named(files):
+    case = read_masks(files(image(labels(0)), image(labels(1)[::-1, ::-1], np.eye(4))))
+    turn, sizes = case.remarks
+    assert turn.endswith("turned by its affine, which is the identity, as if nobody had filled it in")
+    assert sizes.startswith("the prediction's affine says voxels of 1 x 1 x 1 mm, the truth's 0.5 x 0.75 x 2")
+    assert np.array_equal(case.prediction, read_masks(files(image(labels(0)), image(labels(1)))).prediction)
+
+
 def test_the_volume_decides_orientation_and_millimetres(files):
     truth, prediction = labels(0), labels(1)
     wrong = np.diag([1.0, 1.0, 1.0, 1.0])

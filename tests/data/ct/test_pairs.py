@@ -46,7 +46,8 @@ def test_layouts_are_paired_by_number(folders, truth, prediction):
 
 def test_volumes_are_no_masks_wherever_they_lie(folders):
     lits = ["volume-3.nii", "segmentation-3.nii", "test-volume-3.nii", "scout.nii", "other-4.nii"]
-    found = pair_masks(*folders(truth=lits, predictions=["volume-3.nii", "liver_3.nii.gz"]))
+    beside = ["volume-3.nii", "imagesTs/liver_3.nii.gz", "._liver_3.nii.gz", "imagesTs/ours/liver_3.nii.gz"]
+    found = pair_masks(*folders(truth=lits, predictions=beside))
     assert names(found) == [(3, "segmentation-3.nii", "liver_3.nii.gz")]
     assert [pair.volume.name for pair in found.pairs] == ["volume-3.nii"]
     assert found.problems == []
