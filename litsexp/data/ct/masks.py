@@ -17,16 +17,15 @@ from nibabel.orientations import ornt2axcodes, ornt_transform
 from numpy.typing import NDArray
 
 from litsexp.data.ct.geometry import MM_UNKNOWN, geometry, remarks_on
+from litsexp.data.ct.labels import as_labels, unknown_labels
 from litsexp.data.ct.layout import Case
 from litsexp.data.ct.nifti import Header, read_header, slabs, values_of
 from litsexp.data.ct.pairs import MaskFiles
+from litsexp.data.ct.volume import HU_MAX, HU_MIN
 from litsexp.spec.errors import LitsexpError
 
 Triple = tuple[int, int, int]
 Spacing = tuple[float, float, float]
-
-LABELS = (0, 1, 2)
-HU_MIN, HU_MAX = -1024, 3071  # as everywhere in litsexp
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,32 +96,14 @@ def read_mask(header: Header) -> Mask:
     for where, raw in slabs(header):
         values = values_of(header, raw).transpose(2, 1, 0)  # (k, j, i), as the file lies
         for k, plane in zip(range(where.start, where.stop), values, strict=True):
-            low, high = (plane.min() if values.dtype.kind != "u" else 0), plane.max()
-            if low == high == 0:
+            if not plane.any():
                 continue
-            labels = _labels(plane, low, high, unknown)
+            labels = as_labels(plane, unknown)
             if not unknown:
-                planes.append((k, labels))
+                planes.append((k, labels.copy()))  # the slab is read over
     if unknown:
-        raise _unknown(header, unknown)
+        raise unknown_labels(header.path, unknown, "")
     return _cut(planes, header.shape)
-
-
-def _labels(plane: NDArray[Any], low: float, high: float, unknown: Counter[float]) -> NDArray[np.uint8]:
-    """A plane as labels; what is none is counted."""
-    with np.errstate(invalid="ignore"):
-        labels = plane.astype(np.uint8)
-    if not (low >= 0 and high <= LABELS[-1]) or (plane.dtype.kind == "f" and not np.array_equal(labels, plane)):
-        found, counts = np.unique(plane[~np.isin(plane, LABELS)], return_counts=True)
-        unknown.update(dict(zip(found.tolist(), counts.tolist(), strict=True)))
-    return labels
-
-
-def _unknown(header: Header, unknown: Counter[float]) -> LitsexpError:
-    named = ", ".join(f"{value:g} ({count} voxels)" for value, count in unknown.most_common(3))
-    others = f" and {len(unknown) - 3} other values" if len(unknown) > 3 else ""
-    expected = "expected only 0 background, 1 liver, 2 tumor; map the labels to these"
-    return LitsexpError(f"{header.path}: found label {named}{others}; {expected}")
 
 
 def _cut(planes: list[tuple[int, NDArray[np.uint8]]], shape: Triple) -> Mask:

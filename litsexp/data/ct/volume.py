@@ -15,6 +15,7 @@ from nibabel.orientations import ornt2axcodes
 from numpy.typing import NDArray
 
 from litsexp.data.ct.geometry import MM_UNKNOWN, geometry, remarks_on
+from litsexp.data.ct.labels import as_labels, unknown_labels
 from litsexp.data.ct.layout import Case
 from litsexp.data.ct.nifti import Header, read_header, slabs, values_of
 from litsexp.spec.errors import LitsexpError
@@ -24,7 +25,6 @@ _T = TypeVar("_T", bound=np.generic)
 HU_MIN, HU_MAX = -1024, 3071  # 12-bit CT; LiTS itself holds -10522 to 27572
 MOST_ABOVE = 0.02  # share of the voxels above HU_MAX; metal is far less
 LIVER_HU = (-100, 350)  # a liver's median: fatty and unenhanced to contrast at its height
-LABELS = (0, 1, 2)
 
 
 @dataclass(frozen=True)
@@ -130,21 +130,11 @@ class OpenCase(OpenImage):
         """z and labels of every plane in stored order; at the end LitsexpError where one was not 0, 1 or 2."""
         unknown: Counter[float] = Counter()
         for z, raw in self._planes(self.label):
-            values = values_of(self.label, raw)
-            kind = values.dtype.kind
-            fractions = kind == "f" and not np.isin(values, LABELS).all()  # NaN, too
-            if fractions or values.max() > 2 or (kind != "u" and values.min() < 0):
-                found, counts = np.unique(values[~np.isin(values, LABELS)], return_counts=True)
-                unknown.update(dict(zip(found.tolist(), counts.tolist(), strict=True)))
-            elif not unknown:
-                yield z, values.astype(np.uint8, copy=False)
+            labels = as_labels(values_of(self.label, raw), unknown)
+            if not unknown:
+                yield z, labels
         if unknown:
-            named = ", ".join(f"{value:g} ({count} voxels)" for value, count in unknown.most_common(3))
-            others = f" and {len(unknown) - 3} other values" if len(unknown) > 3 else ""
-            raise LitsexpError(
-                f"{self.label.path}: found label {named}{others}; expected only 0 background, 1 liver, 2 tumor; "
-                "map the labels to these, or leave the case out"
-            )
+            raise unknown_labels(self.label.path, unknown, "leave the case out")
 
 
 @dataclass

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
+from litsexp.data.ct import nifti
 from litsexp.data.ct.masks import read_masks
 from litsexp.data.ct.pairs import MaskFiles
 from litsexp.spec.errors import LitsexpError
@@ -190,3 +191,13 @@ def test_nothing_at_all_is_an_empty_box(files):
     case = read_masks(files(image(empty), image(empty), image(empty.astype(np.int16))))
     assert case.truth.size == case.prediction.size == case.hu.size == 0
     assert case.whole == (7, 6, 5)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float64])
+def test_planes_are_kept_when_the_next_ones_are_read(files, monkeypatch, dtype):
+    truth, prediction = labels(0), labels(1)
+    written = files(image(truth.astype(dtype)), image(prediction.astype(dtype)))
+    monkeypatch.setattr(nifti, "_SLAB_BYTES", 1)  # a plane at a time, all in one buffer
+    both = whole(read_masks(written), (truth, prediction))
+    np.testing.assert_array_equal(both[0], truth.transpose(2, 1, 0))
+    np.testing.assert_array_equal(both[1], prediction.transpose(2, 1, 0))
