@@ -1,7 +1,7 @@
 """litsexp: does this choice really help a 2D U-Net segment liver and tumor, and by how much?
 
-The public API, loaded when it is used: ``load_study``, ``run_study``, ``run_aa``, ``judge_table``, ``Places``,
-``Conclusion``, ``AAResult``, ``register``, ``score``, ``Scored``.
+The public API, loaded when it is used: ``load_study``, ``run_study``, ``run_aa``, ``predict``, ``score``,
+``judge_table``, ``register``; ``Places``, ``Conclusion``, ``AAResult``, ``Predicted``, ``Scored``, ``LitsexpError``.
 """
 
 import importlib
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from litsexp.evaluation.folders import Scored, score
     from litsexp.evidence.foreign.judged import judge_table
     from litsexp.pipeline import Conclusion, run_study
+    from litsexp.prediction import Predicted, predict
     from litsexp.spec.errors import LitsexpError
     from litsexp.spec.reading import load_study
     from litsexp.spec.tables import register
@@ -23,9 +24,11 @@ __all__ = [
     "Conclusion",
     "LitsexpError",
     "Places",
+    "Predicted",
     "Scored",
     "judge_table",
     "load_study",
+    "predict",
     "register",
     "run_aa",
     "run_study",
@@ -37,9 +40,11 @@ _HOMES = {
     "Conclusion": "pipeline",
     "LitsexpError": "spec.errors",
     "Places": "study.places",
+    "Predicted": "prediction",
     "Scored": "evaluation.folders",
     "judge_table": "evidence.foreign.judged",
     "load_study": "spec.reading",
+    "predict": "prediction",
     "register": "spec.tables",
     "run_aa": "aa",
     "run_study": "pipeline",

@@ -23,7 +23,9 @@ from litsexp.data.store.convert import all_slices
 from litsexp.evaluation.native import WayBack
 from litsexp.files import whole_file
 from litsexp.spec.errors import LitsexpError
-from litsexp.study.trained import TrainedRun, members
+from litsexp.study.executors.inline import torch_threads
+from litsexp.study.places import Places
+from litsexp.study.trained import TrainedRun, connected, ensemble_of, members, trained_run
 from litsexp.training.predict import Predictor
 
 ABOUT = "predictions.json"  # in the folder of masks: which runs made them, of which volumes
@@ -38,6 +40,40 @@ class Predicted:
     by: dict[str, list[str]]  # mask's name -> ids of the runs that labeled it
     learned: dict[str, str]  # of a single run, where it has seen the patient: mask's name -> training or validation
     unchecked: str  # why nobody could tell whether patients had been learned from; empty: they were compared
+
+
+def predict(
+    run_id: str,
+    data: Path | str,
+    out: Path | str,
+    places: Places | None = None,
+    *,
+    ensemble: bool = False,
+    threads: int = 1,
+    progress: Progress | None = None,
+) -> Predicted:
+    """Label every CT volume under a folder by a finished run, a mask each in the volume's own geometry.
+
+    ``litsexp.predict("3f2a…", "LiTS", "masks").written``
+
+    Args:
+        run_id: as MLflow knows it.
+        data: volumes in any subfolders; segmentations beside them are left alone.
+        out: a new folder, or that of the same call before it was interrupted.
+        places: where the run is; default: below ``mlruns/`` here.
+        ensemble: all folds and seeds of the run's arm; see ``predict_folder``.
+        threads: another number changes the last bits.
+        progress: called with volumes done and in all.
+
+    Raises:
+        LitsexpError: something the user can put right, in one line.
+    """
+    client = connected((places or Places.below()).tracking_uri)
+    runs = [trained_run(client, run_id)]
+    with torch_threads(threads):
+        return predict_folder(
+            client, ensemble_of(client, runs[0]) if ensemble else runs, Path(data), Path(out), ensemble, progress
+        )
 
 
 def predict_folder(

@@ -76,8 +76,8 @@ def test_the_public_names_come_when_they_are_asked_for() -> None:
     code = "import sys, litsexp; print(*sorted(litsexp.__all__)); sys.exit(bool({'torch', 'mlflow'} & {*sys.modules}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    classes = ["AAResult", "Conclusion", "LitsexpError", "Places", "Scored"]
-    functions = ["judge_table", "load_study", "register", "run_aa", "run_study", "score"]
+    classes = ["AAResult", "Conclusion", "LitsexpError", "Places", "Predicted", "Scored"]
+    functions = ["judge_table", "load_study", "predict", "register", "run_aa", "run_study", "score"]
     assert done.stdout.split() == [*classes, *functions]
     assert all(getattr(litsexp, name) for name in litsexp.__all__)
     assert set(litsexp.__all__) <= set(dir(litsexp))

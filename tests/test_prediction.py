@@ -22,6 +22,7 @@ from litsexp.data.store import Store
 from litsexp.data.store.convert import all_slices
 from litsexp.evaluation.native import WayBack
 from litsexp.pipeline import Conclusion, run_study
+from litsexp.prediction import predict
 from litsexp.spec.run import RunConfig
 from litsexp.spec.study import StudyConfig
 from litsexp.study.places import Places
@@ -239,3 +240,16 @@ def test_what_cannot_be_done_is_said_in_one_line(ran: Ran, refused: Callable[...
     (empty / "volume-1.nii.gz").write_bytes((cohort / "volume-1.nii.gz").read_bytes()[:2000])
     assert "truncated or corrupt" in refused("predict", run, *asked[:2], "--data", empty, "--out", tmp_path / "out")
     assert not list((tmp_path / "out").glob("*.nii.gz"))
+
+
+def test_a_notebook_gets_the_same_masks_as_the_command_line(ran: Ran, litsexp: Any, tmp_path: Path) -> None:
+    places, _, cohort = ran
+    run, seen = runs_of(places)[0].info.run_id, []
+    done = predict(run, cohort, tmp_path / "here", places, progress=lambda n, total: seen.append((n, total)))
+    assert (done.written, done.kept, seen[-1]) == (6, 0, (6, 6)) and set(done.learned.values()) == {
+        "training",
+        "validation",
+    }
+    litsexp("predict", run, "--mlruns", places.root, "--data", cohort, "--out", tmp_path / "there")
+    for name in done.by:
+        assert (tmp_path / "here" / name).read_bytes() == (tmp_path / "there" / name).read_bytes()
