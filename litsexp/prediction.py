@@ -105,15 +105,10 @@ def predict_folder(
             opened = open_image(path)
             hu = all_slices(opened, predictor.size)
             case = same_patient(hu, known) if known is not None else None
-            among = [i for i, run in enumerate(runs) if case is None or not ensemble or case in run.split.test]
-            if not among:
-                raise LitsexpError(
-                    f"{path}: is case {case} of the study's own data, which no run of the ensemble has tested; "
-                    "expected a run that has not learned from it; leave the volume out"
-                )
+            among = _allowed(runs, case, path) if ensemble else [0]
             labels = predictor.label(hu, WayBack(opened.shape[1:], opened.flips, predictor.size), among)
             by[name] = [runs[i].run_id for i in among]
-            if (side := _side(runs[0], case)) and not ensemble:
+            if not ensemble and (side := _side(runs[0], case)):
                 learned[name] = side
             try:
                 _tell(out, {**asked, "by": by, "learned": learned})
@@ -136,6 +131,17 @@ def same_patient(hu: NDArray[np.int16], store: Store) -> int | None:
         if z[middle] < len(hu) and np.array_equal(hu[z[middle]], store.hu[middle]):
             return case
     return None
+
+
+def _allowed(runs: Sequence[TrainedRun], case: int | None, path: Path) -> list[int]:
+    """Numbers of the runs that have not learned from this patient, nor chosen their checkpoint by it."""
+    among = [i for i, run in enumerate(runs) if case is None or case in run.split.test]
+    if not among:
+        raise LitsexpError(
+            f"{path}: is case {case} of the study's own data, which no run of the ensemble has tested; "
+            "expected a run that has not learned from it; leave the volume out"
+        )
+    return among
 
 
 def _side(run: TrainedRun, case: int | None) -> str:
