@@ -107,6 +107,8 @@ def show(planned: Plan) -> None:
         say(cost(planned.forecast))
         for line in pretraining_words(planned.forecast):
             say(line)
+        if any(claim.claim.metric.startswith("native:") for claim in planned.claims):
+            say("not in it: the scoring of whole volumes, which claims about native: ask for")
     if not planned.claims:
         say("This study makes no claims.")
         return
