@@ -10,7 +10,7 @@ with an encoder is there twice: pretrained on ImageNet, and from scratch like th
 Runs this short say who learns soon. One run's SD on these phantoms is about 0.05: read the folds, not the mean alone.
 With ``--kept FILE`` every score is kept as it comes, and the same command goes on after an interruption.
 
-    python tests/benchmarks/bench_architectures.py --steps 396 --workers 2 --json architectures.json
+    python tests/benchmarks/bench_architectures.py --steps 396 --search-steps 150 --workers 2 --json architectures.json
     python tests/benchmarks/bench_architectures.py --quick
 """
 
@@ -198,7 +198,7 @@ def measured(asked: argparse.Namespace, root: Path, say: Callable[[str], None]) 
         return [scores[start : start + len(folds)] for start in range(0, len(scores), len(folds))]
 
     def searched(tries: list[tuple[int, float]]) -> list[float]:
-        runs = [run_of(*names[entry], asked.steps, lr, asked) for entry, lr in tries]
+        runs = [run_of(*names[entry], asked.search_steps or asked.steps, lr, asked) for entry, lr in tries]
         return [one for (one,) in score(runs, stores[1], others[:1], on_test=False)]
 
     best = best_rates(len(names), asked.rates, searched)
@@ -249,6 +249,7 @@ def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="minutes: shows that it works, and no more")
     parser.add_argument("--steps", type=int, default=396, help="of optimisation, of each run")
+    parser.add_argument("--search-steps", type=int, help="of each run of the search for a rate; default: --steps")
     parser.add_argument("--epochs", type=int, default=6, help="of each run, however many steps it has")
     parser.add_argument("--seed", type=int, default=31, help="of the phantom that is scored")
     parser.add_argument("--search-seed", type=int, default=32, help="of the phantom that rates are searched on")
@@ -267,8 +268,9 @@ def options() -> argparse.Namespace:
     if asked.quick:
         small = {"steps": 2, "epochs": 1, "patients": 6, "size": 32, "folds": 1, "batch_size": 2, "timed_steps": 1}
         vars(asked).update(small, rates=RATES[1:3], rounds=1)
-    if asked.steps % asked.epochs:
-        parser.error(f"--steps: found {asked.steps}; expected a multiple of --epochs {asked.epochs}")
+    for name, steps in (("--steps", asked.steps), ("--search-steps", asked.search_steps or asked.steps)):
+        if steps % asked.epochs:
+            parser.error(f"{name}: found {steps}; expected a multiple of --epochs {asked.epochs}")
     return asked
 
 
@@ -281,7 +283,7 @@ def main() -> None:
         rows = measured(asked, Path(name), console.print)
     Console().print(table_of(rows))
     summary = f"phantoms {asked.seed} and {asked.search_seed}, {asked.patients} patients, {asked.size} px, "
-    summary += f"{asked.steps} steps of {asked.batch_size}, torch {torch.__version__}, {asked.threads} thread(s)"
+    summary += f"{asked.steps} steps of {asked.batch_size} (search: {asked.search_steps or asked.steps}), torch {torch.__version__}, {asked.threads} thread(s)"
     Console().print(summary)
     if asked.json:
         settings = {key: str(value) for key, value in vars(asked).items()}
