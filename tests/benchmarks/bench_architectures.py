@@ -283,7 +283,8 @@ def main() -> None:
         rows = measured(asked, Path(name), console.print)
     Console().print(table_of(rows))
     summary = f"phantoms {asked.seed} and {asked.search_seed}, {asked.patients} patients, {asked.size} px, "
-    summary += f"{asked.steps} steps of {asked.batch_size} (search: {asked.search_steps or asked.steps}), torch {torch.__version__}, {asked.threads} thread(s)"
+    summary += f"{asked.steps} steps of {asked.batch_size} (search: {asked.search_steps or asked.steps}), "
+    summary += f"torch {torch.__version__}, {asked.threads} thread(s)"
     Console().print(summary)
     if asked.json:
         settings = {key: str(value) for key, value in vars(asked).items()}
