@@ -111,6 +111,8 @@ def tell(shown: Console, found: Comparison) -> None:
         _say(shown, "Nothing differs that is recorded: the same settings, claims, versions, machine and data.")
     _say(shown, found.pairing.words, "dim")
     shown.print(_arms(found))
+    for reason in dict.fromkeys(change.reason for change in found.arms if change.reason):
+        _say(shown, f"  · unclear: {reason}")
     if found.claims:
         shown.print(_claims(found))
     for claim in found.claims:
@@ -130,7 +132,7 @@ def _table(first: str, found: Comparison, *columns: str) -> Table:
     table.add_column(f"{'phantom ' * found.phantom}{first}", overflow="fold")
     for name in columns:
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("verdict", overflow="fold", min_width=len("identical"))
+    table.add_column("verdict", overflow="fold", min_width=len("substantially"))
     return table
 
 
@@ -149,7 +151,7 @@ def _arms(found: Comparison) -> Table:
     for change in found.arms:
         first = escape(f"{change.what}: {change.measure.title}")
         counts = str(change.n_patients), str(change.n_runs)
-        table.add_row(first, *_means(change.a, change.b, change), *counts, _verdict(change, change.words))
+        table.add_row(first, *_means(change.a, change.b, change), *counts, _verdict(change))
     return table
 
 
@@ -170,8 +172,8 @@ def _means(a: float, b: float, change: Change | None, margin: float = 0.0) -> li
     return [escape(text.replace("--", "–")) for text in (number(a, least), number(b, least), *told)]
 
 
-def _verdict(change: Change, words: str) -> str:
-    return f"[{STYLES[change.verdict]}]{escape(words)}[/]"
+def _verdict(change: Change) -> str:
+    return f"[{STYLES[change.verdict]}]{change.verdict}{', substantially' * change.substantial}[/]"
 
 
 def _claim_verdict(claim: ClaimChange) -> str:
