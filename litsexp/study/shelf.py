@@ -1,5 +1,6 @@
 """Where finished studies are looked for: MLflow's database in a folder that was perhaps moved, or a server."""
 
+import logging
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ class Shelf:
         try:
             return {each.experiment_id: each.name for each in self.client.search_experiments()}
         except (MlflowException, SQLAlchemyError) as error:
-            raise LitsexpError(f"{self.name}: MLflow does not answer ({one_line(error)}); check the address") from None
+            raise _silent(self.name, error) from None
 
     def runs(self, experiments: list[str], asked: str) -> list[Run]:
         """Every run of these experiments that is asked for, oldest first."""
@@ -79,14 +80,28 @@ def place(words: str, mlruns: Path, uri: str | None) -> tuple[Shelf, str]:
 
 def _local(root: Path) -> Shelf:
     root = root.resolve()
-    return Shelf(MlflowClient(f"sqlite:///{root / 'mlflow.db'}"), root, str(root))
+    return Shelf(_client(f"sqlite:///{root / 'mlflow.db'}", str(root)), root, str(root))
 
 
 def _remote(uri: str | None, mlruns: Path) -> Shelf:
     if uri is not None:
         if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
             raise LitsexpError(f"--tracking-uri {uri}: found no database; expected one that a study wrote")
-        return Shelf(MlflowClient(uri), mlruns.resolve() if uri.startswith("sqlite") else None, uri)
+        return Shelf(_client(uri, f"--tracking-uri {uri}"), mlruns.resolve() if uri.startswith("sqlite") else None, uri)
     if not (mlruns / "mlflow.db").is_file():
         raise LitsexpError(f"--mlruns {mlruns}: found no mlflow.db; expected a folder that a study wrote")
     return _local(mlruns)
+
+
+def _client(uri: str, name: str) -> MlflowClient:
+    """LitsexpError where the file is no database of MLflow, or one of an older version that was not upgraded."""
+    for logger in ("mlflow", "alembic"):
+        logging.getLogger(logger).setLevel(logging.WARNING)
+    try:
+        return MlflowClient(uri)
+    except (MlflowException, SQLAlchemyError) as error:
+        raise _silent(name, error) from None
+
+
+def _silent(name: str, error: Exception) -> LitsexpError:
+    return LitsexpError(f"{name}: MLflow does not answer ({one_line(error)}); expected a database that it can read")

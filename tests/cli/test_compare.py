@@ -145,6 +145,9 @@ def test_wrong_input_is_one_line(refused: Callable[..., str], new_places: Any, t
     assert "found no finished study in" in refused("report", "--compare", "mlruns", "mlruns")
     assert "no finished study 'gone'" in refused("report", "--compare", "gone", "mlruns")
     assert "--mlruns empty: found no mlflow.db" in refused("report", "--compare", "gone", "x", "--mlruns", "empty")
+    Path("broken").mkdir()
+    Path("broken/mlflow.db").write_text("no database, but long enough to be taken for one at first sight")
+    assert "MLflow does not answer" in refused("report", "--compare", "broken", "mlruns")
     uri = "sqlite:////nowhere/mlflow.db"
     assert "found no database" in refused("report", "--compare", "gone", "x", "--tracking-uri", uri)
     Path("found.json").write_text("")

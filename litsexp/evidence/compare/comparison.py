@@ -34,11 +34,18 @@ class ClaimChange:
     now_effect: float
     change: Change | None  # of the effect; None where it cannot be asked
     note: str = ""  # why it cannot, or what else to know
+    same_question: bool = True  # no: the claim asks for something else in B, and what was asked in A is gone
 
     @property
     def fell(self) -> bool:
         """Whether the ruling is a worse one now."""
-        return bool(self.then and self.now) and RANK[self.now] < RANK[self.then]
+        known = bool(self.then and self.now) and self.same_question
+        return known and RANK[self.now] < RANK[self.then]
+
+    @property
+    def gone(self) -> bool:
+        """Whether B has no ruling on what was asked in A."""
+        return bool(self.then) and not (self.now and self.same_question)
 
     @property
     def worse(self) -> bool:
@@ -93,7 +100,7 @@ class Comparison:
         """What is not shown to be as good as before: unclear, a little worse, a ruling that fell, what is gone."""
         scores = [_row(c) for c in self.arms if c.verdict == "unclear" or (c.verdict == "worse" and not c.substantial)]
         scores += [f"arm {name}" for name in self.a.arm_names if name not in self.b.arm_names]
-        claims = [c.claim.id for c in self.claims if not c.worse and (c.fell or not c.now or _unclear(c.change))]
+        claims = [c.claim.id for c in self.claims if not c.worse and (c.fell or c.gone or _unclear(c.change))]
         return scores + [f"claim {name}" for name in claims]
 
     def exit_code(self, strict: bool = False) -> int:
@@ -155,7 +162,7 @@ def _claim_changes(a: Side, b: Side, pairing: Pairing) -> Iterator[ClaimChange]:
             change = claim_change(one, other, pairing) if same else None
             note = "" if same else "the claim asks for something else now: its effects cannot be compared"
             said = "; ".join(part for part in (note, *_recorded(a, b, {"A": one, "B": other})) if part)
-            yield ClaimChange(claim, one.verdict, other.verdict, one.effect, other.effect, change, said)
+            yield ClaimChange(claim, one.verdict, other.verdict, one.effect, other.effect, change, said, same)
         elif one is not None:
             yield ClaimChange(claim, one.verdict, "", one.effect, math.nan, None)
         elif other is not None:
