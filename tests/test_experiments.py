@@ -29,7 +29,7 @@ from litsexp.training.predict import predict
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "experiments").glob("*.yaml"))
 SHIPPED = [
-    *("augmentation", "claims_of_the_paper", "claims_small", "jpeg", "leak", "loss", "mini", "paper"),
+    *("architectures", "augmentation", "claims_of_the_paper", "claims_small", "jpeg", "leak", "loss", "mini", "paper"),
     *("search", "ssl", "transfer", "windows"),
 ]
 SHORT = {"epochs": 1, "frozen_epochs": 0, "steps_per_epoch": 2, "batch_size": 8, "lr": 1e-3, "ssl_steps": 2}
