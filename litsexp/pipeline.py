@@ -170,7 +170,8 @@ def conclude(session: Session, command: str = "") -> Conclusion:
     session.tracking.mark("failed_to_learn", failed_runs(evidence), results.runs.get("run_id", ()))
     session.tracking.conclude(session.parent, note(evidence), tags, scalars(evidence), directory)
     tracking = session.tracking
-    prepare(tracking.client, tracking.experiment_id, [run for run in tracking.runs() if "run_key" in run.data.tags])
+    own = [run for run in tracking.runs() if run.data.tags.get("run_key") in session.cells]
+    prepare(tracking.client, tracking.experiment_id, own)
     spent = (session.trained_s, session.wall_s)
     return Conclusion(evidence, report, results, failures, *spent, session.name, tracking.experiment_id)
 

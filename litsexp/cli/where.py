@@ -25,7 +25,7 @@ def pages(places: Places, experiment_id: str) -> list[str]:
 
     server = LOCAL if places.tracking_uri.startswith("sqlite") else places.tracking_uri
     return [
-        f"        {address(server, experiment_id)}",
-        f"curves: {address(server, experiment_id, charts=True)}",
-        f"slices: {address(server, experiment_id, SLICES, charts=True)}",
+        f"arms:   {address(server, experiment_id)}",
+        f"table:  {address(server, experiment_id, table=True)}",
+        f"slices: {address(server, experiment_id, SLICES)}",
     ]

@@ -32,6 +32,7 @@ from litsexp.spec.design import Cell
 from litsexp.spec.errors import LitsexpError
 from litsexp.spec.study import StudyConfig
 from litsexp.study.jobs import EPOCHS_TAG
+from litsexp.study.names import run_name, short_name
 from litsexp.study.scorings import Scoring
 from litsexp.study.versions import versions
 from litsexp.study.views import every_run
@@ -235,17 +236,6 @@ class Tracking:
             for point in self.client.get_metric_history(run.info.run_id, name)
         ]
         return pd.DataFrame(points, columns=["epoch", "metric", "value"])
-
-
-def run_name(name: str, tags: Mapping[str, str]) -> str:
-    """What the UI lists a run as: a phantom's says so, and a leaking one's."""
-    said = [word for tag, word in (("phantom", "phantom"), ("leaks", "leaks")) if tags.get(tag) == "true"]
-    return " · ".join([*said, name])
-
-
-def short_name(cell: Cell) -> str:
-    """``f0 s01 · init=scratch``: a narrow list still says which run it is, and sorted by it pairs are neighbors."""
-    return f"f{cell.fold} s{cell.seed:02} · {cell.arm.name}"
 
 
 def value_of(run: Run) -> float:

@@ -7,6 +7,7 @@ server whose UI knows no such views shows its plain page instead.
 
 import base64
 import json
+import logging
 import re
 import zlib
 from collections.abc import Iterable, Sequence
@@ -17,7 +18,9 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from litsexp.interrupts import unbroken
+from litsexp.study.names import run_name
 
+log = logging.getLogger(__name__)
 LOCAL = "http://127.0.0.1:5000"  # where ``litsexp ui`` shows a database
 TAG = "mlflow.sharedViewState."
 ARMS, SLICES = "litsexp-arms", "litsexp-slices"  # a view's name in the address
@@ -28,38 +31,40 @@ MAX_GROUPS = 20  # a search's samples are arms of one run each: not worth a grou
 
 PARAMS = ("arm", "fold", "seed")
 SCORES = ("test/dice_tumor", "test/dice_liver", "external/dice_tumor", "native/dice_tumor", "best/epoch", "time/fit_s")
+PAIRED = "test/dice_tumor by fold and seed"  # at step 10 x fold + seed: an arm's runs are the points of its line
 CHARTS = (  # in rows of three: the first row is what is seen without scrolling
-    ("LINE", "valid/dice_tumor"),
+    ("LINE", PAIRED),
     ("BAR", "test/dice_tumor"),
-    ("LINE", "valid/loss"),
+    ("LINE", "valid/dice_tumor"),
     ("LINE", "valid/dice_liver"),
     ("BAR", "test/dice_liver"),
-    ("LINE", "train/loss"),
+    ("LINE", "valid/loss"),
 )
 MAX_SLICES = 6
 IMAGE = re.compile(r"images/(?P<key>.+?)[+%]step[+%](?P<step>\d+)[+%].*\.png")
 NAME, CREATED = "attributes.`Run Name`", "runDateAndNestInfo"  # columns, by the table's own ids
 
 
-def address(server: str, experiment_id: str, view: str = ARMS, charts: bool = False) -> str:
-    """Of a prepared view on a server: the table of runs, or ``charts``."""
-    mode = "&compareRunsMode=CHART" * charts
+def address(server: str, experiment_id: str, view: str = ARMS, table: bool = False) -> str:
+    """Of a prepared view on a server: its charts, or the ``table`` of its runs."""
+    mode = "" if table else "&compareRunsMode=CHART"
     asked = f"workflowType=machine_learning&viewStateShareKey={view}{mode}"  # else the page is about language models
     return f"{server.rstrip('/')}/#/experiments/{experiment_id}/runs?{asked}"
 
 
 def prepare(client: MlflowClient, experiment_id: str, runs: Sequence[Run]) -> None:
-    """Write the views of an experiment with these runs, oldest first, where they are missing or have changed.
+    """Write the views of an experiment, where they are missing or have changed, for a study's runs, oldest first.
 
     What somebody has changed in the UI stays theirs, and so does every other view. A server that does not take the
     tags keeps its plain page: no study fails for that.
     """
-    cells = [run for run in runs if "arm" in run.data.params]
+    cells = [run for run in runs if "run_key" in run.data.tags]
     if not cells:
         return
     try:
         with unbroken():
             experiment = client.get_experiment(experiment_id)
+            _log_paired(client, cells)
             images = _images(client, cells)
             states = {ARMS: arms_state(cells), SLICES: slices_state(cells, images)}
             arms = list(dict.fromkeys(run.data.params["arm"] for run in cells))
@@ -71,12 +76,12 @@ def prepare(client: MlflowClient, experiment_id: str, runs: Sequence[Run]) -> No
                 known = experiment.tags.get(tag)
                 if known != value and not _edited(known) and len(value) <= MAX_TAG:
                     client.set_experiment_tag(experiment_id, tag, value)
-    except MlflowException:
-        return
+    except (MlflowException, OSError) as error:
+        log.warning("no view is prepared in the MLflow UI: %s", str(error).splitlines()[0])
 
 
 def prepare_missing(client: MlflowClient) -> None:
-    """Write the views of every study's experiment that has none."""
+    """Write the views of every experiment that has none, for its newest study."""
     try:
         with unbroken():
             experiments = [each for each in client.search_experiments() if ARMS_TAG not in each.tags]
@@ -84,7 +89,8 @@ def prepare_missing(client: MlflowClient) -> None:
     except MlflowException:
         return
     for experiment_id, runs in found:
-        prepare(client, experiment_id, [run for run in runs if "run_key" in run.data.tags])
+        cells = [run for run in runs if "run_key" in run.data.tags]
+        prepare(client, experiment_id, [run for run in cells if _digest(run) == _digest(cells[-1])])
 
 
 def every_run(client: MlflowClient, experiment_id: str, filter_string: str = "") -> list[Run]:
@@ -106,7 +112,8 @@ def arms_state(cells: Sequence[Run]) -> dict[str, Any]:
         _card(kind, "arms", number, metricKey=metric, selectedMetricKeys=[metric])
         for number, (kind, metric) in enumerate(CHARTS)
     ]
-    return _state(cells, _section("arms", "Arms"), cards, shown)
+    section = _section("arms", run_name("arms", _marks(cells)))  # no list of names is seen beside the charts
+    return _state(cells, section, cards, shown)
 
 
 def slices_state(cells: Sequence[Run], images: Sequence[tuple[str, int]]) -> dict[str, Any]:
@@ -116,10 +123,11 @@ def slices_state(cells: Sequence[Run], images: Sequence[tuple[str, int]]) -> dic
         for number, (key, step) in enumerate(images)
     ]
     fold = cells[0].data.params["fold"]
-    section = _section("slices", f"The same slices in every run of fold {fold}", columns=1, cardHeight=640)
+    title = run_name(f"the same slices in every run of fold {fold}", _marks(cells))
+    section = _section("slices", title, columns=1, cardHeight=640)
     return {
         **_state(cells, section, cards, set()),
-        "searchFilter": f"params.fold = '{fold}'",
+        "searchFilter": f"{_filter(cells)} and params.fold = '{fold}'",
         "orderByKey": "params.`seed`",  # the grid shows ten runs: every arm's first seeds
         "orderByAsc": True,
         "groupBy": None,
@@ -136,7 +144,7 @@ def _state(
     grouped = len(set(arms)) <= min(MAX_GROUPS, len(arms) - 1)
     width = max(len(run.info.run_name or "") for run in cells) * 7 + 60  # pixels; a name is not cut
     return {
-        "searchFilter": "params.arm != ''",
+        "searchFilter": _filter(cells),
         "orderByKey": "tags.`mlflow.runName`" if grouped else "metrics.`best/score`",
         "orderByAsc": grouped,
         "startTime": "ALL",
@@ -165,6 +173,21 @@ def _state(
     }
 
 
+def _filter(cells: Iterable[Run]) -> str:
+    """The study's own cells; every study's of this name where it took over cells of an earlier one."""
+    digests, all_cells = {_digest(run) for run in cells}, "params.arm != ''"
+    return f"{all_cells} and tags.study_digest = '{digests.pop()}'" if len(digests) == 1 else all_cells
+
+
+def _digest(run: Run) -> str:
+    return str(run.data.tags.get("study_digest"))
+
+
+def _marks(cells: Iterable[Run]) -> dict[str, str]:
+    """What is true of any of the runs: that it is of a phantom, that it leaks."""
+    return {tag: value for run in cells for tag, value in run.data.tags.items() if value == "true"}
+
+
 def _folded(metrics: Iterable[str]) -> list[dict[str, Any]]:
     """Closed sections, by the names that the page gives them, for the charts that it adds of its own accord."""
     names = sorted({metric.rpartition("/")[0] for metric in metrics} - {""})
@@ -183,6 +206,14 @@ def _card(kind: str, section: str, number: int, **more: Any) -> dict[str, Any]:
     lines = {"xAxisKey": "step", "useGlobalXaxisKey": True, "scaleType": "linear", "lineSmoothness": 0, "range": {}}
     flags = {"deleted": False, "isGenerated": False, "runsCountToCompare": 100}
     return {"type": kind, **place, **flags, **(lines if kind == "LINE" else {}), **more}
+
+
+def _log_paired(client: MlflowClient, cells: Iterable[Run]) -> None:
+    """A finished run's tumor Dice once more, at its fold and seed, for the chart of pairs; seeds of one digit only."""
+    for run in cells:
+        score, seed = run.data.metrics.get("test/dice_tumor"), int(run.data.params["seed"])
+        if score is not None and seed < 10 and PAIRED not in run.data.metrics:
+            client.log_metric(run.info.run_id, PAIRED, score, step=10 * int(run.data.params["fold"]) + seed)
 
 
 def _images(client: MlflowClient, cells: Sequence[Run]) -> list[tuple[str, int]]:
