@@ -16,7 +16,7 @@ import pytest
 connect = pytest.importorskip("websockets.sync.client", reason="no client for a browser's DevTools").connect
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium to look at the page with")
-PATIENCE_S = 15
+PATIENCE_S = 240  # on a machine that is busy with other things; no test waits for its end
 STUDY = {
     "question": "Is a wide window better?",
     "split": {"folds": 2, "valid": 0.25, "seed": 0},
@@ -187,11 +187,11 @@ def test_the_same_slices_of_every_run_are_beside_each_other(shown: Any, browse: 
     assert page.ask(f"{loaded}.every(img => decodeURIComponent(img.src).includes('step+1'))")
 
 
-def test_where_the_ui_cannot_read_a_view_it_shows_its_plain_page(shown: Any, browse: Any) -> None:
+def test_where_the_ui_cannot_read_a_view_it_shows_the_experiments_plain_page(shown: Any, browse: Any) -> None:
     from litsexp.study.views import ARMS, TAG, address
 
     ui, tracking = shown
     tracking.client.set_experiment_tag(tracking.experiment_id, TAG + ARMS, "from another version")
     page = browse(address(f"http://127.0.0.1:{ui.port}", tracking.experiment_id, table=True))
-    text = page.shows("matching runs", "share key is invalid", "phantom · tiny-d1")
-    assert "Group: baseline" not in text
+    page.wait("!location.href.includes('viewStateShareKey') && document.body.innerText.includes('Overview')")
+    assert "tiny" in page.ask("document.body.innerText")
