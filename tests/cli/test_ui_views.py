@@ -137,7 +137,7 @@ def test_a_fresh_browser_sees_arms_folds_scores_and_curves_without_a_click(shown
     wait = "test/dice_tumor by fold and seed"
     text = page.shows("phantom · arms", wait, "valid/dice_tumor", "litsexp: arms")
     assert page.ask("location.href").startswith(address(server, tracking.experiment_id))
-    assert "MLflow Assistant" not in text and "Prompts" not in text  # a panel, and the menu for language models
+    assert "Which run performed best?" not in text and "Prompts" not in text  # the assistant; the language models' menu
     page.wait("[...document.querySelectorAll('.js-plotly-plot')].filter(plot => plot.data?.length).length >= 3")
     plots = {plot[0]["name"].partition(" (")[2]: plot for plot in json.loads(page.ask(PLOTS)) if plot}
     points = {
