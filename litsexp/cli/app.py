@@ -16,6 +16,7 @@ from litsexp.cli.judge import commands as judge_commands
 from litsexp.cli.look import look
 from litsexp.cli.plan import plan
 from litsexp.cli.predict import predict
+from litsexp.cli.report import report
 from litsexp.cli.score import score
 from litsexp.cli.studies import commands as study_commands
 from litsexp.cli.ui import ui
@@ -32,6 +33,7 @@ app = typer.Typer(
 )
 for commands in (study_commands, judge_commands, data_commands):
     app.add_typer(commands)  # without a name: its commands stand at the root
+app.command()(report)
 app.command()(aa)
 app.command()(plan)
 app.command()(look)

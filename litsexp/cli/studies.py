@@ -1,4 +1,4 @@
-"""Commands on studies: study, report, list."""
+"""Commands on studies: study, score-runs, list."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def study(
     load_plugins(plugins or ())
     asked, name = load_study(file, settings or (), data, external), experiment_name(file, data)
     places = Places.below(mlruns, tracking_uri, storage, stores)
-    command = _command(file, data, external, settings, plugins, native)
+    command = command_of(file, data, external, settings, plugins, native)
     with going_on("finished runs"):
         conclusion = run_study(
             asked,
@@ -79,7 +79,7 @@ def study(
             native=native,
             command=command,
         )
-    _show(conclusion.evidence)
+    show(conclusion.evidence)
     say(f"report: {conclusion.report}")
     say(f"runs:   {opener(places, mlruns)}  (MLflow experiment {conclusion.experiment!r})")
     for line in pages(places, conclusion.experiment_id):
@@ -119,7 +119,7 @@ def score_runs(
     load_plugins(plugins or ())
     asked, name = load_study(file, settings or (), data, external), experiment_name(file, data)
     places = Places.below(mlruns, tracking_uri, storage, stores)
-    command = _command(file, data, external, settings, plugins, native)
+    command = command_of(file, data, external, settings, plugins, native)
     with going_on("scored runs"):
         conclusion = run_study(
             *(asked, places),
@@ -132,39 +132,9 @@ def score_runs(
             native=native,
             command=command,
         )
-    _show(conclusion.evidence)
+    show(conclusion.evidence)
     say(f"report: {conclusion.report}")
     tell_failures(conclusion.failures)
-
-
-@commands.command()
-def report(
-    file: File,
-    data: Data = None,
-    external: External = None,
-    native: Native = False,
-    settings: Settings = None,
-    plugins: Plugins = None,
-    tracking_uri: Uri = None,
-    storage: Storage = None,
-    mlruns: Runs = Path("mlruns"),
-    stores: Stores = Path("data"),
-) -> None:
-    """Write a study's report again from the runs there are, training nothing.
-
-    Example: `litsexp report experiments/mini.yaml`
-    """
-    from litsexp.pipeline import run_study
-    from litsexp.study.places import Places
-
-    load_plugins(plugins or ())
-    asked, name = load_study(file, settings or (), data, external), experiment_name(file, data)
-    places = Places.below(mlruns, tracking_uri, storage, stores)
-    command = _command(file, data, external, settings, plugins, native)
-    with going_on("finished runs"):
-        conclusion = run_study(asked, places, name=name, train=False, native=native, command=command)
-    _show(conclusion.evidence)
-    say(f"report: {conclusion.report}")
 
 
 @commands.command("list")
@@ -203,7 +173,7 @@ def experiment_name(file: Path, data: Path | None) -> str:
     return f"{file.stem}-{data.resolve().name}" if data else file.stem
 
 
-def _command(
+def command_of(
     file: Path,
     data: Path | None,
     external: Path | None,
@@ -224,7 +194,7 @@ def _pace(conclusion: Conclusion) -> str:
     return f"time:   {minutes} (fit and evaluation): wall time is {wall_s / needed_s:.2f} of their sum"
 
 
-def _show(evidence: Evidence) -> None:
+def show(evidence: Evidence) -> None:
     """The verdict table and the same in words; below it, what holds on an external cohort."""
     say(f"\n{evidence.study.question}", style="bold")
     if evidence.warning:

@@ -25,6 +25,15 @@ class Interval(NamedTuple):
     high: float
 
 
+class Difference(NamedTuple):
+    """A difference of two effects with its interval, in their units, and the two-sided p."""
+
+    effect: float
+    low: float
+    high: float
+    p: float
+
+
 class Estimate(NamedTuple):
     """Mean paired difference with two intervals; arrays of the leading shape, or scalars without one.
 
@@ -88,6 +97,21 @@ def _estimate(effect: Floats, v_patients: Floats, v_runs: Floats, n: int, pairs:
     low, high, p = _student(effect, total, df, level)
     models = _student(effect, v_patients, np.full_like(effect, n - 1.0), level)
     return Estimate(effect, low, high, p, df, v_patients, v_runs, *models)
+
+
+def unpaired(first: Estimate, second: Estimate, level: float = 0.95) -> Difference:
+    """The first effect minus the second, of estimates (scalars) that share neither patients nor runs.
+
+    V = V_first + V_second, df = V**2 / (V_first**2 / df_first + V_second**2 / df_second) (Welch 1947), where either
+    has the variance of ``paired``, over patients and runs. NaN where either has none.
+    """
+    variances = [float(each.patients_variance + each.runs_variance) for each in (first, second)]
+    dfs, total = [float(each.df) for each in (first, second)], sum(variances)
+    parts = sum(v**2 / df for v, df in zip(variances, dfs, strict=True))
+    df = np.asarray(total**2 / parts if total > TIE**2 else sum(dfs))
+    effect = np.asarray(first.effect - second.effect, dtype=float)
+    low, high, p = _student(effect, np.asarray(total), df, level)
+    return Difference(float(effect), float(low), float(high), float(p))
 
 
 def paired_gap(

@@ -70,10 +70,14 @@ def scoring_of(kind: CohortKind, run_key: str, store: Store, name: str, first: b
     The first scoring of test cases needs no folder. ``held_out``: of the test cases only the slices of
     ``data.rows.scored_rows``, for a study in which an arm leaks.
     """
-    asked = {"slices": "held out"} if held_out else {}
-    key = _key(kind, run_key, store.fingerprint, asked)
+    key = _key(kind, run_key, store.fingerprint, _slices(held_out))
     folder = "" if first and kind == "test" else f"{kind}/{key}"
     return Scoring(kind, store.directory, store.fingerprint, name, key, folder, held_out)
+
+
+def scoring_tag(kind: CohortKind, run_key: str, fingerprint: str, held_out: bool = False) -> str:
+    """``Scoring.tag`` of a run's test or training cases, for readers that have the store's fingerprint alone."""
+    return f"scored.{_key(kind, run_key, fingerprint, _slices(held_out and kind == 'test'))}"
 
 
 def native_scoring_of(run_key: str, cohort: NativeCohort, name: str) -> Scoring:
@@ -81,6 +85,10 @@ def native_scoring_of(run_key: str, cohort: NativeCohort, name: str) -> Scoring:
     store, fingerprint = cohort.store, cohort.fingerprint
     key = _key("native", run_key, fingerprint, {})
     return Scoring("native", store.directory, fingerprint, name, key, f"native/{key}", truths=cohort.truths)
+
+
+def _slices(held_out: bool) -> dict[str, str]:
+    return {"slices": "held out"} if held_out else {}
 
 
 def _key(kind: CohortKind, run_key: str, fingerprint: str, asked: Mapping[str, str]) -> str:

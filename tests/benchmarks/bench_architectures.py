@@ -2,13 +2,15 @@
 
 Four parts, each on this machine: (1) weights; (2) CPU seconds of a bare training step, in rounds that alternate with
 ``unet`` on the same batches, so that both see the same machine: the ratio is the median of the rounds'; (3) a peak
-learning rate for each, by the same search over the same rates on another phantom, judged on its validation patients;
-(4) tumor Dice of the test patients of every fold, after ``--steps`` steps, and after as much CPU time as ``unet`` takes
-for them. An architecture with an encoder is there twice: pretrained on ImageNet, and from scratch like the others.
+learning rate for each, by the same search on another phantom, judged on its validation patients: four rates, and where
+the best is the least or the largest tried, half or twice of it, too, up to two times; (4) tumor Dice of the test
+patients of every fold, after ``--steps`` steps, and after as much CPU time as ``unet`` takes for them. An architecture
+with an encoder is there twice: pretrained on ImageNet, and from scratch like the others.
 
 Runs this short say who learns soon. One run's SD on these phantoms is about 0.05: read the folds, not the mean alone.
+With ``--kept FILE`` every score is kept as it comes, and the same command goes on after an interruption.
 
-    python tests/benchmarks/bench_architectures.py --steps 396 --workers 2 --json architectures.json
+    python tests/benchmarks/bench_architectures.py --steps 396 --search-steps 150 --workers 2 --json architectures.json
     python tests/benchmarks/bench_architectures.py --quick
 """
 
@@ -40,6 +42,7 @@ from litsexp.evaluation.cases import masks_of
 from litsexp.evaluation.metrics import mean_defined, mean_scores
 from litsexp.spec.catalog import ARCHITECTURES, LOSSES
 from litsexp.spec.cohort import DataConfig, SplitConfig
+from litsexp.spec.keys import digest
 from litsexp.spec.run import RunConfig
 from litsexp.spec.tables import resolve
 from litsexp.training.architectures import build_network
@@ -53,6 +56,7 @@ RATES = (0.0005, 0.001, 0.002, 0.004)
 RECIPE = {"dice_weight": 0.5, "augment": "paper", "clip_norm": 1.0, "ema": 0.95, "precision": "fp32"}
 DECODER_WIDTH = 128  # of those whose shape can be set, as in the shipped studies
 YARDSTICK = "unet"
+MOST_BEYOND = 2  # rates that are tried beyond an edge of RATES
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,12 @@ class Training:
     store: Path
     split: Split
     on_test: bool
+
+    @property
+    def key(self) -> str:
+        """The same for the same run on the same slices."""
+        asked = {"run": self.run.model_dump(mode="json"), "data": Store.open(self.store).fingerprint}
+        return digest({**asked, "split": [*map(list, vars(self.split).values())], "on_test": self.on_test})
 
     def score(self) -> float:
         """Best validation score, or tumor Dice of the test patients."""
@@ -131,10 +141,25 @@ def costs(store: Store, split: Split, asked: argparse.Namespace) -> dict[str, tu
     return found
 
 
-def best_rates(count: int, rates: Sequence[float], scores: Iterable[float]) -> list[float]:
-    """The rate of the highest score, for each of ``count`` entries; ``scores`` by entry, then rate. First of equals."""
-    left = iter(scores)
-    return [max(rates, key={rate: next(left) for rate in rates}.__getitem__) for _ in range(count)]
+def best_rates(
+    count: int, rates: Sequence[float], score: Callable[[list[tuple[int, float]]], list[float]]
+) -> list[float]:
+    """The rate of the highest score for each of ``count`` entries; of equals the first that was tried.
+
+    ``score`` gives the scores of (entry, rate) pairs. Where the best is at an edge of what was tried, half or twice of
+    it is tried, too, ``MOST_BEYOND`` times at most.
+    """
+    found: list[dict[float, float]] = [{} for _ in range(count)]
+    todo = [(entry, rate) for entry in range(count) for rate in rates]
+    for _ in range(MOST_BEYOND + 1):
+        for (entry, rate), value in zip(todo, score(todo), strict=True):
+            found[entry][rate] = value
+        todo = []
+        for entry, scores in enumerate(found):
+            best = max(scores, key=scores.__getitem__)
+            beyond = {min(scores): best / 2, max(scores): best * 2}
+            todo += [(entry, beyond[best])] if best in beyond else []
+    return [max(scores, key=scores.__getitem__) for scores in found]
 
 
 def steps_in_equal_time(steps: int, ratio: float, epochs: int) -> int:
@@ -144,7 +169,10 @@ def steps_in_equal_time(steps: int, ratio: float, epochs: int) -> int:
 
 def scores_of(trainings: Sequence[Training], asked: argparse.Namespace, say: Callable[[str], None]) -> list[float]:
     """Scores in the order of the trainings, each run once; in other processes where there are several workers."""
-    todo, scores = list(dict.fromkeys(trainings)), {}
+    lines = asked.kept.read_text(encoding="utf-8").splitlines() if asked.kept and asked.kept.is_file() else []
+    known = dict(json.loads(line) for line in lines)
+    scores = {one: known[one.key] for one in trainings if one.key in known}
+    todo = [one for one in dict.fromkeys(trainings) if one not in scores]
     start, several = partial(torch.set_num_threads, asked.threads), asked.workers > 1
     with ProcessPoolExecutor(asked.workers, get_context("spawn"), start) if several else nullcontext() as pool:
         for training, score in zip(todo, (pool.map if pool else map)(Training.score, todo), strict=True):
@@ -152,6 +180,9 @@ def scores_of(trainings: Sequence[Training], asked: argparse.Namespace, say: Cal
             steps = run.epochs * (run.steps_per_epoch or 0)
             say(f"{run.architecture} {run.init}, lr {run.lr:g}, {steps} steps: {score:.3f}")
             scores[training] = score
+            if asked.kept:
+                with asked.kept.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps([training.key, score]) + "\n")
     return [scores[training] for training in trainings]
 
 
@@ -166,9 +197,11 @@ def measured(asked: argparse.Namespace, root: Path, say: Callable[[str], None]) 
         scores = scores_of(todo, asked, say)
         return [scores[start : start + len(folds)] for start in range(0, len(scores), len(folds))]
 
-    searched = [run_of(*name, asked.steps, lr, asked) for name in names for lr in asked.rates]
-    found = score(searched, stores[1], others[:1], on_test=False)
-    best = best_rates(len(names), asked.rates, (one for (one,) in found))
+    def searched(tries: list[tuple[int, float]]) -> list[float]:
+        runs = [run_of(*names[entry], asked.search_steps or asked.steps, lr, asked) for entry, lr in tries]
+        return [one for (one,) in score(runs, stores[1], others[:1], on_test=False)]
+
+    best = best_rates(len(names), asked.rates, searched)
     rows = [
         {"architecture": name, "init": init, "cpu_s_a_step": cost[name][0], "times_unet": cost[name][1], "lr": lr}
         for (name, init), lr in zip(names, best, strict=True)
@@ -216,6 +249,7 @@ def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="minutes: shows that it works, and no more")
     parser.add_argument("--steps", type=int, default=396, help="of optimisation, of each run")
+    parser.add_argument("--search-steps", type=int, help="of each run of the search for a rate; default: --steps")
     parser.add_argument("--epochs", type=int, default=6, help="of each run, however many steps it has")
     parser.add_argument("--seed", type=int, default=31, help="of the phantom that is scored")
     parser.add_argument("--search-seed", type=int, default=32, help="of the phantom that rates are searched on")
@@ -228,13 +262,15 @@ def options() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1, help="of each run")
     parser.add_argument("--workers", type=int, default=1, help="runs at a time; steps are timed one at a time")
     parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--kept", type=Path, metavar="FILE", help="of scores, a line each; the same command goes on")
     parser.set_defaults(rates=RATES)
     asked = parser.parse_args()
     if asked.quick:
         small = {"steps": 2, "epochs": 1, "patients": 6, "size": 32, "folds": 1, "batch_size": 2, "timed_steps": 1}
         vars(asked).update(small, rates=RATES[1:3], rounds=1)
-    if asked.steps % asked.epochs:
-        parser.error(f"--steps: found {asked.steps}; expected a multiple of --epochs {asked.epochs}")
+    for name, steps in (("--steps", asked.steps), ("--search-steps", asked.search_steps or asked.steps)):
+        if steps % asked.epochs:
+            parser.error(f"{name}: found {steps}; expected a multiple of --epochs {asked.epochs}")
     return asked
 
 
@@ -247,7 +283,8 @@ def main() -> None:
         rows = measured(asked, Path(name), console.print)
     Console().print(table_of(rows))
     summary = f"phantoms {asked.seed} and {asked.search_seed}, {asked.patients} patients, {asked.size} px, "
-    summary += f"{asked.steps} steps of {asked.batch_size}, torch {torch.__version__}, {asked.threads} thread(s)"
+    summary += f"{asked.steps} steps of {asked.batch_size} (search: {asked.search_steps or asked.steps}), "
+    summary += f"torch {torch.__version__}, {asked.threads} thread(s)"
     Console().print(summary)
     if asked.json:
         settings = {key: str(value) for key, value in vars(asked).items()}

@@ -11,7 +11,7 @@ from litsexp.spec.catalog import ARCHITECTURES
 
 from . import bench_architectures as bench
 
-ASKED = argparse.Namespace(workers=1, threads=1, epochs=1, batch_size=2)
+ASKED = argparse.Namespace(workers=1, threads=1, epochs=1, batch_size=2, kept=None)
 
 
 def test_entries_are_every_architecture_with_what_it_can_start_from() -> None:
@@ -31,9 +31,17 @@ def test_steps_in_equal_time_by_hand() -> None:
     assert bench.steps_in_equal_time(6, 5.0, 6) == 6
 
 
-def test_each_entry_has_its_own_best_rate() -> None:
-    assert bench.best_rates(2, (0.1, 0.2), [0.5, 0.4, 0.3, 0.6]) == [0.1, 0.2]
-    assert bench.best_rates(1, (0.1, 0.2), [0.5, 0.5]) == [0.1]
+def test_each_entry_has_its_own_best_rate_and_edges_are_looked_beyond() -> None:
+    tried: list[tuple[int, float]] = []
+
+    def score(tries: list[tuple[int, float]]) -> list[float]:
+        tried.extend(tries)
+        wanted = {0: 2.0, 1: 100.0, 2: 0.5}  # the nearer, the better
+        return [-abs(rate - wanted[entry]) for entry, rate in tries]
+
+    assert bench.best_rates(3, (1.0, 2.0, 4.0), score) == [2.0, 16.0, 0.5]
+    assert sorted(tried[9:]) == [(1, 8.0), (1, 16.0), (2, 0.25), (2, 0.5)]
+    assert bench.best_rates(1, (0.1, 0.2, 0.3), lambda tries: [0.5] * len(tries)) == [0.1]
 
 
 @pytest.mark.parametrize("on_test", [False, True])

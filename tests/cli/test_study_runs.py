@@ -157,3 +157,32 @@ def test_a_leaking_study_says_so_at_its_start_beside_its_verdicts_and_in_mlflow(
     assert all(run.data.tags["leaks"] == "true" for run in cell_runs())
     (report,) = Path("mlruns/reports").glob("*/report.html")
     assert said in report.read_text(encoding="utf-8")
+
+
+def test_whole_volumes_are_scored_later_and_told_in_report_and_mlflow(
+    litsexp: Callable[..., tuple[int, str, str]],
+    refused: Callable[..., str],
+    places: list[object],
+    no_downloads: None,
+    tmp_path: Path,
+) -> None:
+    text = STUDY.replace("init: scratch", "init: scratch, encoder: resnet18")
+    study = study_file(text)
+    asked = [*places[:2], "--stores", tmp_path / "data"]
+    code, _, error = litsexp("study", study, "--workers", 1, "--set", "data.size=32", *asked)
+    assert code == 0, error
+    reports = Path("mlruns/reports")
+    before = next(reports.rglob("report.html")).read_text()
+    assert "Whole volumes at native resolution" not in before
+    code, out, error = litsexp("score-runs", study, "--native", "--workers", 1, "--set", "data.size=32", *asked)
+    assert code == 0, error
+    assert "4 runs done before, 0 to train, 4 to score" in out
+    assert "Whole volumes at native resolution" in next(reports.rglob("report.html")).read_text()
+    assert next(reports.rglob("lesions.csv")).read_text().count("\n") > 10
+    for run in cell_runs():
+        assert {"native/dice_liver", "native/dice_tumor", "lesions/false", "lesions/recall"} <= run.data.metrics.keys()
+        assert run.data.metrics["test/dice_liver"] != run.data.metrics["native/dice_liver"]
+    code, out, _ = litsexp("score-runs", study, "--native", "--workers", 1, "--set", "data.size=32", *asked)
+    assert code == 0 and "to score" not in out
+    leaking = study_file(text.replace("seed: 0}", "seed: 0, unit: slice}"))
+    assert "found a study in which an arm leaks" in refused("score-runs", leaking, "--native", *asked)

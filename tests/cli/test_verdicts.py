@@ -24,7 +24,7 @@ def shown(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
     def show(evidence: Evidence) -> list[str]:
         for module in (studies, display):
             monkeypatch.setattr(module, "console", Console(width=100))
-        studies._show(evidence)
+        studies.show(evidence)
         return capsys.readouterr().out.splitlines()
 
     return show

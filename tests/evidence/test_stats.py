@@ -195,3 +195,26 @@ def test_superiority_counts_ties_half():
 def test_imports_without_pandas_and_matplotlib():
     code = "import sys, litsexp.evidence.stats; print({'pandas', 'matplotlib', 'torch', 'scipy'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
+
+
+def test_two_groups_differ_as_welch_says_where_runs_do_not_vary():
+    """One run pair's variance is 0 when all runs have the same mean: what is left is Welch's test of patients."""
+    generator = rng(5)
+    groups = []
+    for n, mean in ((20, 0.4), (31, 0.6)):
+        patients = generator.normal(mean, 0.1, n)
+        values = np.concatenate([patients, patients])  # two runs that score alike
+        groups.append((patients, stats.paired(values, np.tile(np.arange(n), 2), np.repeat([0, 1], n))))
+    (one, first), (other, second) = groups
+    found, expected = stats.unpaired(first, second), scipy_stats.ttest_ind(one, other, equal_var=False)
+    assert found.effect == pytest.approx(one.mean() - other.mean())
+    assert found.p == pytest.approx(expected.pvalue)
+    low, high = expected.confidence_interval(0.95)
+    assert (found.low, found.high) == (pytest.approx(low), pytest.approx(high))
+
+
+def test_two_groups_without_a_variance_of_runs_have_no_interval():
+    one_run = stats.paired([0.1, 0.2, 0.3], [0, 1, 2], [0, 0, 0])
+    found = stats.unpaired(one_run, one_run)
+    assert found.effect == 0
+    assert math.isnan(found.low) and math.isnan(found.p)
