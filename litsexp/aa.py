@@ -17,9 +17,10 @@ from litsexp.spec.errors import LitsexpError
 from litsexp.spec.study import StudyConfig
 from litsexp.study.cohorts import cohort_name, cohort_tags
 from litsexp.study.executors import executor_of
+from litsexp.study.names import run_name
 from litsexp.study.places import Places
 from litsexp.study.session import Observer, Session
-from litsexp.study.tracking import Results, run_name
+from litsexp.study.tracking import Results
 
 
 @dataclass(frozen=True)

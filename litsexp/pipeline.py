@@ -36,6 +36,7 @@ from litsexp.study.scorings import CohortKind
 from litsexp.study.session import Observer, Session, open_study
 from litsexp.study.tracking import Results
 from litsexp.study.versions import versions
+from litsexp.study.views import LOCAL, address, prepare
 
 PICTURED_ARMS = 3
 NO_LEAK = "expected split.unit: patient; a leaking study tests held-out slices, not volumes"
@@ -52,6 +53,7 @@ class Conclusion:
     trained_s: list[float]  # fit and evaluation of each run that was trained in this session
     wall_s: float  # of all of them
     experiment: str  # in MLflow
+    experiment_id: str
 
     @property
     def verdicts(self) -> Sequence[Verdict]:
@@ -167,7 +169,11 @@ def conclude(session: Session, command: str = "") -> Conclusion:
         tags |= {"external_cohort": evidence.external.cohort, "external_fingerprint": session.external.fingerprint}
     session.tracking.mark("failed_to_learn", failed_runs(evidence), results.runs.get("run_id", ()))
     session.tracking.conclude(session.parent, note(evidence), tags, scalars(evidence), directory)
-    return Conclusion(evidence, report, results, failures, session.trained_s, session.wall_s, session.name)
+    tracking = session.tracking
+    own = [run for run in tracking.runs() if run.data.tags.get("run_key") in session.cells]
+    prepare(tracking.client, tracking.experiment_id, own)
+    spent = (session.trained_s, session.wall_s)
+    return Conclusion(evidence, report, results, failures, *spent, session.name, tracking.experiment_id)
 
 
 def tables_of(results: Results, trivial: pd.DataFrame) -> Tables:
@@ -247,7 +253,8 @@ def facts(session: Session, runs: pd.DataFrame, command: str) -> dict[str, str]:
     done = runs[runs["status"] == "FINISHED"]
     registered = session.parent.preregistered
     experiment, run, uri = session.tracking.experiment_id, session.parent.run_id, session.tracking.uri
-    server = uri if uri.startswith("http") else "after litsexp ui: http://127.0.0.1:5000"
+    server = uri if uri.startswith("http") else LOCAL
+    after = "" if uri.startswith("http") else "after litsexp ui: "
     return {
         "command": command,
         "design digest": session.digest,
@@ -259,6 +266,7 @@ def facts(session: Session, runs: pd.DataFrame, command: str) -> dict[str, str]:
         "precision": ", ".join(sorted({str(name) for name in done.get("precision", ())})),
         "training and evaluation, all runs": f"{float(done['minutes'].sum()):.1f} min" if len(done) else "none",
         "MLflow": f"{uri}, experiment {session.name}, run {run}",
-        "in the MLflow UI": f"{server}/#/experiments/{experiment}/runs/{run}",
+        "in the MLflow UI": f"{after}{address(server, experiment)}",
+        "the study's own run there": f"{server.rstrip('/')}/#/experiments/{experiment}/runs/{run}",
         **versions(),
     }

@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from litsexp.cli.options import Data, External, File, Native, Plugins, Runs, Settings, Storage, Stores, Uri, going_on
+from litsexp.cli.where import opener, pages
 from litsexp.display import console, say
 from litsexp.evidence.failed import reasons
 from litsexp.evidence.words import COVERED, MODELS, named, noise
@@ -23,7 +24,6 @@ from litsexp.spec.tables import load_plugins
 if TYPE_CHECKING:
     from litsexp.evidence.material import Evidence
     from litsexp.pipeline import Conclusion
-    from litsexp.study.places import Places
 
 Workers = Annotated[
     int | None, typer.Option(min=1, help="Runs at a time; default: one a core (at most 8), one on a GPU.")
@@ -81,7 +81,9 @@ def study(
         )
     show(conclusion.evidence)
     say(f"report: {conclusion.report}")
-    say(f"runs:   {_where(places, mlruns)}  (MLflow experiment {conclusion.experiment!r})")
+    say(f"runs:   {opener(places, mlruns)}  (MLflow experiment {conclusion.experiment!r})")
+    for line in pages(places, conclusion.experiment_id):
+        say(line)
     if conclusion.trained_s:
         say(_pace(conclusion))
     tell_failures(conclusion.failures)
@@ -183,15 +185,6 @@ def command_of(
     options = {"--data": [data], "--external": [external], "--set": settings, "--plugin": plugins}
     words = [str(word) for name, values in options.items() for value in values or () if value for word in (name, value)]
     return shlex.join(["python", "run_study.py", str(file), *words, *["--native"] * native])
-
-
-def _where(places: Places, mlruns: Path) -> str:
-    """How to see the runs: the server's address, or the command that opens the database."""
-    if not places.tracking_uri.startswith("sqlite"):
-        return places.tracking_uri
-    if places.tracking_uri != type(places).below(mlruns).tracking_uri:
-        return shlex.join(["litsexp", "ui", "--tracking-uri", places.tracking_uri])
-    return "litsexp ui" if mlruns == Path("mlruns") else shlex.join(["litsexp", "ui", "--mlruns", str(mlruns)])
 
 
 def _pace(conclusion: Conclusion) -> str:

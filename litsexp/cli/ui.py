@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from litsexp.cli.options import Runs, Uri
+from litsexp.cli.ui_page import landing, studies
 from litsexp.display import console, say
 from litsexp.interrupts import unbroken
 from litsexp.spec.errors import LitsexpError
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 HOST = "127.0.0.1"
 HOSTS = f"{HOST},{HOST}:*,localhost,localhost:*"  # MLflow's default also takes 10.any.name for a private address
+LISTED = 5  # studies whose pages are named, the newest first
 GRACE_S = 2  # for answers that are on their way when the server is told to end
 
 
@@ -47,6 +49,8 @@ def ui(
         say(f"{tracking_uri} is a server already; open that address in a browser")
         return
     uri = tracking_uri or f"sqlite:///{mlruns.resolve() / 'mlflow.db'}"
+    from litsexp.study.views import address
+
     file = uri.removeprefix("sqlite:///")
     if file != uri and not Path(file).is_file():
         shown = file if tracking_uri else mlruns / "mlflow.db"
@@ -54,7 +58,11 @@ def ui(
     with suppress(KeyboardInterrupt), listen(port) as sock:
         with console.status("opening the MLflow UI"):
             server = make_server(uri, mlruns.resolve() / "artifacts")
-        say(f"MLflow UI on http://{HOST}:{port} (this machine only); Ctrl-C ends it")
+            opened = prepared_views(uri)
+        place = f"http://{HOST}:{port}"
+        say(f"MLflow UI on {place} (this machine only); Ctrl-C ends it")
+        for name, experiment_id in opened[:LISTED]:
+            say(f"{name}: {address(place, experiment_id)}")
         run(server, sock)
     raise typer.Exit(130)
 
@@ -78,6 +86,7 @@ def make_server(uri: str, artifacts: Path) -> Server:
         logging.getLogger(name).setLevel(logging.WARNING)
 
     import uvicorn  # before MLflow, which puts its checks into the app where it finds a server loaded
+    from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
     from mlflow.server import constants, handlers
     from sqlalchemy.exc import SQLAlchemyError
@@ -92,8 +101,20 @@ def make_server(uri: str, artifacts: Path) -> Server:
         raise LitsexpError(f"{uri}: MLflow cannot open it ({first}); see what else uses it") from None
     with warnings.catch_warnings(action="ignore"):  # MLflow's app uses a part of Starlette's that is on its way out
         from mlflow.server.fastapi_app import app
+    app.router.routes.insert(0, landing(MlflowClient(uri)))
     # without its life span, which cleans up after sandboxes that are not used here
     return uvicorn.Server(uvicorn.Config(app, lifespan="off", log_level="warning", timeout_graceful_shutdown=GRACE_S))
+
+
+def prepared_views(uri: str) -> list[tuple[str, str]]:
+    """Name and id of every study's experiment, the newest first; what older versions ran gets its view here."""
+    from mlflow import MlflowClient
+
+    from litsexp.study.views import prepare_missing
+
+    client = MlflowClient(uri)
+    prepare_missing(client)
+    return [(experiment.name, experiment.experiment_id) for experiment in studies(client)]
 
 
 def run(server: Server, sock: socket.socket) -> None:

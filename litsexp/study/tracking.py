@@ -32,8 +32,10 @@ from litsexp.spec.design import Cell
 from litsexp.spec.errors import LitsexpError
 from litsexp.spec.study import StudyConfig
 from litsexp.study.jobs import EPOCHS_TAG
+from litsexp.study.names import run_name, short_name
 from litsexp.study.scorings import Scoring
 from litsexp.study.versions import versions
+from litsexp.study.views import every_run
 
 UI_KIND = {"mlflow.experimentKind": "custom_model_development"}  # the UI shows runs and charts, not traces
 
@@ -85,16 +87,7 @@ class Tracking:
 
     def runs(self, filter_string: str = "") -> list[Run]:
         """Every run of the experiment that is not deleted, oldest first."""
-        found: list[Run] = []
-        token = None
-        while True:
-            page = self.client.search_runs(
-                [self.experiment_id], filter_string, order_by=["attributes.start_time ASC"], page_token=token
-            )
-            found += page
-            token = page.token
-            if not token:
-                return found
+        return every_run(self.client, self.experiment_id, filter_string)
 
     def finished(self) -> dict[str, Run]:
         """The finished run of each run key, in the whole experiment: a cell is its content, not its study."""
@@ -148,7 +141,7 @@ class Tracking:
         for run in earlier:
             self.client.set_tag(run.info.run_id, "superseded", "true")
         all_tags = {
-            MLFLOW_RUN_NAME: run_name(cell.name, tags),
+            MLFLOW_RUN_NAME: run_name(short_name(cell), tags),
             MLFLOW_PARENT_RUN_ID: parent.run_id,
             MLFLOW_SOURCE_NAME: "litsexp",
             "run_key": run_key,
@@ -243,12 +236,6 @@ class Tracking:
             for point in self.client.get_metric_history(run.info.run_id, name)
         ]
         return pd.DataFrame(points, columns=["epoch", "metric", "value"])
-
-
-def run_name(name: str, tags: Mapping[str, str]) -> str:
-    """What the UI lists a run as: a phantom's says so, and a leaking one's."""
-    said = [word for tag, word in (("phantom", "phantom"), ("leaks", "leaks")) if tags.get(tag) == "true"]
-    return " · ".join([*said, name])
 
 
 def value_of(run: Run) -> float:

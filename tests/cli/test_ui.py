@@ -1,70 +1,21 @@
 """The MLflow UI as a person starts it: one process that shows the runs, and nothing left of it however it ends."""
 
 import json
-import os
 import signal
 import socket
-import subprocess
-import sys
-import time
-import urllib.request
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from http.client import RemoteDisconnected
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
-from urllib.error import HTTPError, URLError
+from urllib.error import HTTPError
 
 import pytest
 
 from litsexp.cli import ui as cli
 from litsexp.spec.errors import LitsexpError
 
-ROOT = Path(__file__).parents[2]
-PATIENCE_S = 120  # on a machine that is busy with other things; no test waits for its end
-
-
-@dataclass(frozen=True)
-class Ui:
-    """A running ``litsexp ui``, in a process group of its own."""
-
-    process: subprocess.Popen[bytes]
-    port: int
-    run_id: str
-    mlruns: Path
-    log: Path
-
-    def get(self, path: str, **headers: str) -> bytes:
-        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", headers=headers)
-        with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
-            return cast(bytes, answer.read())
-
-    def wait_until_up(self) -> None:
-        end = time.monotonic() + PATIENCE_S
-        while time.monotonic() < end:
-            assert self.process.poll() is None, self.log.read_text()
-            try:
-                assert self.get("/health") == b"OK"
-                return
-            except (URLError, ConnectionError, RemoteDisconnected):
-                time.sleep(0.1)
-        raise AssertionError(self.log.read_text())
-
-    def processes(self) -> list[str]:
-        listed = subprocess.run(["ps", "-A", "-o", "pgid="], capture_output=True, text=True, check=True)
-        return [group for group in listed.stdout.split() if int(group) == self.process.pid]
-
-    def end_by(self, number: int) -> int:
-        """Its exit code; nothing of it is left, and the port can be had."""
-        self.process.send_signal(number)
-        code = self.process.wait(PATIENCE_S)
-        assert self.processes() == []
-        cli.listen(self.port).close()
-        return code
-
 
 @pytest.fixture
-def served(tmp_path: Path, new_places: Callable[[Path], Any]) -> Iterator[Ui]:
+def served(tmp_path: Path, new_places: Callable[[Path], Any], serve: Callable[[Any], Any]) -> Any:
     """The UI on a database with one run that has one artifact."""
     from litsexp.study.tracking import Tracking
 
@@ -72,29 +23,12 @@ def served(tmp_path: Path, new_places: Callable[[Path], Any]) -> Iterator[Ui]:
     tracking = Tracking(places.tracking_uri, "tiny", places.root / "artifacts")
     run_id = tracking.client.create_run(tracking.experiment_id).info.run_id
     tracking.client.log_text(run_id, "how it went", "notes/note.txt")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    command = [sys.executable, "-c", "from litsexp.cli.app import main; main()", "ui", "--port", str(port)]
-    log = tmp_path / "log.txt"
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            [*command, "--mlruns", str(places.root)],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            stdout=out,
-            stderr=out,
-            start_new_session=True,
-        )
-    try:
-        ui = Ui(process, port, run_id, places.root, log)
-        ui.wait_until_up()
-        yield ui
-    finally:
-        process.kill()
-        process.wait()
+    ui = serve(places)
+    ui.run_id = run_id
+    return ui
 
 
-def test_one_process_shows_the_runs_on_this_machine_only(served: Ui, refused: Callable[..., str]) -> None:
+def test_one_process_shows_the_runs_on_this_machine_only(served: Any, refused: Callable[..., str]) -> None:
     assert len(served.processes()) == 1
     assert b"<title>MLflow</title>" in served.get("/")
     found = json.loads(served.get("/ajax-api/2.0/mlflow/experiments/search?max_results=5"))["experiments"]
@@ -117,7 +51,7 @@ def test_one_process_shows_the_runs_on_this_machine_only(served: Ui, refused: Ca
     assert "Traceback" not in served.log.read_text()
 
 
-def test_killed_without_a_word_it_leaves_nothing_running(served: Ui) -> None:
+def test_killed_without_a_word_it_leaves_nothing_running(served: Any) -> None:
     assert served.end_by(signal.SIGKILL) == -signal.SIGKILL
 
 

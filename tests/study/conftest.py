@@ -128,7 +128,7 @@ class Bench:
     def statuses(self) -> list[tuple[str, str]]:
         """(cell's name, status) of every cell's run, oldest first."""
         runs = [run for run in self.tracking().runs() if "run_key" in run.data.tags]
-        return [(run.info.run_name.removeprefix("phantom · "), run.info.status) for run in runs]
+        return [("{arm} · fold {fold} · seed {seed}".format(**run.data.params), run.info.status) for run in runs]
 
     def trial_states(self, study: StudyConfig) -> list[str]:
         return [trial.state.name for trial in self.ledger(study).trials()]

@@ -55,7 +55,9 @@ def test_the_same_command_runs_the_failed_cell_again_and_no_other(bench: Any, st
     assert bench.executor.ran == [*ALL, ALL[1]]
     assert session.failures == {}
     assert sorted(bench.trial_states(study())) == ["COMPLETE"] * 4 + ["FAIL"]
-    attempts = [run.data.tags for run in bench.tracking().runs() if run.info.run_name == f"phantom · {ALL[1]}"]
+    attempts = [
+        run.data.tags for run in bench.tracking().runs() if run.info.run_name == "phantom · f0 s00 · window=wide"
+    ]
     assert [(tags["attempt"], tags.get("superseded")) for tags in attempts] == [("1", "true"), ("2", None)]
 
 
@@ -121,7 +123,7 @@ def test_a_cell_that_finished_while_ctrl_c_came_is_kept(bench: Any, study: Any) 
 
 def test_a_deleted_run_is_trained_again(bench: Any, study: Any) -> None:
     bench.run(study())
-    run = next(run for run in bench.tracking().runs() if run.info.run_name == f"phantom · {ALL[0]}")
+    run = next(run for run in bench.tracking().runs() if run.info.run_name == "phantom · f0 s00 · baseline")
     bench.tracking().client.delete_run(run.info.run_id)
     _, plan = bench.run(study())
     assert plan == (3, 1)

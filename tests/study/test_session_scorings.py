@@ -142,8 +142,8 @@ def test_where_an_arm_leaks_every_arm_is_scored_on_the_held_out_slices_and_mlflo
     runs = {run.info.run_name: run.data.tags.get("leaks") for run in bench.tracking().runs()}
     assert [name for name, leaks in runs.items() if leaks == "true"] == [
         f"phantom · leaks · {bench.name}-{session.digest[:8]}",
-        "phantom · leaks · split_unit=slice · fold 0 · seed 0",
-        "phantom · leaks · split_unit=slice · fold 1 · seed 0",
+        "phantom · leaks · f0 s00 · split_unit=slice",
+        "phantom · leaks · f1 s00 · split_unit=slice",
     ]
     assert set(runs.values()) == {"true", None}
     session, plan = bench.run(study())  # and the other way round: nothing is done twice
