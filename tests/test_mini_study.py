@@ -5,6 +5,7 @@ Every fixture is one history of a study in a folder of its own; the tests compar
 
 import io
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -32,6 +33,7 @@ claims:
   - {id: wide, says: A wide window helps., metric: dice_liver, factor: window, better: wide, than: liver}
 """
 CELLS = 4
+CELL = re.compile(r"\bf\d+ s\d+ · ")  # in the name of a cell's run, and in no parent's
 PATIENCE_S = 300.0
 
 
@@ -108,7 +110,7 @@ class Folder:
 
     def state(self, code: int, printed: str) -> State:
         runs, artifacts = self.runs(), self.path / "mlruns" / "artifacts" / "tiny-ct"
-        cells = {name: (status, run) for name, status, run in runs if "fold" in name and status == "FINISHED"}
+        cells = {name: (status, run) for name, status, run in runs if CELL.search(name) and status == "FINISHED"}
         kept = {name: artifacts / run / "artifacts" for name, (_, run) in cells.items()}
         return State(
             code=code,

@@ -58,8 +58,8 @@ def prepare(client: MlflowClient, experiment_id: str, runs: Sequence[Run]) -> No
     What somebody has changed in the UI stays theirs, and so does every other view. A server that does not take the
     tags keeps its plain page: no study fails for that.
     """
-    cells = [run for run in runs if "run_key" in run.data.tags]
-    if not cells:
+    cells = [run for run in runs if "run_key" in run.data.tags and run.data.params.keys() >= set(PARAMS)]
+    if not cells:  # a driver that was killed as it began a run has left one that does not say which it is
         return
     try:
         with unbroken():

@@ -133,6 +133,16 @@ def test_a_search_is_a_list_by_score(bench: Any, study: Any) -> None:
     assert (state["groupBy"], state["orderByKey"], state["orderByAsc"]) == (None, "metrics.`best/score`", False)
 
 
+def test_a_run_that_was_killed_before_it_said_which_it_is_is_left_out(concluded: Any) -> None:
+    before = prepared(concluded)
+    killed = concluded.client.create_run(concluded.experiment_id, tags={"run_key": "half", "study_digest": "d"})
+    concluded.end(killed.info.run_id, "KILLED")
+    runs = own_runs(concluded)
+    assert len(runs) == 5 and not runs[-1].data.params
+    prepare(concluded.client, concluded.experiment_id, runs)
+    assert prepared(concluded) == before
+
+
 def test_a_server_that_takes_no_tags_ends_no_study(
     concluded: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
