@@ -44,7 +44,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory, new_places: Any, phantom_store
 @pytest.fixture
 def both(ran: Path, tmp_path: Path) -> tuple[Path, Path]:
     """Copies in another place, as a pipeline restores them: artifacts lie no longer where MLflow says."""
-    return tuple(Path(shutil.copytree(ran / name / "mlruns", tmp_path / name)) for name in ("old", "new"))  # type: ignore[return-value]
+    return tuple(Path(shutil.copytree(ran / name / "mlruns", tmp_path / name)) for name in ("old", "new"))
 
 
 def reports(root: Path) -> list[Path]:
