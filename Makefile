@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: study test lint bench ui clean
+.PHONY: study test lint bench ui browser clean
 
 study: $(VENV)/.installed
 	$(BIN)/python run_study.py $(ARGS)
@@ -23,6 +23,12 @@ bench: $(VENV)/.installed-dev
 
 ui: $(VENV)/.installed
 	$(BIN)/litsexp ui $(ARGS)
+
+# What the tests that look at pages in a browser need beside chromium: faults for a screen reader, by axe-core.
+browser: build/npm/node_modules/axe-core/axe.min.js
+
+build/npm/node_modules/axe-core/axe.min.js:
+	npm install --no-audit --no-fund --silent --prefix build/npm axe-core@4.14.1
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

@@ -19,10 +19,11 @@ from litsexp.evaluation.truths import NativeCohort
 from litsexp.evidence.judge import Verdict, judge
 from litsexp.evidence.kinds import Tables
 from litsexp.evidence.leaks import marked, warning
-from litsexp.evidence.material import Evidence, External, Picture
+from litsexp.evidence.material import Evidence, External, arm_names
 from litsexp.evidence.parent import failed_runs, note, scalars, verdict_tags
 from litsexp.evidence.report import write_report
 from litsexp.evidence.tables import write_tables
+from litsexp.side_by_side import shown_side_by_side
 from litsexp.spec.claim import Claim
 from litsexp.spec.errors import LitsexpError
 from litsexp.spec.keys import digest
@@ -32,13 +33,11 @@ from litsexp.study.cohorts import cohort_name, cohort_tags
 from litsexp.study.executors import executor_of
 from litsexp.study.jobs import Executor
 from litsexp.study.places import Places
-from litsexp.study.scorings import CohortKind
 from litsexp.study.session import Observer, Session, open_study
 from litsexp.study.tracking import Results
 from litsexp.study.versions import versions
 from litsexp.study.views import LOCAL, address, prepare
 
-PICTURED_ARMS = 3
 NO_LEAK = "expected split.unit: patient; a leaking study tests held-out slices, not volumes"
 
 
@@ -142,6 +141,7 @@ def conclude(session: Session, command: str = "") -> Conclusion:
     """Judge the claims, write report and tables, log them to the parent run; what has not finished is missing."""
     study, results, phantom = session.study, session.results(), session.store.phantom
     failures, registered = failures_of(session), session.parent.preregistered
+    names = arm_names(study, results.runs, results.cases)
     trivial = trivial_cases(session.store, held_out_rows(session.store, session.splits) if study.leaks else None)
     evidence = Evidence(
         name=session.name,
@@ -154,11 +154,11 @@ def conclude(session: Session, command: str = "") -> Conclusion:
         runs=results.runs,
         trivial=trivial,
         split=split_table(session.store, session.splits),
-        pictures=pictures(session, results.runs, session.store),
+        pictures=shown_side_by_side(session, session.store, results.cases, results.runs, names, "test"),
         facts=facts(session, results.runs, command),
         search=session.trials() if study.search else None,
         notes=[f"{name} failed: {reason}" for name, reason in failures.items()],
-        external=external_part(session, results),
+        external=external_part(session, results, names),
         native=results.native,
     )
     directory = report_folder(session, session.name)
@@ -196,7 +196,7 @@ def report_folder(session: Session, name: str) -> Path:
     return directory
 
 
-def external_part(session: Session, results: Results) -> External | None:
+def external_part(session: Session, results: Results, names: Sequence[str]) -> External | None:
     """What the finished runs scored on the external cohort, judged by the same claims; None without one."""
     store, asked = session.external, session.study.external
     if store is None or asked is None:
@@ -209,7 +209,7 @@ def external_part(session: Session, results: Results) -> External | None:
         verdicts=judge(session.study, tables, session.parent.preregistered, kind=kind, external=True),
         cases=results.external,
         trivial=trivial,
-        pictures=pictures(session, results.runs, store, "external"),
+        pictures=shown_side_by_side(session, store, results.external, results.runs, names, "external"),
     )
 
 
@@ -231,21 +231,6 @@ def _millimetres(spacing: NDArray[np.float64]) -> str:
     if np.isnan(spacing).all():
         return "unknown"
     return " × ".join("unknown" if np.isnan(value) else f"{value:.2f}" for value in spacing)
-
-
-def pictures(session: Session, runs: pd.DataFrame, store: Store, kind: CohortKind = "test") -> list[Picture]:
-    """Best and worst cases of the first arms, as their runs drew them: of the test, or of the external cohort."""
-    patient = "phantom case" if store.phantom else "case"
-    caption = {"test": "test case of fold {}", "external": "external cohort, scored by the run of fold {}"}[kind]
-    shown = []
-    arms = runs["arm"].isin(runs["arm"].unique()[:PICTURED_ARMS])
-    firsts = runs[arms & (runs["status"] == "FINISHED")].drop_duplicates("arm")
-    for arm, fold, run_id in zip(firsts["arm"], firsts["fold"], firsts["run_id"], strict=True):
-        for path in session.pictures(run_id, kind):
-            rank, _, case = Path(path).stem.partition("_case_")
-            png = session.tracking.artifact(run_id, path)
-            shown.append(Picture(f"{arm}: {rank}, {patient} {case}", caption.format(fold), png))
-    return shown
 
 
 def facts(session: Session, runs: pd.DataFrame, command: str) -> dict[str, str]:

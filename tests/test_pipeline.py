@@ -45,6 +45,13 @@ def test_a_study_runs_to_its_conclusion_and_again_trains_nothing(
     assert first.results.cases.groupby(["arm", "fold"]).ngroups == len(first.trained_s) == 2
     assert first.report.is_file() and first.report.is_relative_to(places.root / "reports")
     assert first.failures == {}
+    assert {reason for one in first.evidence.pictures for reason in one.why.split(", ")} >= {"best", "worst"}
+    for one in first.evidence.pictures:
+        assert [panel.title for panel in one.panels] == ["truth", "baseline", "window=wide"]
+        case = int(one.title.split("case ")[1].split(",")[0])
+        ran = first.results.cases[(first.results.cases["case"] == case) & (first.results.cases["arm"] == "window=wide")]
+        metric = "dice_tumor" if "tumor Dice" in one.panels[2].caption else "dice_liver"
+        assert f"Dice {ran[metric].iloc[0]:.2f} (fold {ran['fold'].iloc[0]}, seed 0)" in one.panels[2].caption
     failed = failed_runs(first.evidence)
     tracking = Tracking(places.tracking_uri, "tiny", places.root / "artifacts")
     tagged = {run.info.run_id: run.data.tags.get("failed_to_learn") for run in tracking.runs()}

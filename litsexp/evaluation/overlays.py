@@ -2,6 +2,7 @@
 
 import io
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,11 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 PANELS = ("image", "truth", "prediction", "error")
 PANEL_PX, GAP_PX, LINE_PX, FONT_PX = 256, 6, 22, 14
+SIDE_PX, ROOM, WEBP_QUALITY = (
+    240,
+    0.1,
+    82,
+)  # of pictures that stand side by side on a page; room around what is labelled
 
 # Okabe and Ito's palette: this trio stays apart in deutan, protan and tritan vision when blended over gray
 MISSED: Color = (213, 94, 0)  # false negative, vermilion
@@ -39,8 +45,8 @@ def overlay(image: NDArray[np.float32], truth: Pixels, prediction: Pixels, title
         raise ValueError(f"{found}; expected one (height, width)")
     alone = CaseMasks(0, truth[None], prediction[None], (math.nan,) * 3, np.zeros(1, np.int64))
     liver, tumor = (f"{score:.2f}".replace("nan", "undefined") for score in (dice_liver(alone), dice_tumor(alone)))
-    gray = _resized(grays(image), Image.Resampling.BICUBIC)
-    truth, prediction = (_resized(mask, Image.Resampling.NEAREST) for mask in (truth, prediction))
+    gray = _enlarged(grays(image), Image.Resampling.BICUBIC, PANEL_PX)
+    truth, prediction = (_enlarged(mask, Image.Resampling.NEAREST, PANEL_PX) for mask in (truth, prediction))
     base = np.repeat(gray[..., None], 3, axis=-1)
     panels = (base, labelled(base, truth), labelled(base, prediction), errors(base, truth, prediction))
     height, width = gray.shape
@@ -53,6 +59,29 @@ def overlay(image: NDArray[np.float32], truth: Pixels, prediction: Pixels, title
         picture.paste(Image.fromarray(panel), (left, 2 * LINE_PX))
     _legend(draw, font, 2.5 * LINE_PX + height)
     return picture
+
+
+def side_by_side(
+    image: NDArray[np.float32], truth: Pixels, predictions: Sequence[Pixels], side_px: int = SIDE_PX
+) -> list[Image.Image]:
+    """The image with the truth outlined, then each prediction's errors, all cut to what any of them labels.
+
+    The square that is cut has some room around it; shapes as in ``overlay``; pictures of ``side_px`` a side.
+    """
+    labelled_px = np.logical_or.reduce([truth > 0, *(prediction > 0 for prediction in predictions)])
+    cut = _square(labelled_px)
+    gray = _enlarged(grays(image)[cut], Image.Resampling.BICUBIC, side_px)
+    large = [_enlarged(labels[cut], Image.Resampling.NEAREST, side_px) for labels in (truth, *predictions)]
+    base = np.repeat(gray[..., None], 3, axis=-1)
+    panels = [outlined(base, large[0]), *(errors(base, large[0], prediction) for prediction in large[1:])]
+    return [Image.fromarray(panel) for panel in panels]
+
+
+def to_webp(image: Image.Image) -> bytes:
+    """The picture as WebP, small enough for a page of many; equal pixels give equal bytes."""
+    buffer = io.BytesIO()
+    image.save(buffer, "WEBP", quality=WEBP_QUALITY, method=6)
+    return buffer.getvalue()
 
 
 def to_png(image: Image.Image) -> bytes:
@@ -88,9 +117,22 @@ def grays(image: NDArray[np.float32]) -> Pixels:
     return np.rint(255 * image).astype(np.uint8)
 
 
-def _resized(image: Pixels, resample: Image.Resampling) -> Pixels:
-    """The longer side at ``PANEL_PX``, the shape kept."""
-    scale = PANEL_PX / max(image.shape)
+def _square(mask: NDArray[np.bool_]) -> tuple[slice, slice]:
+    """The smallest square around the mask with some room, as far as the picture reaches; all of it without a mask."""
+    if not mask.any():
+        return slice(None), slice(None)
+    spans = [np.flatnonzero(mask.any(axis=axis))[[0, -1]] for axis in (1, 0)]
+    side = max(math.ceil((1 + 2 * ROOM) * (last - first + 1)) for first, last in spans)
+    cuts = []
+    for (first, last), length in zip(spans, mask.shape, strict=True):
+        start = min(max(0, (first + last + 1 - side) // 2), max(0, length - side))
+        cuts.append(slice(int(start), int(min(start + side, length))))
+    return cuts[0], cuts[1]
+
+
+def _enlarged(image: Pixels, resample: Image.Resampling, side_px: int) -> Pixels:
+    """The longer side at ``side_px``, the shape kept."""
+    scale = side_px / max(image.shape)
     height, width = (max(1, round(side * scale)) for side in image.shape)
     resized: Pixels = np.asarray(Image.fromarray(image).resize((width, height), resample))
     return resized

@@ -10,7 +10,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter
 
 from litsexp.evidence.aa import AATest, seeds_an_arm
-from litsexp.evidence.figures import INK, MUTED, _svg, styled
+from litsexp.evidence.figures import INK, MUTED, styled, to_svg
 from litsexp.evidence.judge import ALPHA, MIN_PATIENTS, MIN_RUN_PAIRS
 from litsexp.evidence.measures import measure_of
 
@@ -35,7 +35,7 @@ def aa_figure(test: AATest) -> str:
     numbers = f"{'1 to ' * (most > 1)}{seeds_an_arm(most)}"
     figure.suptitle(f"Identical arms, {numbers} (from top to bottom)", x=0.01, ha="left", fontsize=9, color=MUTED)
     figure.legend(handles=_handles(), loc="outside lower center", ncols=2)
-    return _svg(figure)
+    return to_svg(figure)
 
 
 def _panel(axes: Axes, shares: pd.DataFrame, metrics: list[str]) -> None:

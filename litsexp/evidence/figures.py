@@ -10,19 +10,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator
 
 from litsexp.evidence.judge import Verdict
-from litsexp.evidence.measures import main_metrics
 from litsexp.evidence.noise import Noise
 from litsexp.evidence.words import MODELS, digits_for, plain
-from litsexp.spec.catalog import METRICS
 from litsexp.spec.claim import ARM
 from litsexp.spec.design import format_level
 
@@ -32,9 +28,7 @@ DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
 VERDICT_COLOURS = {"supported": "#0b6bab", "contradicted": "#b8480a", "equivalent": "#2f7d68", "inconclusive": MUTED}
 MARGIN_BAND: Any = {"color": "#e9edf1", "zorder": 1}
 NOISE_BAND: Any = {"facecolor": "none", "edgecolor": "#aab4bf", "hatch": "/////", "linewidth": 0, "zorder": 1.5}
-CURVE_ARMS = 12  # more lines than this cannot be told apart
 NAME = 24  # letters of a foreign arm beside the forest
-DRAWN_METRICS = 2  # of those that every epoch logs, beside the loss
 FONTS = "system-ui, -apple-system, 'Segoe UI', Helvetica, Arial, 'Liberation Sans', sans-serif"
 STYLE: Any = {
     **{"svg.fonttype": "none", "svg.hashsalt": "litsexp", "font.family": ["DejaVu Sans"], "font.size": 8.5},
@@ -54,7 +48,18 @@ def arm_colours(arms: Sequence[str]) -> dict[str, str]:
     return {arm: ARM_COLOURS[i % len(ARM_COLOURS)] for i, arm in enumerate(arms)}
 
 
-def _svg(figure: Figure) -> str:
+def dash_of(index: int) -> Any:
+    """The line style of the arm with this number."""
+    return DASHES[(index // len(ARM_COLOURS)) % len(DASHES)]
+
+
+def legend_columns(arms: Sequence[str]) -> int:
+    """Of a legend of arms, about 125 letters wide."""
+    return max(1, min(5, 125 // (12 + max(map(len, arms), default=0))))
+
+
+def to_svg(figure: Figure) -> str:
+    """The figure as SVG text without a date, its text as text."""
     buffer, unsaid = io.StringIO(), dict.fromkeys(("Date", "Creator", "Format", "Type"))
     figure.savefig(buffer, format="svg", metadata=unsaid, transparent=True)
     return buffer.getvalue().replace("'DejaVu Sans'", FONTS)
@@ -86,7 +91,7 @@ def forest(verdicts: Sequence[Verdict], noise: Sequence[Noise] = ()) -> str:
     if any(_halves(verdict, halves) for verdict in verdicts):
         handles.append(Patch(**NOISE_BAND, label=f"two halves of {noise[0].arm}"))
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), handlelength=2.4)
-    return _svg(figure)
+    return to_svg(figure)
 
 
 def _forest_panel(axes: Axes, verdicts: Sequence[Verdict], halves: Mapping[str, float]) -> None:
@@ -136,11 +141,11 @@ def _label(verdict: Verdict) -> str:
     for factor, (first, then) in claim.grows.items():
         versus = f"({versus}): {factor} {format_level(then)} − {format_level(first)}"
     if claim.factor == ARM:
-        versus = " − ".join(_clipped(name) for name in verdict.sides)
+        versus = " − ".join(clipped(name) for name in verdict.sides)
     return f"{claim.id}: {verdict.measure.words}\n{versus}"
 
 
-def _clipped(name: str) -> str:
+def clipped(name: str) -> str:
     """A foreign arm's name, the middle left out where it is long: names differ at their ends."""
     return name if len(name) <= NAME else f"{name[: NAME - 9]}…{name[-8:]}"
 
@@ -154,47 +159,11 @@ def _estimate(verdict: Verdict) -> str:
 
 
 @styled
-def curves(table: pd.DataFrame, colours: Mapping[str, str]) -> str:
-    """Validation curves: mean over folds and seeds a line, smallest to largest a band; arms as in ``colours``."""
-    shown = [arm for arm in colours if arm in set(table["arm"])][:CURVE_ARMS]
-    columns = max(1, min(5, 125 // (12 + max(map(len, shown), default=0))))  # of the legend, about 125 letters wide
-    figure = Figure(figsize=(8.6, 2.8 + 0.18 * math.ceil(len(shown) / columns)), layout="constrained")
-    titles = _curve_titles()
-    panels = figure.subplots(1, len(titles))
-    for axes, (metric, title) in zip(panels, titles.items(), strict=True):
-        for arm in shown:
-            one = table[(table["arm"] == arm) & (table["metric"] == metric)]
-            _curve(axes, one, arm, colours[arm], list(colours).index(arm))
-        axes.set_title(title)
-        axes.set_xlabel("epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
-        axes.grid(axis="y")
-    handles, labels = panels[0].get_legend_handles_labels()
-    if handles:
-        figure.legend(handles, labels, loc="outside lower center", ncols=columns, handlelength=2.6)
-    return _svg(figure)
-
-
-def _curve_titles() -> dict[str, str]:
-    """Logged name -> title: the first main metrics that every epoch logs, and the loss."""
-    logged = [name for name in main_metrics() if METRICS[name].curve]
-    drawn = {f"valid/{name}": f"{METRICS[name].words}, validation" for name in logged[:DRAWN_METRICS]}
-    return {**drawn, "valid/loss": "loss, validation"}
-
-
-def _curve(axes: Axes, table: pd.DataFrame, arm: str, colour: str, index: int) -> None:
-    values = table.dropna(subset=["value"]).sort_values(["epoch", "fold", "seed"]).groupby("epoch")["value"]
-    mean, low, high = values.mean(), values.min(), values.max()
-    axes.fill_between(mean.index, low, high, color=colour, alpha=0.13, linewidth=0)
-    marker, dash = "o" if len(mean) == 1 else None, DASHES[(index // len(ARM_COLOURS)) % len(DASHES)]
-    axes.plot(mean, color=colour, linestyle=dash, linewidth=1.7, label=arm, marker=marker)
-
-
-@styled
-def pairs(verdict: Verdict, colours: tuple[str, str]) -> str:
+def pairs(verdict: Verdict, colours: tuple[str, str], unlearned: float | None = None) -> str:
     """A column a patient, both arms' scores joined, from who is worst to who is best served by the first arm.
 
-    ``colours`` of better and than: a line takes that of the arm that does better.
+    ``colours`` of better and than: a line takes that of the arm that does better. ``unlearned`` is what a predictor
+    scores that learns nothing: a dashed line.
     """
     sign = verdict.measure.sign
     gain = (sign * verdict.differences["difference"]).sort_values(kind="stable")
@@ -208,6 +177,8 @@ def pairs(verdict: Verdict, colours: tuple[str, str]) -> str:
     names = verdict.sides
     axes.scatter(x, than, s=size, facecolor="white", edgecolor=colours[1], linewidth=1.4, zorder=3, label=names[1])
     axes.scatter(x, better, s=size, color=colours[0], linewidth=0, zorder=4, label=names[0])
+    if unlearned is not None:
+        axes.axhline(unlearned, color=MUTED, linewidth=1, linestyle=(0, (4, 2)), zorder=1, label="learns nothing")
     axes.set_ylabel(verdict.asked.drawn(verdict.measure))
     axes.set_xlim(-0.8, len(table) - 0.2)
     numbered = all(isinstance(case, int) for case in table.index)
@@ -219,5 +190,5 @@ def pairs(verdict: Verdict, colours: tuple[str, str]) -> str:
     split = int((gain <= 0).sum())  # gain ascends
     if 0 < split < len(table):
         axes.axvline(split - 0.5, color=MUTED, linewidth=0.8, linestyle=(0, (2, 2)))
-    figure.legend(loc="outside upper left", ncols=2, handletextpad=0.3)
-    return _svg(figure)
+    figure.legend(loc="outside upper left", ncols=3, handletextpad=0.3)
+    return to_svg(figure)

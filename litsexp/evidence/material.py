@@ -21,13 +21,30 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+PICTURE_ARMS = 12  # side by side: more cannot be looked at
+
+
 @dataclass(frozen=True)
-class Picture:
-    """A PNG with its words."""
+class Panel:
+    """What one arm makes of a slice, or the slice itself with the truth; WebP."""
 
     title: str
     caption: str
-    png: bytes
+    webp: bytes
+
+
+@dataclass(frozen=True)
+class SideBySide:
+    """A slice as all arms see it."""
+
+    title: str  # "phantom case 3, z 12"
+    why: str  # "worst": why this patient
+    panels: Sequence[Panel]  # the truth first
+
+    @property
+    def size(self) -> int:
+        """Bytes of all its panels."""
+        return sum(len(panel.webp) for panel in self.panels)
 
 
 @dataclass(frozen=True)
@@ -39,7 +56,16 @@ class External:
     verdicts: Sequence[Verdict]  # the study's claims that can be asked of these patients, adjusted among themselves
     cases: pd.DataFrame  # arm, fold, seed, case, a column a metric: each case once a run
     trivial: pd.DataFrame  # predictor, case, a column a metric
-    pictures: Sequence[Picture] = ()
+    pictures: Sequence[SideBySide] = ()
+
+
+def arm_names(study: StudyConfig, *tables: pd.DataFrame) -> list[str]:
+    """The design's arms in its order, then others that these tables have; of a search those that ran."""
+    planned = [arm.name for arm in arms(study)]
+    seen = [str(name) for table in tables if len(table) for name in table["arm"].unique()]
+    if study.design == "search":
+        planned = [name for name in planned if name in seen]
+    return list(dict.fromkeys([*planned, *sorted(seen)]))
 
 
 @dataclass(frozen=True)
@@ -56,7 +82,7 @@ class Evidence:
     runs: pd.DataFrame  # arm, fold, seed, status (FINISHED | FAILED), reason, minutes, best_epoch, epochs, lr
     trivial: pd.DataFrame  # predictor (all background | liver everywhere), case, a column a metric
     split: pd.DataFrame  # case, test_fold (-1: never tested), liver_pixels, tumor_pixels, slices, spacing
-    pictures: Sequence[Picture] = ()
+    pictures: Sequence[SideBySide] = ()
     facts: dict[str, str] | None = None  # versions, digests, fingerprint, device, where MLflow is, command
     search: pd.DataFrame | None = None  # trial, state, valid/score, a column a param; only of ``design: search``
     notes: Sequence[str] = ()
@@ -66,11 +92,7 @@ class Evidence:
     @property
     def arm_names(self) -> list[str]:
         """Arms that ran or should have: the design's order, then a search's own."""
-        planned = [arm.name for arm in arms(self.study)]
-        seen = [str(name) for table in (self.runs, self.cases) if len(table) for name in table["arm"].unique()]
-        if self.study.design == "search":
-            planned = [name for name in planned if name in seen]
-        return list(dict.fromkeys([*planned, *sorted(seen)]))
+        return arm_names(self.study, self.runs, self.cases)
 
     @property
     def warning(self) -> str:

@@ -54,14 +54,30 @@ FINDINGS = [
 ]
 
 
-def lesion_findings(native: pd.DataFrame, order: Sequence[str]) -> pd.DataFrame:
-    """A row an arm and finding: ``arm, finding, mean, low, high, patients, lesions`` (to find; NaN of no share)."""
+def by_kind(cases: pd.DataFrame) -> dict[str, list[Finding]]:
+    """Title -> the recalls by size, and by contrast where that was measured, if there is any such lesion."""
+    groups, found = {"by diameter": SIZE_BINS, "by contrast with the liver": CONTRAST_BINS}, {}
+    for title, kinds in groups.items():
+        findings = [finding for finding in FINDINGS if finding.name.removeprefix("recall_") in kinds]
+        counted = [finding.lesions for finding in findings]
+        if set(counted) <= set(cases.columns) and cases[counted].to_numpy().sum() > 0:
+            found[title] = findings
+    return found
+
+
+def lesion_findings(
+    cases: pd.DataFrame, order: Sequence[str], findings: Sequence[Finding] = tuple(FINDINGS)
+) -> pd.DataFrame:
+    """A row an arm and finding: ``arm, finding, mean, low, high, patients, lesions`` (to find; NaN of no share).
+
+    ``cases`` are of whole volumes; of stored slices where ``findings`` are those of ``by_kind``.
+    """
     import pandas as pd
 
     rows = []
     for arm in order:
-        one = native[native["arm"] == arm]
-        for finding in FINDINGS if len(one) else ():
+        one = cases[cases["arm"] == arm]
+        for finding in findings if len(one) else ():
             lesions = one.drop_duplicates("case")[finding.lesions].sum() if finding.lesions else float("nan")
             rows.append([arm, finding.name, *_mean(one, finding.values(one)), lesions])
     return pd.DataFrame(rows, columns=["arm", "finding", "mean", "low", "high", "patients", "lesions"])

@@ -1,6 +1,7 @@
 """A study's evidence as one self-contained HTML file.
 
-No scripts, no external resources, no dates: the same evidence gives the same bytes.
+No external resources and no dates: the same evidence gives the same bytes. One script, which a page's policy names by
+its digest, sorts tables and marks the section in sight; without it everything is there, too.
 """
 
 import base64
@@ -14,22 +15,25 @@ from typing import Any
 import pandas as pd
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
-from litsexp.evidence import figures
+from litsexp.evidence import figures, inline
+from litsexp.evidence.controls import controls
+from litsexp.evidence.curves_figure import CURVE_ARMS, curves
 from litsexp.evidence.failed import RULE, reasons
+from litsexp.evidence.glance import glance
 from litsexp.evidence.judge import MIN_PATIENTS, MIN_RUN_PAIRS, Verdict
-from litsexp.evidence.material import Evidence, Picture
+from litsexp.evidence.lesions_figure import RECALL_ARMS, recalls
+from litsexp.evidence.material import PICTURE_ARMS, Evidence, SideBySide
 from litsexp.evidence.measures import main_metrics, measure_of
-from litsexp.evidence.native import COMPARED, FINDINGS, beside_stored, lesion_findings
+from litsexp.evidence.native import COMPARED, FINDINGS, beside_stored, by_kind, lesion_findings
 from litsexp.evidence.tables import arm_scores, gap_table
 from litsexp.evidence.words import COVERED, MODELS, cautions, digits_for, noise, plain, uncertainty
 from litsexp.files import whole_file
-from litsexp.spec.design import arms, cells, format_level, leaking_arms
-from litsexp.spec.pretraining import learns
-from litsexp.spec.run import RunConfig
-from litsexp.spec.study import StudyConfig
+from litsexp.spec.design import cells, format_level, leaking_arms
 
-PICTURE_BYTES = 2_000_000  # of PNG in a report; what is over stays in MLflow
+TEMPLATES = Path(__file__).parent / "templates"
+PICTURE_BYTES = 1_000_000  # of the pictures of one cohort; what is over is left out
 WHERE_PRETRAINED = ("pretraining_steps", "pretraining_minutes")  # columns that are there where some run has them
 RUN_COLUMNS = (
     *("arm", "fold", "seed", "status", "reason", "failed_to_learn", "minutes"),
@@ -53,9 +57,9 @@ def render(evidence: Evidence) -> str:
 
 def environment() -> Environment:
     """Where templates are found, and the filters that they use."""
-    loader = FileSystemLoader(Path(__file__).parent / "templates")
+    loader = FileSystemLoader(TEMPLATES)
     made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    made.filters |= {"number": _number, "minus": _minus, "uri": _uri}
+    made.filters |= {"number": _number, "minus": _minus, "uri": _uri, "figure": inline.figure, "themed": inline.themed}
     made.filters |= {"measure": measure_of, "digits": digits_for, "uncertainty": uncertainty, "noise": noise}
     return made
 
@@ -67,10 +71,14 @@ def _content(evidence: Evidence) -> dict[str, Any]:
     scores = arm_scores(evidence.cases, metrics, order=names)
     trivial = arm_scores(evidence.tested_trivial, metrics, by="predictor")
     runs, unlearned = _runs(evidence), reasons(evidence.failed)
+    script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
     failures = runs[runs["status"] != "FINISHED"] if len(runs) else runs
     return {
         "evidence": evidence,
         "study": study,
+        "script": Markup(script),  # noqa: S704  # our own
+        "script_digest": inline.script_digest(script),
+        "glance": glance(evidence),
         "verdicts": [(v, cautions(v, evidence.trivial, evidence.failed)) for v in evidence.verdicts],
         "elsewhere": {pair.here.claim.id: pair for pair in evidence.replications},
         "external": _external(evidence),
@@ -82,13 +90,16 @@ def _content(evidence: Evidence) -> dict[str, Any]:
         "trivial": trivial.set_index(["predictor", "metric"]).to_dict("index"),
         "most": scores.groupby("metric")["patients"].max().to_dict(),
         "predictors": list(trivial["predictor"].unique()),
-        "curves": figures.curves(evidence.curves, colours) if len(evidence.curves) else "",
-        "curve_arms": figures.CURVE_ARMS,
-        "pairs": [(v, _pairs_figure(v, colours)) for v in evidence.verdicts if len(v.differences)],
+        "curves": curves(evidence.curves, colours) if len(evidence.curves) else "",
+        "curve_arms": CURVE_ARMS,
+        "recalls": _recalls(evidence, colours),
+        "recall_arms": RECALL_ARMS,
+        "picture_arms": PICTURE_ARMS,
+        "pairs": [(v, _pairs_figure(v, colours, evidence.trivial)) for v in evidence.verdicts if len(v.differences)],
         "pictures": _affordable(evidence.pictures),
         "false_positives": _false_positives(evidence.cases, names),
         "rates": sorted({float(f"{lr:.3g}") for lr in runs["lr"].dropna()}) if "lr" in runs else [],
-        "controls": _controls(evidence),
+        "controls": controls(study),
         "rules": list(dict.fromkeys(verdict.asked.rule for verdict in evidence.verdicts if verdict.asked.rule)),
         "named": {arm: ", ".join(f"{f}={format_level(x)}" for f, x in of.items()) for arm, of in study.arms.items()},
         "own_rates": any("lr" in settings for settings in study.arms.values()),
@@ -161,17 +172,36 @@ def _runs(evidence: Evidence) -> pd.DataFrame:
     return runs[[column for column in RUN_COLUMNS if column in runs and column not in empty]]
 
 
-def _pairs_figure(verdict: Verdict, colours: dict[str, str]) -> str:
+def _recalls(evidence: Evidence, colours: dict[str, str]) -> str:
+    """Of whole volumes where they are scored, else of the stored slices; empty where no size of a lesion is known."""
+    native = evidence.native
+    cases = evidence.cases if native is None or not len(native) else native
+    groups = by_kind(cases) if len(cases) else {}
+    findings = [finding for group in groups.values() for finding in group]
+    return recalls(lesion_findings(cases, list(colours), findings), groups, colours) if groups else ""
+
+
+def _pairs_figure(verdict: Verdict, colours: dict[str, str], trivial: pd.DataFrame) -> str:
     """In the arms' colours where the claim compares two arms, else in the verdict's."""
     better, than = (colours.get(name, figures.MUTED) for name in verdict.arms[0][:2])  # a trivial predictor has none
     if len(verdict.arms) > 1 or len(verdict.arms[0]) > 2 or better == than:
         better, than = figures.VERDICT_COLOURS["supported"], figures.VERDICT_COLOURS["contradicted"]
-    return figures.pairs(verdict, (better, than))
+    return figures.pairs(verdict, (better, than), _unlearned_score(verdict, trivial))
 
 
-def _affordable(pictures: Sequence[Picture]) -> list[Picture]:
+def _unlearned_score(verdict: Verdict, trivial: pd.DataFrame) -> float | None:
+    """What the better of the predictors that learn nothing scores on a verdict's patients; None where it has none."""
+    measure = verdict.measure
+    if not (verdict.asked.scores and len(trivial) and measure.scored(trivial)):
+        return None
+    same = trivial[trivial["case"].isin(verdict.differences.index)]
+    means = same.assign(value=measure.values(same)).groupby("predictor")["value"].mean().dropna()
+    return float(means.max() if measure.higher_is_better else means.min()) if len(means) else None
+
+
+def _affordable(pictures: Sequence[SideBySide]) -> list[SideBySide]:
     """The first pictures, as many as keep the file a size that mail carries."""
-    totals = accumulate(len(picture.png) for picture in pictures)
+    totals = accumulate(picture.size for picture in pictures)
     return [picture for picture, total in zip(pictures, totals, strict=True) if total <= PICTURE_BYTES]
 
 
@@ -185,43 +215,6 @@ def _false_positives(cases: pd.DataFrame, names: list[str]) -> dict[Hashable, An
     table = by_arm.agg(patients=("any", "size"), any=("any", "sum"), mean=("mean", "mean")).reindex(names)
     whole = table.fillna({"patients": 0, "any": 0}).astype({"patients": int, "any": int})
     return whole.to_dict("index") if len(free) else {}
-
-
-def _controls(evidence: Evidence) -> list[str]:
-    """Arms that show whether an initialisation helps by its features or by something cheaper."""
-    study, found = evidence.study, []
-    for arm in arms(study) if study.design != "search" else ():
-        if arm.run.init == "shuffled":
-            found.append(f"{arm.name}: the pretrained weights' statistics without their features")
-        elif arm.run.encoder_frozen or arm.run.frozen_epochs == arm.run.epochs:
-            found.append(f"{arm.name}: the encoder stays as initialised ({arm.run.init})")
-    needs = any(c.factor == "init" and {c.better, c.than} == {"imagenet", "scratch"} for c in study.claims)
-    if needs and not any("statistics" in text for text in found):
-        doubt = "a gain of imagenet over scratch may come from the scale of the weights alone (Raghu 2019)"
-        found.append(f"none for initialisation: {doubt}; add init: shuffled to tell")
-    return found + _pretraining_controls(study)
-
-
-def _pretraining_controls(study: StudyConfig) -> list[str]:
-    """What a self-supervised arm has to be read with: slices without labels, and its compute."""
-    found = []
-    runs = {arm.name: arm.run for arm in arms(study)} if study.design != "search" else {}
-    for name, run in runs.items():
-        if learns(run) and run.train_fraction < 1:
-            part = f"train_fraction = {run.train_fraction:g} of them"
-            found.append(f"{name}: pretrained on all training patients of its fold; {part} then trained with labels")
-    longest = max((_steps(run) for run in runs.values() if run.init == "scratch"), default=(0, 0))
-    compared = {str(c.better) for c in study.claims if c.factor == "init" and c.than == "scratch"}
-    for run in {run.init: run for run in runs.values() if learns(run) and run.init in compared}.values():
-        if longest <= _steps(run):
-            doubt = f"a gain of {run.init} over scratch may come from training longer alone"
-            found.append(f"none for pretraining: {doubt}; add an arm of scratch with the same compute to tell")
-    return found
-
-
-def _steps(run: RunConfig) -> tuple[int, int]:
-    """Supervised steps in an order that knows which run trains longer, where both name steps or neither does."""
-    return (run.steps_per_epoch or 0) * run.epochs, run.epochs
 
 
 def _folds(split: pd.DataFrame) -> pd.DataFrame:
@@ -262,5 +255,5 @@ def _minus(text: str) -> str:
 
 
 def _uri(content: str | bytes) -> str:
-    kind, data = ("png", content) if isinstance(content, bytes) else ("svg+xml", content.encode())
+    kind, data = ("webp", content) if isinstance(content, bytes) else ("svg+xml", content.encode())
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"

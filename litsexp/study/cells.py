@@ -36,7 +36,7 @@ from litsexp.spec.errors import LitsexpError
 from litsexp.spec.tables import load_plugins
 from litsexp.study.epochs import EPOCHS, epoch_rows, write_epochs
 from litsexp.study.jobs import EPOCHS_TAG, Job, Outcome
-from litsexp.study.pictures import draw_extremes, draw_slice, fixed_slices
+from litsexp.study.pictures import draw_extremes, draw_slice, fixed_slices, write_tallest
 from litsexp.study.scorings import Scoring
 from litsexp.training.course import Epoch
 from litsexp.training.loop import Trained, train
@@ -100,6 +100,7 @@ def score(client: MlflowClient, job: Job, scoring: Scoring) -> float:
             place, elsewhere = folder / "test" if not scoring.folder else folder, scoring.kind == "external"
             if scoring.kind != "train":
                 draw_extremes(store, rows, prediction, cases, job.cell.name, place, external=elsewhere)
+                write_tallest(store, rows, prediction, folder)
         cases.to_parquet(folder / "cases.parquet", index=False)
         means = {f"{scoring.kind}/{metric}": mean_defined(cases[metric]) for metric in METRICS}
         if scoring.kind == "native":

@@ -18,8 +18,12 @@ def epoch_rows(epoch: Epoch) -> list[dict[str, float]]:
 
 def write_epochs(rows: Sequence[Mapping[str, float]], trained: Trained, batch_size: int, folder: Path) -> None:
     """``epoch`` (from 0), ``case``, a column a metric, and ``images``: seen in training until then."""
-    steps, slices = int(trained.facts["steps"]) // len(trained.history), int(trained.facts["training_slices"])
     table = pd.DataFrame(rows)
     if len(table):
-        table["images"] = (table["epoch"] + 1) * steps * min(batch_size, slices)
+        table["images"] = (table["epoch"] + 1) * images_an_epoch(trained.facts, len(trained.history), batch_size)
     table.to_parquet(folder / EPOCHS, index=False)
+
+
+def images_an_epoch(facts: Mapping[str, str], epochs: int, batch_size: int) -> int:
+    """Training images that each of a run's epochs saw; ``facts`` are those that the run logged as tags."""
+    return int(facts["steps"]) // epochs * min(batch_size, int(facts["training_slices"]))

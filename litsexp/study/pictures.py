@@ -1,5 +1,6 @@
 """Which slices of a run are drawn, and the drawing: fixed ones during training, best and worst cases at its end."""
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +16,20 @@ from litsexp.training.inputs import channels
 SHOWN_WINDOW = "wide"  # of every picture, whatever window the arm sees
 WATCHED_SLICES = 2  # validation slices drawn at the first, a middle and the last epoch
 SHOWN_CASES = 2  # best and worst cases drawn at the end, each
+TALLEST = "tallest.npz"  # beside a scoring's table of cases: what the run makes of each case's tallest slice
 
 
 def draw_slice(store: Store, row: int, prediction: NDArray[np.uint8], what: str, external: bool = False) -> Image:
     """Overlay of one stored slice: image, truth, prediction, errors."""
+    title = f"{slice_title(store, row, external)}: {what}"
+    return overlay(gray_of(store, row), np.asarray(store.labels[row]), prediction, title)
+
+
+def gray_of(store: Store, row: int) -> NDArray[np.float32]:
+    """One stored slice (size, size) in [0, 1], through the window of every picture."""
     hu = torch.from_numpy(np.array(store.hu[row])).float()[None, None]
-    gray = channels(hu, SHOWN_WINDOW)[0, 0].numpy()
-    return overlay(gray, np.asarray(store.labels[row]), prediction, f"{slice_title(store, row, external)}: {what}")
+    gray: NDArray[np.float32] = channels(hu, SHOWN_WINDOW)[0, 0].numpy()
+    return gray
 
 
 def draw_extremes(
@@ -49,6 +57,22 @@ def draw_extremes(
             labels = prediction[np.flatnonzero(rows == row)[0]]
             picture = draw_slice(store, row, labels, f"{metric} of the case {score:.2f} · {cell}", external)
             picture.save(folder / f"{rank}_case_{case}.png", optimize=False)
+
+
+def write_tallest(store: Store, rows: NDArray[np.int64], prediction: NDArray[np.uint8], folder: Path) -> None:
+    """Keep what ``prediction`` of these rows says of each case's tallest slice, so that runs can be laid side by side.
+
+    ``rows`` (n,) of the store, ``labels`` (n, size, size); a few kilobytes.
+    """
+    shown = tallest(store, rows)
+    at = [int(np.flatnonzero(rows == row)[0]) for row in shown]
+    np.savez_compressed(folder / TALLEST, rows=shown, labels=prediction[at])
+
+
+def read_tallest(content: bytes) -> dict[int, NDArray[np.uint8]]:
+    """Row of the store -> labels (size, size), of what ``write_tallest`` kept."""
+    with np.load(io.BytesIO(content), allow_pickle=False) as kept:
+        return dict(zip(kept["rows"].tolist(), kept["labels"], strict=True))
 
 
 def slice_title(store: Store, row: int, external: bool = False) -> str:

@@ -10,9 +10,11 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import numpy as np
 import pandas as pd
 from mlflow.entities import Run
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+from numpy.typing import NDArray
 
 from litsexp.data.splits import Split
 from litsexp.data.store import Store
@@ -26,6 +28,7 @@ from litsexp.spec.study import StudyConfig
 from litsexp.study.cohorts import check_external, cohort_tags, leak_tags
 from litsexp.study.jobs import Executor, Job, Outcome
 from litsexp.study.ledger import Ledger, Ticket, one_driver
+from litsexp.study.pictures import TALLEST, read_tallest
 from litsexp.study.places import Places
 from litsexp.study.preflight import check_needs
 from litsexp.study.scorings import CohortKind, Scoring, wanted_scorings
@@ -73,10 +76,8 @@ class Session:
     def run(self, executor: Executor, observer: Observer, train: bool = True) -> None:
         """Run what is left; cells that fail are kept in ``failures`` and the study goes on.
 
-        Without ``train``, finished runs are scored where a scoring is missing, and no run is trained.
-
-        Raises:
-            LitsexpError: something that a cell needs is not there; a claim that can no longer be answered.
+        Without ``train``, finished runs are scored where a scoring is missing, and no run is trained. LitsexpError:
+        something that a cell needs is not there; a claim that can no longer be answered.
         """
 
         def on_epoch(job: Job, epoch: int, metrics: dict[str, float]) -> bool:
@@ -104,19 +105,17 @@ class Session:
         wanted = {key: self._scorings(key) for key in self.cells}
         return self.tracking.read(self.cells, wanted, epochs="epochs" in self.study.needs)
 
-    def pictures(self, run_id: str, kind: CohortKind) -> list[str]:
-        """Artifact paths of a run's pictures of its test cases, or of the external cohort's."""
+    def tallest(self, run_id: str, kind: CohortKind) -> dict[int, NDArray[np.uint8]]:
+        """``pictures.read_tallest`` of a run's test cases, or of the external cohort's; empty of an older run."""
         tags = self.tracking.client.get_run(run_id).data.tags
-        folders = [tags.get(scoring.tag) for scoring in self._scorings(tags["run_key"]) if scoring.kind == kind]
-        return self.tracking.pictures(run_id, "test" if folders[0] == "." else folders[0]) if any(folders) else []
+        scorings = [one for one in self._scorings(tags["run_key"]) if one.kind == kind and one.tag in tags]
+        kept = self.tracking.beside_cases(run_id, tags[scorings[0].tag], TALLEST) if scorings else None
+        return read_tallest(kept) if kept else {}
 
     def trials(self) -> pd.DataFrame:
         """A search's trials: number, state, value, and a column a param; best first."""
-        rows = [
-            {"trial": trial.number, "state": trial.state.name, "valid/score": trial.value, **trial.params}
-            for trial in self.ledger.trials()
-            if trial.state.is_finished() and trial.params
-        ]
+        known = [trial for trial in self.ledger.trials() if trial.state.is_finished() and trial.params]
+        rows = [{"trial": t.number, "state": t.state.name, "valid/score": t.value, **t.params} for t in known]
         table = pd.DataFrame(rows)
         return table.sort_values("valid/score", ascending=False, na_position="last") if len(table) else table
 
@@ -253,9 +252,8 @@ def open_study(
     of ``study.external``, where the study has one. ``fixed`` are the claims that are written down before the first run;
     default: the study's own. ``native`` is the study's cohort where test cases are scored at native resolution, too.
 
-    Raises:
-        ValueError: ``study.external`` without its store, or the other way round.
-        LitsexpError: another driver has the study; a database that cannot be opened; an external cohort that is none.
+    ValueError: ``study.external`` without its store, or the other way round. LitsexpError: another driver has the
+    study; a database that cannot be opened; an external cohort that is none.
     """
     if (study.external is None) != (external is None):
         raise ValueError(f"study.external is {study.external}, and its store {external}; expected both or neither")

@@ -31,6 +31,7 @@ from litsexp.spec.claim import Claim
 from litsexp.spec.design import Cell
 from litsexp.spec.errors import LitsexpError
 from litsexp.spec.study import StudyConfig
+from litsexp.study.epochs import images_an_epoch
 from litsexp.study.jobs import EPOCHS_TAG
 from litsexp.study.names import run_name, short_name
 from litsexp.study.scorings import Scoring
@@ -212,7 +213,13 @@ class Tracking:
 
     def cases(self, run: Run, scoring: Scoring) -> pd.DataFrame:
         """A finished cell's table of cases."""
-        return self.table(run, "/".join(part for part in (run.data.tags[scoring.tag], "cases.parquet") if part != "."))
+        return self.table(run, _within(run.data.tags[scoring.tag], "cases.parquet"))
+
+    def beside_cases(self, run_id: str, folder: str, name: str) -> bytes | None:
+        """A file in a scoring's folder (``.``: that of the run); None where there is none."""
+        path = _within(folder, name)
+        there = self.client.list_artifacts(run_id, None if folder == "." else folder)
+        return self.artifact(run_id, path) if any(file.path == path for file in there) else None
 
     def table(self, run: Run, path: str) -> pd.DataFrame:
         """A table among a run's artifacts."""
@@ -223,19 +230,16 @@ class Tracking:
         with tempfile.TemporaryDirectory() as directory:
             return Path(self.client.download_artifacts(run_id, path, directory)).read_bytes()
 
-    def pictures(self, run_id: str, folder: str) -> list[str]:
-        """Paths of the pictures below a run's artifact folder."""
-        return sorted(file.path for file in self.client.list_artifacts(run_id, folder) if file.path.endswith(".png"))
-
     def curves(self, run: Run) -> pd.DataFrame:
-        """A finished cell's learning curves: epoch, metric, value."""
+        """A finished cell's learning curves: epoch (from 0), metric, value, and ``images`` seen in training by then."""
         names = ["train/loss", "valid/loss", *(f"valid/{name}" for name, metric in METRICS.items() if metric.curve)]
         points = [
             {"epoch": point.step, "metric": name, "value": point.value}
             for name in names
             for point in self.client.get_metric_history(run.info.run_id, name)
         ]
-        return pd.DataFrame(points, columns=["epoch", "metric", "value"])
+        table = pd.DataFrame(points, columns=["epoch", "metric", "value"])
+        return table.assign(images=(table["epoch"] + 1) * _images_an_epoch(run))
 
 
 def value_of(run: Run) -> float:
@@ -246,6 +250,18 @@ def value_of(run: Run) -> float:
 def to_yaml(study: StudyConfig) -> str:
     """The resolved study file."""
     return yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _images_an_epoch(run: Run) -> float:
+    """Training images that each of its epochs saw; NaN where the run does not tell."""
+    tags, epochs = run.data.tags, run.data.metrics.get("time/epochs")
+    if not epochs or not {"steps", "training_slices"} <= set(tags):
+        return float("nan")
+    return images_an_epoch(tags, int(epochs), int(run.data.params["batch_size"]))
+
+
+def _within(folder: str, name: str) -> str:
+    return name if folder == "." else f"{folder}/{name}"
 
 
 def _pruned(run: Run) -> bool:

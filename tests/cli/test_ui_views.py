@@ -1,22 +1,16 @@
 """The MLflow UI in a real browser that was never here before: what one sees of a study without a click."""
 
 import json
-import shutil
-import subprocess
-import time
-import urllib.request
 from collections.abc import Callable, Iterator
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-connect = pytest.importorskip("websockets.sync.client", reason="no client for a browser's DevTools").connect
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium to look at the page with")
-PATIENCE_S = 90  # on a machine that is busy with other things; no test waits for its end
+from ..browser import browser, needs_browser
+
+pytestmark = needs_browser
 STUDY = {
     "question": "Is a wide window better?",
     "split": {"folds": 2, "valid": 0.25, "seed": 0},
@@ -34,41 +28,6 @@ PLOTS = """JSON.stringify([...document.querySelectorAll(".js-plotly-plot")].map(
     each => !each.fill).map(({name, x, y, line, marker}) => ({name, x: [...x], y: [...y], line, marker}))))"""
 
 
-class Page:
-    """A tab, by DevTools' own protocol."""
-
-    def __init__(self, address: str):
-        self.socket, self.numbers = connect(address, max_size=None), count(1)
-
-    def call(self, method: str, **words: Any) -> Any:
-        number = next(self.numbers)
-        self.socket.send(json.dumps({"id": number, "method": method, "params": words}))
-        while True:
-            answer = json.loads(self.socket.recv(timeout=PATIENCE_S))
-            if answer.get("id") == number:
-                return answer["result"]
-
-    def ask(self, script: str) -> Any:
-        return self.call("Runtime.evaluate", expression=script, returnByValue=True)["result"].get("value")
-
-    def wait(self, script: str) -> Any:
-        """Until the script's value is true; it."""
-        end = time.monotonic() + PATIENCE_S
-        while time.monotonic() < end:
-            if value := self.ask(script):
-                return value
-            time.sleep(0.2)
-        raise AssertionError(f"{script}: never; the page says {self.ask('document.body.innerText')}")
-
-    def shows(self, *words: str) -> str:
-        """Wait until all of these can be read; the whole text."""
-        wanted = json.dumps(words)
-        text: str = self.wait(
-            f"{wanted}.every(word => document.body.innerText.includes(word)) && document.body.innerText"
-        )
-        return text
-
-
 def by_color(plot: list[dict[str, Any]]) -> dict[str, dict[float, float]]:
     """Of a plot's lines: color -> x -> y; bars, and what is drawn paler below a line, have no color of their own."""
     colors = [str((each.get("marker") or {}).get("color")).lower() for each in plot]
@@ -77,34 +36,9 @@ def by_color(plot: list[dict[str, Any]]) -> dict[str, dict[float, float]]:
 
 
 @pytest.fixture
-def browse(tmp_path: Path) -> Iterator[Callable[[str], Page]]:
-    """Open an address in a browser that has kept nothing."""
-    assert CHROMIUM is not None
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-port=0", "--window-size=1600,1000"]
-    profile = tmp_path / "profile"
-    command = [CHROMIUM, *options, f"--user-data-dir={profile}", "about:blank"]
-    browser = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    opened: list[Page] = []
-
-    def browse(address: str) -> Page:
-        end, file = time.monotonic() + PATIENCE_S, profile / "DevToolsActivePort"
-        while not (file.is_file() and "\n" in file.read_text()) and time.monotonic() < end:
-            time.sleep(0.1)
-        tabs = f"http://127.0.0.1:{file.read_text().splitlines()[0]}/json"
-        with urllib.request.urlopen(tabs, timeout=PATIENCE_S) as answer:
-            tab = next(each for each in json.load(answer) if each["type"] == "page")
-        page = Page(tab["webSocketDebuggerUrl"])
-        opened.append(page)
-        size = {"width": 1600, "height": 1000, "deviceScaleFactor": 1, "mobile": False}
-        page.call("Emulation.setDeviceMetricsOverride", **size)
-        page.call("Page.navigate", url=address)
-        return page
-
-    yield browse
-    for page in opened:
-        page.socket.close()
-    browser.kill()
-    browser.wait()
+def browse(tmp_path: Path) -> Iterator[Callable[[str], Any]]:
+    with browser(tmp_path / "profile") as opens:
+        yield opens
 
 
 @pytest.fixture

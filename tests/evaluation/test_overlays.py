@@ -18,7 +18,9 @@ from litsexp.evaluation.overlays import (
     STRONG,
     TUMOR,
     overlay,
+    side_by_side,
     to_png,
+    to_webp,
 )
 
 SIDE = 64
@@ -111,3 +113,41 @@ def test_masks_that_do_not_fit_are_refused(slice_):
         overlay(image, truth[1:], prediction, "")
     with pytest.raises(ValueError, match="labels up to 3"):
         overlay(image, truth, prediction + 1, "")
+
+
+def test_side_by_side_shows_the_truth_and_each_prediction_cut_alike(slice_):
+    image, truth, prediction = slice_
+    panels = side_by_side(image, truth, [prediction, truth], side_px=96)
+    assert [panel.size for panel in panels] == [(96, 96)] * 3
+    shifted, same = (np.asarray(panel) for panel in panels[1:])
+    assert not (shifted == same).all()
+    colors = {tuple(color) for color in same.reshape(-1, 3)}
+    assert len(colors) == 2  # gray, and tumor that was found: no error anywhere
+
+
+def test_what_any_prediction_paints_is_in_the_cut(slice_):
+    """A false tumor far from the liver is seen; so is what lies at the picture's rim."""
+    image, truth, prediction = slice_
+    prediction[60:63, 60:63] = 2
+    far = np.asarray(side_by_side(image, truth, [prediction])[1])
+    false = np.rint((1 - STRONG) * GRAY + STRONG * np.array(FALSE))
+    assert (far.reshape(-1, 3) == false).all(axis=1).sum() > 100
+    small = np.zeros_like(truth)
+    small[:4, :2] = 1
+    corner = np.asarray(side_by_side(image, small, [np.zeros_like(truth)], side_px=50)[1])
+    missed = np.rint((1 - PALE) * GRAY + PALE * np.array(MISSED))
+    assert corner.shape == (50, 50, 3)  # a square of five pixels: the four rows, and some room
+    assert (corner == missed).all(axis=-1).mean() == pytest.approx(8 / 25, abs=0.02)
+
+
+def test_without_a_label_the_whole_slice_is_shown(slice_):
+    image, *_ = slice_
+    nothing = np.zeros((SIDE, 2 * SIDE), np.uint8)
+    (shown, empty) = side_by_side(np.tile(image, (1, 2)), nothing, [nothing], side_px=128)
+    assert shown.size == empty.size == (128, 64)
+
+
+def test_equal_pictures_give_equal_bytes_that_are_a_webp(slice_):
+    first, again = (to_webp(side_by_side(slice_[0], slice_[1], [slice_[2]])[1]) for _ in range(2))
+    assert first == again and first[8:12] == b"WEBP"
+    assert len(first) < 8000

@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 
 from litsexp.evidence.judge import judge
-from litsexp.evidence.material import Evidence, External, Picture
+from litsexp.evidence.material import Evidence, External, Panel, SideBySide
 from litsexp.spec.design import cells
 from litsexp.spec.study import StudyConfig
 
-PIXEL = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNk+A8AAQUBAScY42YAAAAASUVORK5CYII=")
+PIXEL = base64.b64decode("UklGRhoAAABXRUJQVlA4TA0AAAAvAAAAEAcQERGIiP4HAA==")  # WebP
 CURVES = {"train/loss": 0.4, "valid/loss": 0.5, "valid/dice_liver": 0.9, "valid/dice_tumor": 0.4}
 
 
@@ -37,6 +37,11 @@ def study(**changes):
     return StudyConfig.model_validate(content | changes)
 
 
+def side_by_side(title, why):
+    panels = [Panel("truth", "CT", PIXEL), Panel("baseline", "tumor Dice 0.80", PIXEL)]
+    return SideBySide(title, why, panels)
+
+
 def case_rows(asked, failed=("augment=none", 2, 1)):
     rng = np.random.default_rng(0)
     rows = []
@@ -48,7 +53,8 @@ def case_rows(asked, failed=("augment=none", 2, 1)):
             row |= {"dice_tumor": math.nan if free else score, "dice_liver": 0.9, "pixel_acc": 0.9 + score / 100}
             rows.append(row | counts)
     table = pd.DataFrame(rows)
-    return table[(table[["arm", "fold", "seed"]] != failed).any(axis=1)]
+    arm, fold, seed = failed
+    return table[table["arm"].ne(arm) | table["fold"].ne(fold) | table["seed"].ne(seed)]
 
 
 def evidence(asked=None, **changes):
@@ -89,7 +95,7 @@ def evidence(asked=None, **changes):
         runs=pd.DataFrame(runs),
         trivial=pd.DataFrame(trivial),
         split=pd.DataFrame(split),
-        pictures=[Picture("Best: case 3", "tumor Dice 0.8", PIXEL)],
+        pictures=[side_by_side("case 3, z 7", "best")],
         facts={"torch": "2.9", "command": "python run_study.py <file>"},
         notes=["1 of 18 runs failed."],
     )
@@ -116,7 +122,7 @@ def external(asked, better=0.2, phantom=True, patients=8, **changes):
         verdicts=judge(asked, cases, None, kind=kind),
         cases=cases,
         trivial=trivial,
-        pictures=[Picture("baseline: best, case 5", "external cohort", PIXEL)],
+        pictures=[side_by_side("external phantom case 5, z 2", "worst")],
     )
     return dataclasses.replace(made, **changes)
 

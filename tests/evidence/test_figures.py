@@ -95,10 +95,3 @@ def test_a_line_takes_the_colour_of_who_does_better(fewer):
     assert re.findall(r"stroke: (#\w+)", lines) == ["#222222", figures.HAIR, "#111111"]
     cases = [label for label in re.findall(r">(\d+)</text>", svg) if label in ("11", "12", "13")]
     assert cases == ["11", "13", "12"]  # from who is worst to who is best served
-
-
-def test_curves_of_the_first_main_metrics_and_the_loss(shown):
-    svg = figures.curves(shown.curves, figures.arm_colours(shown.arm_names))
-    for title in ("tumor Dice, validation", "liver Dice, validation", "loss, validation"):
-        assert title in svg
-    assert svg.count(", validation") == 3

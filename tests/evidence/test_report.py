@@ -1,4 +1,6 @@
+import base64
 import dataclasses
+import hashlib
 import math
 import re
 from html.parser import HTMLParser
@@ -9,10 +11,9 @@ import pytest
 from litsexp.evidence import report
 from litsexp.evidence.judge import judge
 from litsexp.evidence.kinds import Tables
-from litsexp.evidence.material import Picture
 from litsexp.evidence.tables import write_tables
 
-SECTIONS = ["question", "answer", "verdicts", "noise", "arms", "curves", "patients", "pictures"]
+SECTIONS = ["question", "answer", "glance", "verdicts", "arms", "pictures", "patients", "lesions", "curves", "noise"]
 SECTIONS += ["false-positives", "believe", "split", "runs", "settings", "versions"]
 VOID = {"meta", "br", "img"}
 SEARCH = {"design": "search", "search": {"trials": 5}, "claims": []}
@@ -23,7 +24,7 @@ class Page(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.open, self.ids, self.sources, self.text = [], [], [], []
+        self.open, self.ids, self.all_ids, self.sources, self.text = [], [], [], [], []
         self.feed(text)
         self.close()
         assert self.open == []
@@ -31,7 +32,9 @@ class Page(HTMLParser):
     def handle_starttag(self, tag, attributes):
         if tag not in VOID:
             self.open.append(tag)
-        self.ids += [value for name, value in attributes if name == "id"]
+        if tag in ("section", "header"):
+            self.ids += [value for name, value in attributes if name == "id"]
+        self.all_ids += [value for name, value in attributes if name == "id"]
         self.sources += [value for name, value in attributes if name in ("src", "href")]
 
     def handle_endtag(self, tag):
@@ -49,17 +52,20 @@ def html(shown):
 def test_every_section_stands_in_well_formed_html(html):
     page = Page(html)
     assert page.ids == SECTIONS
-    assert {source for source in page.sources if source.startswith("#")} == {f"#{name}" for name in SECTIONS[1:]}
+    assert len(set(page.all_ids)) == len(page.all_ids)  # figures name their parts by themselves
+    linked = {source.removeprefix("#") for source in page.sources if source.startswith("#")}
+    assert set(SECTIONS[1:]) <= linked <= set(page.all_ids)
 
 
 def test_nothing_is_fetched(html):
     assert "://" not in html
     assert all(source.startswith(("#", "data:image/")) for source in Page(html).sources)
-    assert not re.search(r"url\(|@import|<link|<iframe", html)
+    assert not re.search(r"url\((?!#)|@import|<link|<iframe", html)
+    assert "default-src 'none'; img-src data:;" in html
 
 
 def test_peoples_text_is_escaped(html):
-    assert "<script" not in html
+    assert html.count("<script") == 1
     assert "Does A &amp; B &lt;script&gt;help&lt;/script&gt;?" in html
     assert "loss was not &lt;finite&gt;" in html
 
@@ -146,11 +152,17 @@ def test_a_failed_write_leaves_the_old_report(shown, tmp_path, monkeypatch):
 
 
 def test_pictures_over_the_limit_are_left_in_mlflow(monkeypatch, make_evidence, shown):
-    png = shown.pictures[0].png
-    monkeypatch.setattr(report, "PICTURE_BYTES", len(png) + 1)
-    html = report.render(make_evidence(pictures=[Picture(f"case {i}", "", png) for i in range(3)]))
-    assert html.count("data:image/png") == 1
+    (one,) = shown.pictures
+    monkeypatch.setattr(report, "PICTURE_BYTES", one.size + 1)
+    html = report.render(make_evidence(pictures=[one] * 3))
+    assert html.count("data:image/webp") == len(one.panels) == 2
     assert "2 more would make this file too large" in html
+
+
+def test_the_one_script_is_the_one_that_the_pages_policy_names(html):
+    script = html.partition("<script>")[2].partition("</script>")[0]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in html
 
 
 def test_a_holdout_tests_some_patients_only(shown):

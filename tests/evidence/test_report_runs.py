@@ -6,6 +6,7 @@ import re
 import pytest
 
 from litsexp.evidence import report
+from litsexp.evidence.controls import controls
 from litsexp.evidence.judge import judge
 
 
@@ -108,7 +109,7 @@ def pretraining_study(make_study, run, **parts):
 
 
 def test_what_a_pretrained_arm_has_to_be_read_with(make_study):
-    told = report._pretraining_controls(pretraining_study(make_study, {"train_fraction": 0.25}))
+    told = controls(pretraining_study(make_study, {"train_fraction": 0.25}))
     assert told == [
         "init=ssl:masked: pretrained on all training patients of its fold; train_fraction = 0.25 of them then trained "
         "with labels",
@@ -116,6 +117,6 @@ def test_what_a_pretrained_arm_has_to_be_read_with(make_study):
         "scratch with the same compute to tell",
     ]
     longer = pretraining_study(make_study, {"steps_per_epoch": 5}, arms={"longer": {"steps_per_epoch": 50}})
-    assert report._pretraining_controls(longer) == []
+    assert controls(longer) == []
     shorter = pretraining_study(make_study, {"steps_per_epoch": 5}, arms={"shorter": {"steps_per_epoch": 4}})
-    assert len(report._pretraining_controls(shorter)) == 1
+    assert len(controls(shorter)) == 1

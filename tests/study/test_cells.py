@@ -33,6 +33,10 @@ from litsexp.training.ssl import cached
 from .conftest import go_on
 
 
+def drawings(tracking: Tracking, run_id: str, folder: str) -> list[str]:
+    return sorted(file.path for file in tracking.client.list_artifacts(run_id, folder) if file.path.endswith(".png"))
+
+
 def test_a_cell_logs_curves_scores_weights_and_pictures(job: Callable[..., Job], tracking: Tracking) -> None:
     one, heard = job(), []
     outcome = run_cell(one, lambda epoch, metrics: heard.append((epoch, metrics["valid/score"])) is None)
@@ -71,10 +75,14 @@ def test_a_cell_logs_curves_scores_weights_and_pictures(job: Callable[..., Job],
     assert tuple(about["split"]["test"]) == one.split.test
     unet = architectures.build_network(one.cell.arm.run, about["size"], 0)[0]
     unet.load_state_dict(load(tracking.artifact(one.run_id, "weights.safetensors")))
-    drawn = tracking.pictures(one.run_id, "test")
+    store = Store.open(one.store)
+    kept = pictures.read_tallest(tracking.beside_cases(one.run_id, ".", pictures.TALLEST) or b"")
+    assert list(kept) == pictures.tallest(store, store.rows_of(one.split.test)).tolist()
+    assert all(labels.shape == (store.size, store.size) for labels in kept.values())
+    drawn = drawings(tracking, one.run_id, "test")
     assert [Path(name).name.partition("_case_")[0] for name in drawn] == ["best", "worst"]
     assert Image.open(io.BytesIO(tracking.artifact(one.run_id, drawn[0]))).size[0] > 64
-    assert len(tracking.pictures(one.run_id, "images")) >= 2
+    assert len(drawings(tracking, one.run_id, "images")) >= 2
 
 
 def test_a_pretraining_is_logged_beside_the_run_and_sees_training_slices_alone(
@@ -130,7 +138,7 @@ def test_an_external_cohort_is_scored_beside_the_test_cases_and_leaves_them_as_t
     assert all(dataset.name.startswith("phantom-") for dataset in contexts.values())
     assert run.data.tags["external_cohort"] == "theirs"
     assert run.data.tags["external_fingerprint"] == external_store.fingerprint
-    drawn = tracking.pictures(one.run_id, one.scorings[1].folder)
+    drawn = drawings(tracking, one.run_id, one.scorings[1].folder)
     assert [Path(name).name.partition("_case_")[0] for name in drawn] == ["best", "worst"]
 
     before = tracking.client.get_run(plain.run_id)
@@ -238,8 +246,8 @@ def test_a_leaking_and_an_honest_cell_are_scored_on_the_same_held_out_slices(
         assert outcome.status == "finished", outcome.detail
         table = tracking.cases(tracking.client.get_run(one.run_id), scoring)
         assert table["slices"].tolist() == [np.count_nonzero(slices == case) for case in phantom_split.test]
-        assert len(tracking.pictures(one.run_id, "test")) == 2
-        assert len(tracking.pictures(one.run_id, "images")) >= 2  # watched slices of its own validation
+        assert len(drawings(tracking, one.run_id, "test")) == 2
+        assert len(drawings(tracking, one.run_id, "images")) >= 2  # watched slices of its own validation
 
 
 def test_what_is_scored_where_nothing_leaks_has_the_key_that_it_had(phantom_store: Store) -> None:

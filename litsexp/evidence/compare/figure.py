@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from litsexp.evidence.compare.changes import Change
-from litsexp.evidence.figures import INK, MARGIN_BAND, MUTED, VERDICT_COLOURS, _clipped, _svg, styled
+from litsexp.evidence.figures import INK, MARGIN_BAND, MUTED, VERDICT_COLOURS, clipped, styled, to_svg
 
 COLOURS = {
     "better": VERDICT_COLOURS["supported"],
@@ -41,7 +41,7 @@ def changes_figure(changes: Sequence[Change]) -> str:
     ]
     handles.append(Patch(**MARGIN_BAND, label="within the margin"))
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), handlelength=2.4)
-    return _svg(figure)
+    return to_svg(figure)
 
 
 def _panel(axes: Axes, title: str, panel: Sequence[Change]) -> None:
@@ -50,7 +50,7 @@ def _panel(axes: Axes, title: str, panel: Sequence[Change]) -> None:
         _row(axes, row, change)
     axes.axvline(0, color=INK, linewidth=0.9, zorder=2)
     axes.set_title(title)
-    axes.set_yticks(range(rows), [_clipped(change.what) for change in panel], color=INK)
+    axes.set_yticks(range(rows), [clipped(change.what) for change in panel], color=INK)
     axes.set_ylim(rows - 0.5, -0.5)
     drawn = [x for change in panel for x in (change.low, change.high, change.effect, change.margin)]
     reach = 1.12 * max([abs(x) for x in drawn if not math.isnan(x)] + [0.01]) * panel[0].measure.sign

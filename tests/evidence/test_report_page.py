@@ -1,0 +1,94 @@
+"""The report in a real browser: nothing fetched, no error, no serious fault for a screen reader, in both themes."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from litsexp.evidence import report
+
+from ..browser import browser, needs_browser
+
+AXE = Path(os.environ.get("LITSEXP_AXE", Path(__file__).parents[2] / "build/npm/node_modules/axe-core/axe.min.js"))
+needs_axe = pytest.mark.skipif(
+    not AXE.is_file() and "LITSEXP_BROWSER" not in os.environ, reason=f"no axe-core at {AXE}; make browser"
+)
+pytestmark = needs_browser
+FAULTS = """axe.run().then(found => JSON.stringify(found.violations.filter(
+    each => ["serious", "critical"].includes(each.impact)).map(
+    each => each.id + ": " + each.nodes.slice(0, 3).map(node => node.html).join(" | "))))"""
+FIRST_COLUMN = (
+    "[...document.querySelectorAll('#arms tbody tr')].map(row => row.cells[0].innerText.split('\\\\n')[0].trim())"
+)
+
+
+@pytest.fixture(scope="module")
+def opened(shown_elsewhere, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("page")
+    path = report.write_report(shown_elsewhere, folder / "report.html")
+    with browser(folder / "profile") as browse:
+        page = browse(path.as_uri())
+        page.wait("document.readyState === 'complete' && !!document.querySelector('th button')")
+        yield page
+
+
+def test_the_page_fetches_nothing_and_says_no_error(opened):
+    opened.ask("1")
+    asked = [
+        event["params"]["request"]["url"] for event in opened.events if event["method"] == "Network.requestWillBeSent"
+    ]
+    assert [url for url in asked if not url.startswith(("file://", "data:"))] == []
+    assert len([url for url in asked if url.startswith("file://")]) == 1
+    said = [event for event in opened.events if event["method"] in ("Runtime.exceptionThrown", "Log.entryAdded")]
+    assert said == []
+
+
+def test_a_script_that_is_not_the_pages_own_does_not_run(opened):
+    opened.ask(
+        "document.body.append(Object.assign(document.createElement('script'), {textContent: 'window.foreign = 1'}))"
+    )
+    assert opened.ask("window.foreign") is None
+    opened.events.clear()  # the browser says that it refused
+
+
+@pytest.mark.parametrize("width", [400, 1100, 1600])
+def test_the_page_is_no_wider_than_the_window_and_its_contents_stay_in_sight(opened, width):
+    opened.size(width)
+    assert opened.wait("document.documentElement.scrollWidth <= innerWidth")
+    opened.ask("document.getElementById('runs').scrollIntoView()")
+    top, bottom = opened.ask(
+        "(({top, bottom}) => [top, bottom])(document.querySelector('nav.contents').getBoundingClientRect())"
+    )
+    assert bottom > 0 and top < 10
+    opened.wait("['Runs', 'Split'].includes(document.querySelector('nav.contents [aria-current]')?.innerText)")
+    opened.ask("scrollTo(0, 0)")
+
+
+def test_a_column_sorts_by_a_click_and_by_the_keyboard(opened):
+    before = opened.ask(FIRST_COLUMN)
+    button = "document.querySelectorAll('#arms th button')[1]"
+    opened.ask(f"{button}.click()")
+    shown = opened.ask(
+        "[...document.querySelectorAll('#arms tbody tr')].map(row => parseFloat(row.cells[1].innerText))"
+    )
+    assert shown == sorted(shown, reverse=True) and len(shown) == len(before)
+    assert opened.ask(f"{button}.closest('th').getAttribute('aria-sort')") == "descending"
+    opened.ask(f"{button}.focus()")
+    for kind in ("keyDown", "keyUp"):
+        opened.call("Input.dispatchKeyEvent", type=kind, key="Enter", code="Enter", windowsVirtualKeyCode=13, text="\r")
+    assert opened.ask(f"{button}.closest('th').getAttribute('aria-sort')") == "ascending"
+    opened.ask("document.querySelector('#arms th button').click()")
+    assert opened.ask(FIRST_COLUMN) == sorted(before)
+
+
+@needs_axe
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [400, 1600])
+def test_axe_finds_no_serious_fault(opened, theme, width):
+    opened.size(width)
+    opened.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": theme}])
+    opened.ask("document.querySelectorAll('details').forEach(each => each.open = true)")
+    opened.ask(AXE.read_text(encoding="utf-8"))
+    assert opened.ask("typeof axe") == "object"
+    found = opened.call("Runtime.evaluate", expression=FAULTS, awaitPromise=True, returnByValue=True)
+    assert found["result"]["value"] == "[]"
