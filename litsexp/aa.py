@@ -19,8 +19,8 @@ from litsexp.study.cohorts import cohort_name, cohort_tags
 from litsexp.study.executors import executor_of
 from litsexp.study.names import run_name
 from litsexp.study.places import Places
+from litsexp.study.results import Results
 from litsexp.study.session import Observer, Session
-from litsexp.study.tracking import Results
 
 
 @dataclass(frozen=True)

@@ -33,8 +33,8 @@ from litsexp.study.cohorts import cohort_name, cohort_tags
 from litsexp.study.executors import executor_of
 from litsexp.study.jobs import Executor
 from litsexp.study.places import Places
+from litsexp.study.results import Results
 from litsexp.study.session import Observer, Session, open_study
-from litsexp.study.tracking import Results
 from litsexp.study.versions import versions
 from litsexp.study.views import LOCAL, address, prepare
 
@@ -168,7 +168,9 @@ def conclude(session: Session, command: str = "") -> Conclusion:
     if session.external is not None and evidence.external is not None:
         tags |= {"external_cohort": evidence.external.cohort, "external_fingerprint": session.external.fingerprint}
     session.tracking.mark("failed_to_learn", failed_runs(evidence), results.runs.get("run_id", ()))
-    session.tracking.conclude(session.parent, note(evidence), tags, scalars(evidence), directory)
+    edited = directory.name if directory.parent.name != "reports" else ""
+    said = note(evidence, f"{edited}/report.html" if edited else "report.html")
+    session.tracking.conclude(session.parent, said, tags, scalars(evidence), directory, edited)
     tracking = session.tracking
     own = [run for run in tracking.runs() if run.data.tags.get("run_key") in session.cells]
     prepare(tracking.client, tracking.experiment_id, own)
@@ -187,11 +189,17 @@ def failures_of(session: Session) -> dict[str, str]:
 
 
 def report_folder(session: Session, name: str) -> Path:
-    """Made where it is missing; of the same runs on another external cohort it is another folder."""
+    """Made where it is missing; of the same runs on another external cohort it is another folder.
+
+    Of claims that are not those from before the first run it is a folder within: an edited claim never changes an
+    earlier report.
+    """
     key = session.digest
     if session.external is not None:
         key = digest({"design": key, "external": session.external.fingerprint})
     directory = session.places.root / "reports" / f"{name}-{key[:8]}"
+    if session.parent.claims_digest != session.study.claims_digest:
+        directory /= f"claims-{session.study.claims_digest[:8]}"
     directory.mkdir(parents=True, exist_ok=True)
     return directory
 
@@ -245,7 +253,7 @@ def facts(session: Session, runs: pd.DataFrame, command: str) -> dict[str, str]:
         "design digest": session.digest,
         "data fingerprint": session.store.fingerprint,
         **({"external fingerprint": session.external.fingerprint} if session.external else {}),
-        "claims digest": digest({claim.id: claim.digest for claim in session.study.claims}),
+        "claims digest": session.study.claims_digest,
         "claims digest before the first run": digest(registered) if registered else "none",
         "device": ", ".join(sorted({str(device) for device in done.get("device", ())})),
         "precision": ", ".join(sorted({str(name) for name in done.get("precision", ())})),

@@ -22,7 +22,7 @@ from litsexp.study.pilot import finished_cells
 from litsexp.study.places import Places
 from litsexp.study.preflight import check_needs
 from litsexp.study.rehearsal import rehearse
-from litsexp.study.tracking import Results
+from litsexp.study.results import Results
 
 SECOND_SEED = "its finished runs have one seed; run a second one, or give --noise"
 NOT_PLANNED = "power is planned for scores of test patients and their interactions; this claim is about something else"

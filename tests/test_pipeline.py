@@ -47,9 +47,11 @@ def test_a_study_runs_to_its_conclusion_and_again_trains_nothing(
     assert first.failures == {}
     assert {reason for one in first.evidence.pictures for reason in one.why.split(", ")} >= {"best", "worst"}
     for one in first.evidence.pictures:
-        assert [panel.title for panel in one.panels] == ["truth", "baseline", "window=wide"]
+        assert [panel.title for panel in one.panels] == ["truth", "baseline", "window=liver"]
         case = int(one.title.split("case ")[1].split(",")[0])
-        ran = first.results.cases[(first.results.cases["case"] == case) & (first.results.cases["arm"] == "window=wide")]
+        ran = first.results.cases[
+            (first.results.cases["case"] == case) & (first.results.cases["arm"] == "window=liver")
+        ]
         metric = "dice_tumor" if "tumor Dice" in one.panels[2].caption else "dice_liver"
         assert f"Dice {ran[metric].iloc[0]:.2f} (fold {ran['fold'].iloc[0]}, seed 0)" in one.panels[2].caption
     failed = failed_runs(first.evidence)
@@ -90,3 +92,19 @@ def test_the_public_names_come_when_they_are_asked_for() -> None:
     assert set(litsexp.__all__) <= set(dir(litsexp))
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         litsexp.__getattr__("nothing")
+
+
+def test_an_edited_claim_never_changes_an_earlier_report(study: StudyConfig, places: Places) -> None:
+    first = run_study(study, places, name="tiny", workers=1)
+    kept = {path.name: path.read_bytes() for path in first.report.parent.iterdir()}
+    claim = study.claims[0].model_copy(update={"says": "It helps a lot.", "margin": 0.1})
+    edited = run_study(study.model_copy(update={"claims": (claim,)}), places, name="tiny", workers=1)
+    assert edited.verdicts[0].post_hoc and not first.verdicts[0].post_hoc
+    assert edited.report.parent.parent == first.report.parent and edited.report.parent.name.startswith("claims-")
+    assert {name: (first.report.parent / name).read_bytes() for name in kept} == kept
+    tracking = Tracking(places.tracking_uri, "tiny", places.root / "artifacts")
+    (parent,) = (run for run in tracking.runs() if "claims_preregistered" in run.data.tags)
+    for path, report in (("report.html", first), (f"{edited.report.parent.name}/report.html", edited)):
+        assert tracking.artifact(parent.info.run_id, path) == report.report.read_bytes()
+    assert f"{edited.report.parent.name}/report.html stands" in parent.data.tags["mlflow.note.content"]
+    assert run_study(study, places, name="tiny", workers=1).report == first.report

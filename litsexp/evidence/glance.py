@@ -10,7 +10,6 @@ from litsexp.evidence.measures import measure_of
 from litsexp.evidence.shown import deciding
 from litsexp.evidence.tables import arm_scores
 from litsexp.evidence.words import named, noise, patients, plain
-from litsexp.spec.keys import digest
 
 
 class Asked(NamedTuple):
@@ -119,7 +118,7 @@ def _claims(evidence: Evidence) -> Iterator[Asked]:
     if not verdicts:
         return
     late: Sequence[str] = [verdict.claim.id for verdict in verdicts if verdict.post_hoc]
-    found = digest({claim.id: claim.digest for claim in evidence.study.claims})[:8]
+    found = evidence.study.claims_digest[:8]
     said = f"Yes, {'all ' * (len(verdicts) > 1)}{len(verdicts)}, by digest ({found})."
     answer = f"No, {named(late)}: read {'it as a suggestion' if len(late) == 1 else 'them as suggestions'}."
     yield Asked("Were claims made before?", answer if late else said, "believe")

@@ -38,8 +38,8 @@ def _everywhere(evidence: Evidence) -> list[tuple[str, Verdict]]:
     return [*(("", verdict) for verdict in evidence.verdicts), *(("_external", verdict) for verdict in there)]
 
 
-def note(evidence: Evidence) -> str:
-    """Question and answer in Markdown, for the parent run's page."""
+def note(evidence: Evidence, report: str = "report.html") -> str:
+    """Question and answer in Markdown, for the parent run's page; ``report`` is the report's path there."""
     lines = [f"- **{verdict.claim.id}**: {verdict.sentence}" for verdict in evidence.verdicts]
     search = evidence.study.search is not None
     none = "A search tests no claim: see the trials in the report." if search else "This study makes no claims."
@@ -54,4 +54,4 @@ def note(evidence: Evidence) -> str:
     if evidence.external:
         pairs = "\n".join(f"- **{pair.here.claim.id}**: {pair.words}" for pair in evidence.replications)
         paragraphs += [f"On the external cohort ({evidence.external.cohort}), from which nothing was learned:", pairs]
-    return "\n\n".join(part for part in [*paragraphs, "report.html stands among the artifacts."] if part)
+    return "\n\n".join(part for part in [*paragraphs, f"{report} stands among the artifacts."] if part)

@@ -11,7 +11,7 @@ from litsexp.spec.catalog import LOSSES, SCHEDULES, Recipe
 from litsexp.spec.claim import ARM, LESION_SIZE, Claim, contrast_of
 from litsexp.spec.cohort import DataConfig, ExternalConfig, SplitConfig
 from litsexp.spec.design import arms, contexts
-from litsexp.spec.keys import added
+from litsexp.spec.keys import added, digest
 from litsexp.spec.named_arms import check_alike, compared, typed_arms
 from litsexp.spec.pretraining import check_pretraining
 from litsexp.spec.run import RunConfig
@@ -131,6 +131,11 @@ class StudyConfig(Strict):
             self._check_settings(concept, table)
         self._check_external()
         return self
+
+    @property
+    def claims_digest(self) -> str:
+        """Of all claims: another one where any of them is changed, added or taken away."""
+        return digest({claim.id: claim.digest for claim in self.claims})
 
     @property
     def needs(self) -> set[str]:

@@ -11,8 +11,9 @@ from litsexp.spec.design import Cell, cells
 from litsexp.spec.errors import LitsexpError
 from litsexp.spec.study import StudyConfig
 from litsexp.study.places import Places
+from litsexp.study.results import Results
 from litsexp.study.scorings import scoring_of
-from litsexp.study.tracking import Results, Tracking
+from litsexp.study.tracking import Tracking
 
 
 def finished_cells(name: str, study: StudyConfig, store: Store, places: Places) -> tuple[list[Cell], Results | None]:

@@ -31,8 +31,9 @@ from litsexp.study.ledger import Ledger, Ticket, one_driver
 from litsexp.study.pictures import TALLEST, read_tallest
 from litsexp.study.places import Places
 from litsexp.study.preflight import check_needs
+from litsexp.study.results import Parent, Results
 from litsexp.study.scorings import CohortKind, Scoring, wanted_scorings
-from litsexp.study.tracking import Parent, Results, Tracking, value_of
+from litsexp.study.tracking import Tracking, value_of
 from litsexp.study.versions import versions
 
 

@@ -10,7 +10,6 @@ import logging
 import os
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,32 +33,12 @@ from litsexp.spec.study import StudyConfig
 from litsexp.study.epochs import images_an_epoch
 from litsexp.study.jobs import EPOCHS_TAG
 from litsexp.study.names import run_name, short_name
+from litsexp.study.results import Parent, Results
 from litsexp.study.scorings import Scoring
 from litsexp.study.versions import versions
 from litsexp.study.views import every_run
 
 UI_KIND = {"mlflow.experimentKind": "custom_model_development"}  # the UI shows runs and charts, not traces
-
-
-@dataclass(frozen=True)
-class Parent:
-    """A study's parent run and the claims that were written to it before its first cell: id -> digest."""
-
-    run_id: str
-    preregistered: dict[str, str]
-
-
-@dataclass(frozen=True)
-class Results:
-    """What the finished cells of a study gave; ``arm``, ``fold`` and ``seed`` in every table."""
-
-    cases: pd.DataFrame  # a row a test case: counts and scores
-    curves: pd.DataFrame  # a row a metric and epoch
-    runs: pd.DataFrame  # a row a cell, finished or not
-    external: pd.DataFrame  # a row a case of the external cohort and finished cell, like ``cases``; empty where none
-    train: pd.DataFrame = field(default_factory=pd.DataFrame)  # of training cases, where a claim is about them
-    epochs: pd.DataFrame = field(default_factory=pd.DataFrame)  # of validation cases after each epoch, likewise
-    native: pd.DataFrame = field(default_factory=pd.DataFrame)  # a row a test case's whole volume, where asked
 
 
 @unbroken_methods
@@ -113,7 +92,9 @@ class Tracking:
         known = self.runs(f"tags.study_digest = '{digest}'")
         if known:
             self.client.update_run(known[0].info.run_id, status="RUNNING")
-            return Parent(known[0].info.run_id, json.loads(known[0].data.tags["claims_preregistered"]))
+            tags = known[0].data.tags
+            of_then = tags.get("claims_digest", study.claims_digest)
+            return Parent(known[0].info.run_id, json.loads(tags["claims_preregistered"]), of_then)
         claims = {claim.id: claim.digest for claim in (study.claims if fixed is None else fixed)}
         for donor in donors:
             found = self.client.get_run(donor).data.tags
@@ -124,12 +105,13 @@ class Tracking:
             MLFLOW_RUN_NOTE: f"**{study.question}**\n\nThe answer stands here when the study has ended.",
             "study_digest": digest,
             "claims_preregistered": json.dumps(claims),
+            "claims_digest": study.claims_digest,
             **tags,
             **versions(),
         }
         run_id = self.client.create_run(self.experiment_id, tags=all_tags).info.run_id
         self.client.log_text(run_id, to_yaml(study), "study.yaml")
-        return Parent(run_id, claims)
+        return Parent(run_id, claims, study.claims_digest)
 
     def close_interrupted(self, parent: Parent) -> None:
         """Close as KILLED the runs that a killed driver left RUNNING below this parent."""
@@ -176,14 +158,23 @@ class Tracking:
                 self.client.delete_tag(run_id, tag)
 
     def conclude(
-        self, parent: Parent, note: str, tags: Mapping[str, str], scores: Mapping[str, float], directory: Path
+        self,
+        parent: Parent,
+        note: str,
+        tags: Mapping[str, str],
+        scores: Mapping[str, float],
+        directory: Path,
+        within: str = "",
     ) -> None:
-        """Write answer, tags, scores and every file of ``directory`` to the parent and finish it."""
+        """Write answer, tags, scores and every file of ``directory`` to the parent and finish it.
+
+        ``within`` is the folder among its artifacts that the files go to.
+        """
         for name, value in {MLFLOW_RUN_NOTE: note, **tags}.items():
             self.client.set_tag(parent.run_id, name, value[:8000])
         for name, score in scores.items():
             self.client.log_metric(parent.run_id, name, score)
-        self.client.log_artifacts(parent.run_id, str(directory))
+        self.client.log_artifacts(parent.run_id, str(directory), within or None)
         self.client.set_terminated(parent.run_id, "FINISHED")
 
     def read(self, cells: Mapping[str, Cell], wanted: Mapping[str, Sequence[Scoring]], epochs: bool = False) -> Results:

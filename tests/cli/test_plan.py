@@ -14,7 +14,7 @@ from litsexp.evidence.planning import Noise
 from litsexp.spec.design import cells
 from litsexp.spec.reading import load_study
 from litsexp.study.forecast import Forecast, Pretrained
-from litsexp.study.tracking import Results
+from litsexp.study.results import Results
 
 from .conftest import CLAIM, STUDY, study_file
 
