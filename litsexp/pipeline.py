@@ -1,6 +1,6 @@
 """The whole way of a study: store, runs, verdicts, report, log. The command line, a notebook and the tests call it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,6 +73,7 @@ def run_study(
     score: bool = False,
     native: bool = False,
     command: str = "",
+    before: Callable[[Session], None] | None = None,
 ) -> Conclusion:
     """Run a study to its verdicts; running it again goes on, and never runs a cell twice.
 
@@ -88,12 +89,15 @@ def run_study(
         score: whether, without ``train``, finished runs are scored where a scoring is missing.
         native: whether test cases are scored at native resolution, too; as a claim about it asks anyway.
         command: that repeats the study, for the report's reader.
+        before: told of the open study before anything is trained.
 
     Raises:
         LitsexpError: something the user can put right, in one line.
     """
     asked, name = study_and_name(study, name)
     with opened(asked, name, places, native=native) as session:
+        if before is not None:
+            before(session)
         if train or score:
             train_missing(session, executor_of(executor, workers, threads), observer, train)
         with console.status("writing the report") if observer is None else nullcontext():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from litsexp.data.cohorts import store_of
 from litsexp.data.splits import make_splits
@@ -21,11 +22,14 @@ from litsexp.study.forecast import Forecast, forecast
 from litsexp.study.pilot import finished_cells
 from litsexp.study.places import Places
 from litsexp.study.preflight import check_needs
+from litsexp.study.rehearsal import kind_of as kind_of_run
 from litsexp.study.rehearsal import rehearse
 from litsexp.study.results import Results
+from litsexp.study.session import Session
 
 SECOND_SEED = "its finished runs have one seed; run a second one, or give --noise"
 NOT_PLANNED = "power is planned for scores of test patients and their interactions; this claim is about something else"
+SOON_STEPS = 500  # fewer than this many optimiser steps are not worth a rehearsal
 NOTHING_KNOWN = "how runs and patients vary is not known; give --noise, or run two seeds of it as a pilot"
 
 
@@ -101,6 +105,42 @@ def plan_study(
     patients = sum(len(split.test) for split in splits)
     claims = tuple(plan_claim(study, claim, patients, noise, done, results) for claim in study.claims)
     return Plan(name, len(asked), len(asked) - len(left), expected, claims)
+
+
+def minutes_ahead(
+    session: Session, executor: str | None, workers: int | None, threads: int | None
+) -> tuple[float, str] | None:
+    """Minutes that an open study's missing runs will take, and how that is known; None where they are soon done.
+
+    By the finished runs, or else by a rehearsal of the first arm.
+    """
+    study, finished = session.study, session.tracking.finished()
+    left = [cell for key, cell in session.cells.items() if key not in finished]
+    if study.search:
+        left = cells(study)[:1] * max(0, study.search.trials - len(session.cells))
+    at_a_time = min(1 if executor == "inline" else workers or default_workers(), max(1, len(left)))
+    if sum(_steps(cell, session) for cell in left) < SOON_STEPS:
+        return None
+    known = [run.data.metrics for key, run in finished.items() if key in session.cells]
+    spent = [m["time/fit_s"] + m["time/evaluation_s"] for m in known if {"time/fit_s", "time/evaluation_s"} <= m.keys()]
+    if spent:
+        return len(left) * fmean(spent) / at_a_time / 60, f"as the {len(spent)} finished runs took"
+    check_needs(left, session.store, session.places)
+    valid = max(len(session.store.rows_of(split.valid)) for split in session.splits)
+    first, others = [left[0].arm.run], session.external is not None
+    with progress_bar("rehearsing the first arm") as advance:
+        run = executor_of(executor, workers, threads)
+        paces = rehearse(first, session.store, valid, others, run, at_a_time, advance)
+    of_first = dict.fromkeys((kind_of_run(cell.arm.run) for cell in left), next(iter(paces.values())))
+    asked = (session.store, session.splits, session.external, at_a_time, "train" in study.needs)
+    return forecast(left, of_first, *asked).wall_s / 60, "if every arm takes as long as the first, just rehearsed"
+
+
+def _steps(cell: Cell, session: Session) -> int:
+    """Optimiser steps of a run."""
+    run = cell.arm.run
+    slices = len(session.store.rows_of(session.splits[cell.fold].train))
+    return run.epochs * (run.steps_per_epoch or max(1, round(run.train_fraction * slices) // run.batch_size))
 
 
 def plan_claim(

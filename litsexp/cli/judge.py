@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from litsexp.cli.studies import BADGES
+from litsexp.cli.answer import BADGES
 from litsexp.display import console
 from litsexp.spec.errors import LitsexpError
 from litsexp.spec.reading import load_claims

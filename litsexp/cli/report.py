@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
+from litsexp.cli.answer import show
 from litsexp.cli.compare import Json, Margin, Out, Strict, Two, compare_studies
 from litsexp.cli.options import Data, External, Native, Plugins, Runs, Settings, Storage, Stores, Uri, going_on
-from litsexp.cli.studies import command_of, experiment_name, show
+from litsexp.cli.studies import command_of, experiment_name
 from litsexp.display import say
 from litsexp.spec.errors import LitsexpError
 from litsexp.spec.reading import load_study

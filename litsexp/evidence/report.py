@@ -27,7 +27,7 @@ from litsexp.evidence.lesions_figure import RECALL_ARMS, recalls
 from litsexp.evidence.material import PICTURE_ARMS, Evidence, SideBySide
 from litsexp.evidence.measures import main_metrics, measure_of
 from litsexp.evidence.native import COMPARED, FINDINGS, beside_stored, by_kind, lesion_findings
-from litsexp.evidence.tables import arm_scores, gap_table
+from litsexp.evidence.tables import arm_scores, best_trials, gap_table
 from litsexp.evidence.words import COVERED, MODELS, cautions, digits_for, noise, plain, uncertainty
 from litsexp.files import whole_file
 from litsexp.spec.design import cells, format_level, leaking_arms
@@ -116,7 +116,7 @@ def _content(evidence: Evidence) -> dict[str, Any]:
         "planned": len(runs) if study.design == "search" else len(cells(study)),
         "finished": len(runs) - len(failures),
         "minutes": float(runs["minutes"].sum()) if "minutes" in runs else 0.0,
-        "trials": _grid(_best_trials(evidence.search)) if evidence.search is not None else None,
+        "trials": _grid(best_trials(evidence.search, BEST_TRIALS)) if evidence.search is not None else None,
         "settings": yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100),
     }
 
@@ -222,12 +222,6 @@ def _folds(split: pd.DataFrame) -> pd.DataFrame:
     tested = split[split["test_fold"] >= 0].assign(patients=1, tumor_free=split["tumor_pixels"] == 0)
     columns = ["patients", "tumor_free", "slices", "liver_pixels", "tumor_pixels"]
     return tested.groupby("test_fold", as_index=False)[columns].sum()
-
-
-def _best_trials(search: pd.DataFrame) -> pd.DataFrame:
-    """Finished trials, highest validation score first; a pruned one's is not comparable."""
-    done = search[search["state"] == "COMPLETE"] if len(search) else search
-    return done.sort_values("valid/score", ascending=False, kind="stable").head(BEST_TRIALS) if len(done) else done
 
 
 def _grid(frame: pd.DataFrame) -> dict[str, Any]:

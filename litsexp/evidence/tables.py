@@ -95,6 +95,12 @@ def arm_scores(
     return pd.DataFrame(rows, columns=[by, "metric", "mean", "low", "high", "patients"])
 
 
+def best_trials(search: pd.DataFrame, most: int) -> pd.DataFrame:
+    """A search's finished trials, highest validation score first; a pruned one's is not comparable."""
+    done = search[search["state"] == "COMPLETE"].drop(columns="state") if len(search) else search
+    return done.sort_values("valid/score", ascending=False, kind="stable").head(most) if len(done) else done
+
+
 def gap_table(
     here: pd.DataFrame, there: pd.DataFrame, metrics: Sequence[str], by: str = "arm", order: Sequence[str] = ()
 ) -> pd.DataFrame:

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from litsexp import display
-from litsexp.cli import studies
+from litsexp.cli import answer
 from litsexp.evidence.judge import judge
 from litsexp.evidence.material import Evidence
 from litsexp.spec.study import StudyConfig
@@ -22,9 +22,9 @@ def shown(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
     """What the terminal shows, 100 columns wide, line by line."""
 
     def show(evidence: Evidence) -> list[str]:
-        for module in (studies, display):
+        for module in (answer, display):
             monkeypatch.setattr(module, "console", Console(width=100))
-        studies.show(evidence)
+        answer.show(evidence)
         return capsys.readouterr().out.splitlines()
 
     return show
