@@ -24,6 +24,7 @@ from mlflow.entities.model_registry import ModelVersion
 
 from litsexp.data.store import Store
 from litsexp.interrupts import unbroken
+from litsexp.spec.catalog import ARCHITECTURES
 from litsexp.spec.design import cells
 from litsexp.spec.errors import LitsexpError, one_line
 from litsexp.spec.run import IN_TABLES, RunConfig
@@ -36,7 +37,9 @@ log = logging.getLogger(__name__)
 MODEL_FORMAT = "1"  # raise it when a model of the same run would be another: the next end of a study registers it anew
 FORMAT_TAG = "litsexp.model_format"  # of a registered model that studies own, and of its versions
 BASELINE, BEST = "baseline", "best"  # aliases: of a fixed design, of a search
-PACKAGES = ("litsexp", "mlflow", "torch", "torchvision", "fastai", "timm", "segmentation-models-pytorch", "safetensors")
+PACKAGES = ("litsexp", "mlflow", "torch", "torchvision", "fastai", "timm", "segmentation-models-pytorch")
+READERS = ("nibabel", "isal", "numpy", "pandas", "safetensors", "pydantic")
+MONAI = ("monai", "einops")  # where the network is one of MONAI's
 SCORES = ("best/score", "test/dice_tumor", "test/dice_liver", "native/dice_tumor", "external/dice_tumor")
 CONTEXTS = {"best": "validation", "test": "testing", "external": "external"}  # of the data that a score is of
 
@@ -169,16 +172,17 @@ def _save(place: Path, made: Any, run: Run, about: dict[str, Any], folder: Path,
     import mlflow.pyfunc
     from mlflow.models import Model
 
+    settings = RunConfig.model_validate(about["run"])
     meta = Model(artifact_path=made.artifact_location, run_id=run.info.run_id, model_uuid=made.model_id)
     meta.model_id = made.model_id
     mlflow.pyfunc.save_model(
         place,
         python_model=Path(__file__).with_name("logged_model.py"),
         artifacts={WEIGHTS_ARTIFACT: str(folder / WEIGHTS), RUN: str(folder / "run.json")},
-        model_config={"threads": 1, "plugins": _plugins(RunConfig.model_validate(about["run"]))},
+        model_config={"threads": 1, "plugins": _plugins(settings)},
         signature=signature(),
         input_example={VOLUME: _example(about, store)},
-        pip_requirements=requirements(),
+        pip_requirements=requirements(settings),
         mlflow_model=meta,
     )
 
@@ -196,9 +200,10 @@ def signature() -> Any:
     return found
 
 
-def requirements() -> list[str]:
+def requirements(run: RunConfig) -> list[str]:
     """What a model needs, in the versions that are installed; without a build's mark, ``+cpu``."""
-    return [f"{name}=={version(name).partition('+')[0]}" for name in PACKAGES]
+    more = MONAI if "monai" in str(ARCHITECTURES[run.architecture].make) else ()
+    return [f"{name}=={version(name).partition('+')[0]}" for name in (*PACKAGES, *READERS, *more)]
 
 
 def _plugins(run: RunConfig) -> list[str]:

@@ -21,6 +21,7 @@ from litsexp.data.store import Store
 from litsexp.pipeline import Conclusion, run_study
 from litsexp.prediction import predict
 from litsexp.spec.errors import LitsexpError
+from litsexp.spec.run import RunConfig
 from litsexp.spec.study import StudyConfig
 from litsexp.study import models
 from litsexp.study.places import Places
@@ -198,7 +199,7 @@ def test_the_model_is_the_baselines_best_run_and_says_what_it_is(ran: Ran) -> No
     run, found, client = best_baseline(places), version_of(places), MlflowClient(places.tracking_uri)
     assert found.run_id == run.info.run_id
     logged = client.get_logged_model(found.tags["model_id"])
-    assert (logged.source_run_id, str(logged.status)) == (run.info.run_id, "LoggedModelStatus.READY")
+    assert (logged.source_run_id, str(logged.status)) == (run.info.run_id, "READY")
     assert [output.model_id for output in run.outputs.model_outputs] == [found.tags["model_id"]]
     assert logged.name.startswith("phantom") and "baseline" in logged.name
     assert {metric.key for metric in logged.metrics} >= {"best/score", "test/dice_tumor"}
@@ -382,3 +383,14 @@ def test_more_threads_can_be_asked_for(ran: Ran, at: Callable[[str], None]) -> N
     model = mlflow.pyfunc.load_model("models:/tiny@baseline", model_config={"threads": 2})
     served = model.unwrap_python_model()
     assert isinstance(served, Served) and served.threads == 2
+
+
+def test_a_model_of_monais_needs_monai() -> None:
+    plain, monai = (
+        models.requirements(RunConfig.model_validate({"init": "scratch", "architecture": name}))
+        for name in ("unet", "dynunet")
+    )
+    assert {line.partition("==")[0] for line in monai} - {line.partition("==")[0] for line in plain} == {
+        "monai",
+        "einops",
+    }
