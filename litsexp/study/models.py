@@ -51,14 +51,13 @@ class Registered:
     name: str
     alias: str
     version: str
-    run_id: str
     uri: str  # of the tracking server or database
 
     @property
     def how(self) -> str:
         """The line that loads it."""
         loaded = f'mlflow.pyfunc.load_model("models:/{self.name}@{self.alias}")'
-        return f'{loaded} after mlflow.set_tracking_uri("{self.uri}"); version {self.version}, run {self.run_id}'
+        return f'{loaded} after mlflow.set_tracking_uri("{self.uri}"); it is version {self.version}'
 
 
 def register_best(session: Session) -> Registered | None:
@@ -93,7 +92,7 @@ def _registered(session: Session, run: Run) -> Registered:
     number = str(known[0].version) if known else _new_version(session, name, run)
     if str(owner.aliases.get(alias, "")) != number:
         client.set_registered_model_alias(name, alias, number)
-    return Registered(name, alias, number, run.info.run_id, session.tracking.uri)
+    return Registered(name, alias, number, session.tracking.uri)
 
 
 def _owned(client: MlflowClient, name: str, phantom: bool) -> Any:
