@@ -312,8 +312,13 @@ def own(ran: Ran, tmp_path: Path) -> Ran:
     return Places.below(tmp_path, stores=places.stores), conclusion, cohort, study
 
 
-def test_where_another_run_is_the_best_the_alias_moves_and_moves_back_without_a_copy(own: Ran) -> None:
+def test_where_another_run_is_the_best_the_alias_moves_and_moves_back_without_a_copy(
+    own: Ran, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     places, _, _, study = own
+    here = tmp_path / "here"  # MLflow would make its default database where it asked the global address
+    here.mkdir()
+    monkeypatch.chdir(here)
     client, first = MlflowClient(places.tracking_uri), best_baseline(places)
     rival = next(
         run
@@ -329,6 +334,7 @@ def test_where_another_run_is_the_best_the_alias_moves_and_moves_back_without_a_
     run_study(study, places, name="tiny", train=False)
     assert version_of(places).run_id == first.info.run_id
     assert len(client.search_model_versions("name='tiny'")) == 2
+    assert list(here.iterdir()) == []
 
 
 def test_what_a_killed_call_left_is_deleted_and_what_it_had_logged_whole_is_taken(
