@@ -30,8 +30,10 @@ from litsexp.spec.keys import digest
 from litsexp.spec.reading import load_study
 from litsexp.spec.study import StudyConfig
 from litsexp.study.cohorts import cohort_name, cohort_tags
+from litsexp.study.datasets import cohort_inputs, log_inputs
 from litsexp.study.executors import executor_of
 from litsexp.study.jobs import Executor
+from litsexp.study.models import Registered, register_best
 from litsexp.study.places import Places
 from litsexp.study.results import Results
 from litsexp.study.session import Observer, Session, open_study
@@ -128,6 +130,7 @@ def opened(
     splits = make_splits(store.has_tumor, study.split)
     whole = NativeCohort.of(study.data, places.stores, progress_bar) if native else None
     with open_study(name, study, store, splits, places, external, fixed, whole) as session:
+        log_inputs(session.tracking.client, session.parent.run_id, cohort_inputs(store, external))
         yield session
 
 
@@ -144,7 +147,7 @@ def train_missing(session: Session, executor: Executor, observer: Observer | Non
 def conclude(session: Session, command: str = "") -> Conclusion:
     """Judge the claims, write report and tables, log them to the parent run; what has not finished is missing."""
     study, results, phantom = session.study, session.results(), session.store.phantom
-    failures, registered = failures_of(session), session.parent.preregistered
+    failures, registered, model = failures_of(session), session.parent.preregistered, register_best(session)
     names = arm_names(study, results.runs, results.cases)
     trivial = trivial_cases(session.store, held_out_rows(session.store, session.splits) if study.leaks else None)
     evidence = Evidence(
@@ -159,7 +162,7 @@ def conclude(session: Session, command: str = "") -> Conclusion:
         trivial=trivial,
         split=split_table(session.store, session.splits),
         pictures=shown_side_by_side(session, session.store, results.cases, results.runs, names, "test"),
-        facts=facts(session, results.runs, command),
+        facts=facts(session, results.runs, command, model),
         search=session.trials() if study.search else None,
         notes=[f"{name} failed: {reason}" for name, reason in failures.items()],
         external=external_part(session, results, names),
@@ -245,7 +248,7 @@ def _millimetres(spacing: NDArray[np.float64]) -> str:
     return " × ".join("unknown" if np.isnan(value) else f"{value:.2f}" for value in spacing)
 
 
-def facts(session: Session, runs: pd.DataFrame, command: str) -> dict[str, str]:
+def facts(session: Session, runs: pd.DataFrame, command: str, model: Registered | None) -> dict[str, str]:
     """What a sceptic wants to know, by name."""
     done = runs[runs["status"] == "FINISHED"]
     registered = session.parent.preregistered
@@ -265,5 +268,10 @@ def facts(session: Session, runs: pd.DataFrame, command: str) -> dict[str, str]:
         "MLflow": f"{uri}, experiment {session.name}, run {run}",
         "in the MLflow UI": f"{after}{address(server, experiment)}",
         "the study's own run there": f"{server.rstrip('/')}/#/experiments/{experiment}/runs/{run}",
+        **(
+            {"the search's best model" if session.study.search else "the baseline's best model": model.how}
+            if model
+            else {}
+        ),
         **versions(),
     }

@@ -40,7 +40,7 @@ def tell_outset(session: Session, executor: str | None, workers: int | None, thr
 
 def _lines(session: Session, done: int, mlruns: Path) -> list[tuple[str, str]]:
     study, run = session.study, session.study.run
-    steps = f" of {run.steps_per_epoch} steps" if run.steps_per_epoch else ""
+    steps = f" of {_count(run.steps_per_epoch, 'step')}" if run.steps_per_epoch else ""
     each = f"{_count(run.epochs, 'epoch')}{steps} of {run.batch_size} slices of {session.store.size} px"
     if study.search:
         runs = f"{study.search.trials} trials of one fold and seed, up to {each}"

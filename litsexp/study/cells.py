@@ -17,8 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, RunTag
-from mlflow.exceptions import MlflowException
+from mlflow.entities import Metric, RunTag
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
@@ -34,6 +33,7 @@ from litsexp.spec.catalog import METRICS
 from litsexp.spec.claim import CONTRAST_BINS, SIZE_BINS
 from litsexp.spec.errors import LitsexpError
 from litsexp.spec.tables import load_plugins
+from litsexp.study.datasets import COHORT, dataset_input, log_inputs
 from litsexp.study.epochs import EPOCHS, epoch_rows, write_epochs
 from litsexp.study.jobs import EPOCHS_TAG, Job, Outcome
 from litsexp.study.pictures import draw_extremes, draw_slice, fixed_slices, write_tallest
@@ -97,6 +97,8 @@ def score(client: MlflowClient, job: Job, scoring: Scoring) -> float:
             prediction = predict(run, weights, store, rows)
             cases = score_cases(store.index.iloc[rows], np.asarray(store.labels[rows]), prediction)
             seconds = time.perf_counter() - start_s
+            if scoring.kind == "test":
+                log_inputs(client, job.run_id, [dataset_input(store, "testing", rows)])
             place, elsewhere = folder / "test" if not scoring.folder else folder, scoring.kind == "external"
             if scoring.kind != "train":
                 draw_extremes(store, rows, prediction, cases, job.cell.name, place, external=elsewhere)
@@ -175,10 +177,13 @@ class TrainingLog:
         self.store = Store.open(job.store)
         self.log_s = 0.0
         self.rows: list[dict[str, float]] = []  # a validation case and epoch each
-        self.watched = fixed_slices(self.store, learning_rows(self.store, job.split, job.cell.arm.run, seed=0)[1])
+        learned, validated = learning_rows(self.store, job.split, job.cell.arm.run, job.cell.random_seed)
+        self.watched = fixed_slices(self.store, validated)
         last = job.cell.arm.run.epochs - 1
         self.draw_at = {0, last // 2, last}
-        log_inputs(self.client, job.run_id, [dataset_input(self.store, "training")])
+        parts = {"training": learned, "validation": validated}
+        inputs = [dataset_input(self.store, context, rows) for context, rows in parts.items()]
+        log_inputs(self.client, job.run_id, [dataset_input(self.store, COHORT), *inputs])
 
     @unbroken()
     def epoch(self, epoch: Epoch) -> bool:
@@ -236,22 +241,6 @@ def table1(history: Sequence[Mapping[str, float]]) -> pd.DataFrame:
     """
     rows = [[epoch, *(metrics[name] for name in TABLE_1.values())] for epoch, metrics in enumerate(history, start=1)]
     return pd.DataFrame(rows, columns=["epoch", *TABLE_1])
-
-
-def log_inputs(client: MlflowClient, run_id: str, inputs: list[DatasetInput]) -> None:
-    """Log a run's data sets. MLflow refuses one of two workers that log a new one at once; later it finds it there."""
-    with unbroken():
-        try:
-            client.log_inputs(run_id, inputs)
-        except MlflowException:
-            client.log_inputs(run_id, inputs)
-
-
-def dataset_input(store: Store, context: str) -> DatasetInput:
-    """A store as MLflow lists it among a run's data sets; a synthetic one by a name that says so."""
-    name = f"phantom-{store.directory.name}" if store.phantom else store.directory.name
-    source = Dataset(name, store.fingerprint, "local", str(store.directory))
-    return DatasetInput(source, [InputTag("mlflow.data.context", context)])
 
 
 def points(values: Mapping[str, float], step: int) -> list[Metric]:

@@ -20,6 +20,7 @@ from litsexp.spec.errors import LitsexpError, one_line
 from litsexp.spec.run import RunConfig
 from litsexp.spec.study import StudyConfig
 from litsexp.study.cells import WEIGHTS
+from litsexp.study.datasets import source_of
 from litsexp.study.pilot import finished_cells
 from litsexp.study.places import Places
 from litsexp.training.predict import Member
@@ -113,7 +114,7 @@ def _described(client: MlflowClient, found: Run) -> TrainedRun:
         run=RunConfig.model_validate(about["run"]),
         size=about["size"],
         split=Split(**{side: tuple(cases) for side, cases in about["split"].items()}),
-        store=Path(trained_on[0].source) if trained_on else Path(),
+        store=source_of(trained_on[0]) if trained_on else Path(),
         fingerprint=about["data_fingerprint"],
         study=found.data.tags["study_digest"],
     )

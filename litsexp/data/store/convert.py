@@ -145,6 +145,20 @@ def all_slices(opened: OpenImage, size: int) -> NDArray[np.int16]:
     return hu
 
 
+def slices_of(hu: NDArray[Any], size: int) -> NDArray[np.int16]:
+    """Every slice of an upright volume (z, row, column) in HU, of whole numbers or not, as a store of this size has it.
+
+    LitsexpError where there are voxels that are NaN or infinite, or more above the HU of CT than metal explains.
+    """
+    resize, tally = Resize(max(hu.shape[1:]), size), Tally()
+    stored = np.empty((len(hu), size, size), np.int16)
+    for z, plane in enumerate(hu):
+        stored[z] = resize.hu(squared(tally.clip(plane), HU_MIN))
+    if tally.bad or tally.low_hu < tally.high_hu:  # one value everywhere is no CT, but somebody's first try
+        tally.check(Path("HU array"))
+    return stored
+
+
 def _labels(opened: OpenCase, resize: Resize) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """Every slice's labels (z, size, size), upright, and which slices show liver before the resize."""
     labels = np.zeros((opened.shape[0], resize.size, resize.size), np.uint8)
