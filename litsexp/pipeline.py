@@ -22,9 +22,11 @@ from litsexp.evidence.leaks import marked, warning
 from litsexp.evidence.material import Evidence, External, arm_names
 from litsexp.evidence.parent import failed_runs, note, scalars, verdict_tags
 from litsexp.evidence.report import write_report
+from litsexp.evidence.search_page import write_search_page
 from litsexp.evidence.tables import write_tables
 from litsexp.side_by_side import shown_side_by_side
 from litsexp.spec.claim import Claim
+from litsexp.spec.design import arm_of
 from litsexp.spec.errors import LitsexpError
 from litsexp.spec.keys import digest
 from litsexp.spec.reading import load_study
@@ -148,7 +150,7 @@ def conclude(session: Session, command: str = "") -> Conclusion:
     """Judge the claims, write report and tables, log them to the parent run; what has not finished is missing."""
     study, results, phantom = session.study, session.results(), session.store.phantom
     failures, registered, model = failures_of(session), session.parent.preregistered, register_best(session)
-    names = arm_names(study, results.runs, results.cases)
+    names = _best_first(session) if study.search else arm_names(study, results.runs, results.cases)
     trivial = trivial_cases(session.store, held_out_rows(session.store, session.splits) if study.leaks else None)
     evidence = Evidence(
         name=session.name,
@@ -164,6 +166,7 @@ def conclude(session: Session, command: str = "") -> Conclusion:
         pictures=shown_side_by_side(session, session.store, results.cases, results.runs, names, "test"),
         facts=facts(session, results.runs, command, model),
         search=session.trials() if study.search else None,
+        importances=session.ledger.importances() if study.search else None,
         notes=[f"{name} failed: {reason}" for name, reason in failures.items()],
         external=external_part(session, results, names),
         native=results.native,
@@ -171,6 +174,8 @@ def conclude(session: Session, command: str = "") -> Conclusion:
     directory = report_folder(session, session.name)
     write_tables(evidence, directory)
     report = write_report(evidence, directory / "report.html")
+    if study.search:
+        write_search_page(evidence, directory / "search.html")
     tags = {**cohort_tags(study, session.store), **verdict_tags(evidence)}
     if session.external is not None and evidence.external is not None:
         tags |= {"external_cohort": evidence.external.cohort, "external_fingerprint": session.external.fingerprint}
@@ -183,6 +188,13 @@ def conclude(session: Session, command: str = "") -> Conclusion:
     prepare(tracking.client, tracking.experiment_id, own)
     spent = (session.trained_s, session.wall_s)
     return Conclusion(evidence, report, results, failures, *spent, session.name, tracking.experiment_id)
+
+
+def _best_first(session: Session) -> list[str]:
+    """A search's finished arms, the highest validation score first."""
+    done = [trial for trial in session.ledger.trials() if trial.state.name == "COMPLETE"]
+    ordered = sorted(done, key=lambda trial: -(trial.value or 0.0))
+    return [arm_of(session.study, trial.params).name for trial in ordered]
 
 
 def tables_of(results: Results, trivial: pd.DataFrame) -> Tables:

@@ -85,6 +85,7 @@ class Evidence:
     pictures: Sequence[SideBySide] = ()
     facts: dict[str, str] | None = None  # versions, digests, fingerprint, device, where MLflow is, command
     search: pd.DataFrame | None = None  # trial, state, valid/score, a column a param; only of ``design: search``
+    importances: dict[str, float] | None = None  # of a search's settings, each a part of 1
     notes: Sequence[str] = ()
     external: External | None = None
     native: pd.DataFrame | None = None  # like cases, on whole volumes in their own pixels; None or empty: not scored

@@ -64,6 +64,12 @@ def environment() -> Environment:
     return made
 
 
+def script() -> dict[str, str]:
+    """The pages' one script, and its digest for their policy."""
+    text = (TEMPLATES / "report.js").read_text(encoding="utf-8")
+    return {"script": Markup(text), "script_digest": inline.script_digest(text)}  # noqa: S704  # our own
+
+
 def _content(evidence: Evidence) -> dict[str, Any]:
     """What the template shows, section by section."""
     study, split, names, metrics = evidence.study, evidence.split, evidence.arm_names, evidence.metrics
@@ -71,13 +77,11 @@ def _content(evidence: Evidence) -> dict[str, Any]:
     scores = arm_scores(evidence.cases, metrics, order=names)
     trivial = arm_scores(evidence.tested_trivial, metrics, by="predictor")
     runs, unlearned = _runs(evidence), reasons(evidence.failed)
-    script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
     failures = runs[runs["status"] != "FINISHED"] if len(runs) else runs
     return {
         "evidence": evidence,
         "study": study,
-        "script": Markup(script),  # noqa: S704  # our own
-        "script_digest": inline.script_digest(script),
+        **script(),
         "glance": glance(evidence),
         "verdicts": [(v, cautions(v, evidence.trivial, evidence.failed)) for v in evidence.verdicts],
         "elsewhere": {pair.here.claim.id: pair for pair in evidence.replications},
@@ -104,10 +108,10 @@ def _content(evidence: Evidence) -> dict[str, Any]:
         "named": {arm: ", ".join(f"{f}={format_level(x)}" for f, x in of.items()) for arm, of in study.arms.items()},
         "own_rates": any("lr" in settings for settings in study.arms.values()),
         "leaking": leaking_arms(study),
-        "split": _grid(split.assign(test_fold=split["test_fold"].where(split["test_fold"] >= 0))),  # -1 is no fold
-        "folds": _grid(_folds(split)),
-        "runs": _grid(runs),
-        "failures": _grid(failures),
+        "split": grid(split.assign(test_fold=split["test_fold"].where(split["test_fold"] >= 0))),  # -1 is no fold
+        "folds": grid(_folds(split)),
+        "runs": grid(runs),
+        "failures": grid(failures),
         "unlearned": [(f"{arm}, fold {fold}, seed {seed}", why) for (arm, fold, seed), why in unlearned.items()],
         "rule": RULE,
         "covered": COVERED,
@@ -116,7 +120,7 @@ def _content(evidence: Evidence) -> dict[str, Any]:
         "planned": len(runs) if study.design == "search" else len(cells(study)),
         "finished": len(runs) - len(failures),
         "minutes": float(runs["minutes"].sum()) if "minutes" in runs else 0.0,
-        "trials": _grid(best_trials(evidence.search, BEST_TRIALS)) if evidence.search is not None else None,
+        "trials": grid(best_trials(evidence.search, BEST_TRIALS)) if evidence.search is not None else None,
         "settings": yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100),
     }
 
@@ -224,7 +228,7 @@ def _folds(split: pd.DataFrame) -> pd.DataFrame:
     return tested.groupby("test_fold", as_index=False)[columns].sum()
 
 
-def _grid(frame: pd.DataFrame) -> dict[str, Any]:
+def grid(frame: pd.DataFrame) -> dict[str, Any]:
     """A data frame as text: ``head`` with (title, is a number), ``rows`` of cells."""
     numeric = frame.select_dtypes("number").columns
     head = [(str(name).replace("_", " "), name in numeric) for name in frame]

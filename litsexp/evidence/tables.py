@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -151,10 +152,15 @@ def write_both(stem: Path, numbers: pd.DataFrame, rounded: pd.DataFrame, source:
     labelled.to_csv(csv, index=False, lineterminator="\n")
     if source.phantom and len(rounded.columns):  # in the table itself: a comment is gone when it is printed
         rounded = rounded.rename(columns={rounded.columns[0]: f"{rounded.columns[0]} (phantom)"})
-    text = rounded.to_latex(index=False, escape=True)
+    text = _signs(rounded.to_latex(index=False, escape=True))
     comments = [f"% {'phantom results: ' * source.phantom}{source.cohort}", *([f"% {note}"] if note else [])]
     tex.write_text("\n".join([*comments, text]), encoding="utf-8")
     return [csv, tex]
+
+
+def _signs(latex: str) -> str:
+    """Minus and less-than as LaTeX sets them: a hyphen is no minus, and in its older fonts ``<`` is another letter."""
+    return re.sub(r"(?<![\w.-])-(?=\d)", "$-$", latex).replace("<", "$<$").replace(">", "$>$")
 
 
 def paper_verdicts(verdicts: Sequence[Verdict]) -> pd.DataFrame:

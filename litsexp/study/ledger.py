@@ -8,6 +8,7 @@ lock a study admits one driver at a time.
 import json
 import os
 import socket
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -126,6 +127,17 @@ class Ledger:
     def trials(self) -> list[FrozenTrial]:
         """Every trial, for the report of a search."""
         return self.study.get_trials(deepcopy=False)
+
+    def importances(self) -> dict[str, float]:
+        """Each sampled setting's part of the importance (PED-ANOVA); empty where the finished trials do not tell."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            evaluator = optuna.importance.PedAnovaImportanceEvaluator()
+            try:
+                found = optuna.importance.get_param_importances(self.study, evaluator=evaluator)
+            except (ValueError, RuntimeError):  # fewer than two trials, or all alike
+                return {}
+        return found if sum(found.values()) > 0 else {}
 
 
 def distributions(study: StudyConfig) -> dict[str, BaseDistribution]:

@@ -112,7 +112,7 @@ def test_external_tables_stand_apart(shown_elsewhere, tmp_path):
     row = arms.loc[("baseline", "dice_liver")]
     assert (row["internal"], row["external"], row["patients"]) == pytest.approx((0.9, 0.8, 8))
     assert row["gap"] == pytest.approx(-0.1)
-    assert "0.800 (-0.100)" in (tmp_path / "external_arms.tex").read_text()
+    assert "0.800 ($-$0.100)" in (tmp_path / "external_arms.tex").read_text()
 
 
 def test_gaps_of_what_learns_nothing(shown_elsewhere, shown):
