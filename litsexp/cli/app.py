@@ -14,6 +14,7 @@ from litsexp.cli.bench import bench
 from litsexp.cli.data import commands as data_commands
 from litsexp.cli.judge import commands as judge_commands
 from litsexp.cli.look import look
+from litsexp.cli.options import BELIEVE, MASKS, STUDIES
 from litsexp.cli.plan import plan
 from litsexp.cli.predict import predict
 from litsexp.cli.report import report
@@ -29,18 +30,32 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
-    help="Does this choice really help a 2D U-Net segment liver and tumor, and by how much?",
+    help="""Does this choice really help a 2D U-Net segment liver and tumor, and by how much?
+
+From a folder of CT to a verdict:
+
+1. `litsexp check ~/LiTS`: may a study use these files?
+2. `litsexp look STUDY.yaml --data ~/LiTS`: what each arm's network will see
+3. `litsexp plan STUDY.yaml --data ~/LiTS`: runs, hours, and what they could settle
+4. `litsexp study STUDY.yaml --data ~/LiTS`: the runs, the verdicts, a report; Ctrl-C, and the same command goes on
+5. `litsexp ui`: every run in the MLflow UI
+6. `litsexp predict`, `litsexp score`: masks of new volumes, and their scores
+
+Without CT at hand: `litsexp study experiments/mini.yaml` makes synthetic patients first.""",
 )
 for commands in (study_commands, judge_commands, data_commands):
     app.add_typer(commands)  # without a name: its commands stand at the root
-app.command()(report)
-app.command()(aa)
-app.command()(plan)
-app.command()(look)
-app.command()(predict)
-app.command()(score)
-app.command()(ui)
-app.add_typer(bench, name="bench")
+for command, panel in (
+    (plan, STUDIES),
+    (look, STUDIES),
+    (report, STUDIES),
+    (ui, STUDIES),
+    (aa, BELIEVE),
+    (predict, MASKS),
+    (score, MASKS),
+):
+    app.command(rich_help_panel=panel)(command)
+app.add_typer(bench, name="bench", rich_help_panel=BELIEVE)
 
 
 @app.callback(invoke_without_command=True)

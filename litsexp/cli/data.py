@@ -9,7 +9,7 @@ import typer
 from pydantic import BaseModel, ValidationError
 from rich.console import Console
 
-from litsexp.cli.options import Stores, going_on
+from litsexp.cli.options import DATA, Stores, going_on
 from litsexp.display import console, progress_bar, say
 from litsexp.spec.cohort import DataConfig, StoreConfig
 from litsexp.spec.errors import LitsexpError
@@ -30,7 +30,7 @@ Processes = Annotated[
 ]
 
 
-@commands.command()
+@commands.command(rich_help_panel=DATA)
 def prepare(
     directory: Folder,
     size: Size = 128,
@@ -51,7 +51,7 @@ def prepare(
     say(f"{len(store.cases)} {kind}, {len(store.index)} slices of {store.size} px: {store.directory}")
 
 
-@commands.command()
+@commands.command(rich_help_panel=DATA)
 def export(
     directory: Folder,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write; new, or empty.")],
@@ -96,7 +96,7 @@ def export(
     say(f"{len(store.cases)} patients, {len(store.index)} images{sides}: {out}")
 
 
-@commands.command()
+@commands.command(rich_help_panel=DATA)
 def check(
     directory: Folder,
     json_file: Annotated[
@@ -140,7 +140,7 @@ def check(
     raise typer.Exit(0 if report.usable else 1)
 
 
-@commands.command()
+@commands.command(rich_help_panel=DATA)
 def phantom(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write; must not exist.")],
     patients: Annotated[int, typer.Option(min=1)] = 30,

@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from litsexp.cli.answer import BADGES
+from litsexp.cli.options import BELIEVE
 from litsexp.display import console
 from litsexp.spec.errors import LitsexpError
 from litsexp.spec.reading import load_claims
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 commands = typer.Typer()
 
 
-@commands.command()
+@commands.command(rich_help_panel=BELIEVE)
 def judge(
     files: Annotated[
         list[Path] | None,

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+STUDIES, DATA, MASKS, BELIEVE = "Studies", "CT", "Masks", "Can it be believed?"  # groups of commands in the help
+
 File = Annotated[Path, typer.Argument(metavar="FILE.yaml", help="The study file.")]
 Data = Annotated[
     Path | None,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from rich.markup import escape
-from rich.table import Table
 
 from litsexp.display import console, say
 from litsexp.plan import minutes_ahead
@@ -23,19 +22,19 @@ def tell_outset(session: Session, executor: str | None, workers: int | None, thr
     done = sum(key in finished for key in session.cells)
     left = (study.search.trials if study.search else len(session.cells)) - done
     say(study.question, style="bold")
-    table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column(style="dim")
-    table.add_column(overflow="fold")
     for name, words in _lines(session, done, mlruns):
-        table.add_row(name, escape(words))
-    console.print(table)
+        _tell(name, words)
     if left <= 0:
         return
     found = minutes_ahead(session, executor, workers, threads)
     at_a_time = 1 if executor == "inline" else workers or default_workers()
     pace = f", {min(at_a_time, left)} at a time" if left > 1 else ""
     how = f"about {_duration(found[0])}{pace} ({found[1]})" if found else f"soon done{pace}"
-    console.print(f"[dim]time   [/]  {how}; Ctrl-C stops it, the same command goes on", highlight=False, soft_wrap=True)
+    _tell("time", f"{how}; Ctrl-C stops it, the same command goes on")
+
+
+def _tell(name: str, words: str) -> None:
+    console.print(f"[dim]{name:<10}[/]{escape(words)}", highlight=False, soft_wrap=True)
 
 
 def _lines(session: Session, done: int, mlruns: Path) -> list[tuple[str, str]]:

@@ -10,7 +10,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from litsexp.cli.answer import pace, show
-from litsexp.cli.options import Data, External, File, Native, Plugins, Runs, Settings, Storage, Stores, Uri, going_on
+from litsexp.cli.options import (
+    STUDIES,
+    Data,
+    External,
+    File,
+    Native,
+    Plugins,
+    Runs,
+    Settings,
+    Storage,
+    Stores,
+    Uri,
+    going_on,
+)
 from litsexp.cli.where import opener, pages
 from litsexp.display import console, say
 from litsexp.spec.catalog import TABLES
@@ -33,7 +46,7 @@ Executor = Annotated[
 commands = typer.Typer()
 
 
-@commands.command()
+@commands.command(rich_help_panel=STUDIES)
 def study(
     file: File,
     data: Data = None,
@@ -89,7 +102,7 @@ def study(
     tell_failures(conclusion.failures)
 
 
-@commands.command("score-runs")
+@commands.command("score-runs", rich_help_panel=STUDIES)
 def score_runs(
     file: File,
     data: Data = None,
@@ -137,7 +150,7 @@ def score_runs(
     tell_failures(conclusion.failures)
 
 
-@commands.command("list")
+@commands.command("list", rich_help_panel=STUDIES)
 def list_tables(
     concept: Annotated[
         str | None, typer.Argument(help="Only this table: metric, encoder, init, window, loss …")

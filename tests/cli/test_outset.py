@@ -33,7 +33,7 @@ def test_a_study_tells_what_it_will_do_and_then_what_it_has_done(litsexp: Litsex
     assert out.startswith("Is a wide window [better]?\n")
     told = lines(out)
     assert told["arms"] == "baseline, window=wide"
-    assert told["runs"] == "4 = 2 arms × 2 folds × 1 seed, each 1 epoch of 1 step of 4 slices of"
+    assert told["runs"] == "4 = 2 arms × 2 folds × 1 seed, each 1 epoch of 1 step of 4 slices of 64 px"
     assert told["patients"].startswith("ct, 6 phantom patients")
     assert told["claims"] == "1 (wide), written down before the first run"
     assert told["time"].startswith("soon done, 1 at a time")
