@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
 import venv
 import zipfile
@@ -16,7 +17,7 @@ import yaml
 import litsexp
 
 ROOT = Path(__file__).parents[1]
-SOURCES = ("pyproject.toml", "README.md", "LICENSE", "litsexp")
+FILES, FOLDERS = ("pyproject.toml", "README.md", "LICENSE", "MANIFEST.in"), ("litsexp", "tests", "docs", "experiments")
 BESIDES_PYTHON = {
     "litsexp/spec/catalog.toml",
     *(f"litsexp/evidence/templates/{name}" for name in ("compare.html", "report.css", "report.html", "table.html")),
@@ -39,14 +40,14 @@ print([name for name in environment().list_templates() if name.endswith(".html")
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built by ``python -m build`` from what a checkout has, without asking an index for anything."""
+    """Built by ``python -m build``, from the source archive that it makes, without asking an index for anything."""
     checkout = tmp_path_factory.mktemp("source")
-    for name in SOURCES:
-        ignored = shutil.ignore_patterns("__pycache__")
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        copy(ROOT / name, checkout / name, **({"ignore": ignored} if (ROOT / name).is_dir() else {}))  # type: ignore[operator]
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(checkout / "dist")]
-    built = subprocess.run([*command, str(checkout)], capture_output=True, text=True, check=False)
+    for name in FILES:
+        shutil.copy(ROOT / name, checkout)
+    for name in FOLDERS:
+        shutil.copytree(ROOT / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(checkout / "dist"), str(checkout)]
+    built = subprocess.run(command, capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stdout + built.stderr
     (found,) = (checkout / "dist").glob("*.whl")
     return found
@@ -91,6 +92,16 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     assert wheel.stat().st_size < LARGEST_BYTES
     assert metadata["Version"] == litsexp.__version__
     assert metadata["License-Expression"] == "Apache-2.0"
+
+
+def test_the_source_archive_holds_what_builds_the_wheel(wheel: Path) -> None:
+    (archive,) = wheel.parent.glob("*.tar.gz")
+    with tarfile.open(archive) as opened:
+        names = {name.partition("/")[2] for name in opened.getnames() if opened.getmember(name).isfile()}
+    package = {name for name in names if name.startswith("litsexp/")}
+    about = {name for name in names if name.startswith("litsexp.egg-info/")}
+    assert package == {file.relative_to(ROOT).as_posix() for file in (ROOT / "litsexp").rglob("*.py")} | BESIDES_PYTHON
+    assert names - package - about == {*FILES, "PKG-INFO", "setup.cfg"}
 
 
 def test_the_version_stands_in_one_place() -> None:
