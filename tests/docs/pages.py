@@ -11,7 +11,7 @@ PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglo
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`((?:litsexp|python run_study\.py) [^`]+)`")
 FILE_NAME = re.compile(r"# (\S+\.(?:py|ya?ml))\n")
-SHELL = set("|&;<>$(){}*?!`")  # what only a shell understands: no command on a page needs it
+SHELL = set("|&;<>${}*?!`")  # what only a shell understands: no command on a page needs it
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,10 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def no_network(*_: object, **__: object) -> None:
+    raise AssertionError("a page's command asked the network for weights")
+
+
 @pytest.fixture
 def sandbox(
     machine: Path,
@@ -63,6 +67,7 @@ def sandbox(
         monkeypatch.setattr(concept, "added", dict(concept.added))
     for name in ("tf_efficientnet_lite0", "tf_efficientnet_lite1"):
         TABLES["encoder"].data[name] = SMALL_ENCODER
+    monkeypatch.setattr("torch.hub.download_url_to_file", no_network)
     before = set(sys.modules)
 
     def run_main(words: list[str]) -> int:
