@@ -44,7 +44,9 @@ def anchors(page: Path, joined: str) -> set[str]:
     return {re.sub(r"[-\s]+", "-", words) if joined else words.replace(" ", "-") for words in bare}
 
 
-@pytest.mark.parametrize(("page", "file", "anchor", "target"), links(), ids=lambda value: str(value)[-60:])
+@pytest.mark.parametrize(
+    ("page", "file", "anchor", "target"), links(), ids=[f"{page}-{target}" for page, *_, target in links()]
+)
 def test_every_link_and_picture_is_there(page: str, file: Path, anchor: str, target: str) -> None:
     assert file.is_file(), f"{page}: {target}"
     assert page == "README.md" or file.is_relative_to(DOCS), f"{page}: {target} is no part of the site"
