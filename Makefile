@@ -1,10 +1,10 @@
-# make study: the main job, from nothing. make test: all tests. make lint: what CI checks besides.
+# make study: the main job, from nothing. make test: all tests. make lint, make docs: what CI checks besides.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: study test lint bench ui browser clean
+.PHONY: study test lint docs bench ui browser clean
 
 study: $(VENV)/.installed
 	$(BIN)/python run_study.py $(ARGS)
@@ -17,6 +17,10 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# the pages as a site, offline; any warning is an error. The variable silences the theme's advertisement of its successor
+docs: $(VENV)/.installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python tests/benchmarks/bench_training.py $(ARGS)

@@ -92,7 +92,8 @@ def score(
         arm: what the system is called; default: the folder's name.
         surface_mm: NSD's tolerance; None: no surfaces.
         partial: leave out cases that only one of the folders has, in place of an error.
-        processes, progress: as in ``map_parallel``.
+        processes: cases at a time; default: the usable CPUs, at most 8.
+        progress: called with cases done and in all.
 
     Raises:
         FolderProblems: a LitsexpError with ``problems``, one line of each file that is missing, misnamed, damaged, of
