@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import PathPatch
 from matplotlib.path import Path
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from litsexp.evidence.figures import ARM_COLOURS, HAIR, INK, MUTED, styled, to_svg
@@ -20,6 +21,8 @@ from litsexp.spec.design import format_level
 SCORE = "valid/score"
 BEST_DRAWN = 5  # trials in colour; the others are grey
 LOGARITHMIC = {"lr"}
+PAPER: Any = {"facecolor": "#ffffff", "edgecolor": "none", "alpha": 0.75, "pad": 1}  # below a label: lines pass there
+LABEL: Any = {"textcoords": "offset points", "bbox": PAPER, "zorder": 4}
 
 
 @styled
@@ -40,7 +43,7 @@ def parallel_coordinates(trials: pd.DataFrame, params: Sequence[str]) -> str:
     for x, name in enumerate(names):
         axes.axvline(x, color=MUTED, linewidth=0.8, zorder=1)
         for height, text in _ticks(trials[name], name):
-            axes.annotate(text, (x, height), (4, 0), textcoords="offset points", va="center", color=INK, fontsize=8)
+            axes.annotate(text, (x, height), (4, 0), va="center", color=INK, fontsize=8, **LABEL)
     axes.set_xticks(range(len(names)), ["validation score" if name == SCORE else name for name in names], color=INK)
     axes.set_xlim(-0.15, len(names) - 0.55)
     axes.set_ylim(-0.06, 1.06)
@@ -85,6 +88,7 @@ def history(trials: pd.DataFrame) -> str:
         hollow: Any = {"facecolor": "none", "edgecolor": ARM_COLOURS[2], "linewidth": 1.2}
         axes.scatter(pruned["trial"], pruned[SCORE], s=22, label="pruned: its last epoch's", zorder=3, **hollow)
     axes.set_xlabel("trial")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylabel("validation score")
     axes.grid(axis="y")
     figure.legend(loc="outside upper left", ncols=3, handletextpad=0.4)

@@ -68,6 +68,7 @@ def sandbox(
     for name in ("tf_efficientnet_lite0", "tf_efficientnet_lite1"):
         TABLES["encoder"].data[name] = SMALL_ENCODER
     monkeypatch.setattr("torch.hub.download_url_to_file", no_network)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")  # a page may set it, for the whole process
     before = set(sys.modules)
 
     def run_main(words: list[str]) -> int:
@@ -76,6 +77,8 @@ def sandbox(
         return code
 
     yield Sandbox(root / "checkout", root / "home", run_main)
+    if "mlflow" in sys.modules:
+        sys.modules["mlflow"].set_tracking_uri("")
     for name in {path.stem for path in (root / "checkout").glob("*.py")} & (set(sys.modules) - before):
         del sys.modules[name]
 
