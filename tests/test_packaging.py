@@ -18,9 +18,14 @@ import litsexp
 
 ROOT = Path(__file__).parents[1]
 FILES, FOLDERS = ("pyproject.toml", "README.md", "LICENSE", "MANIFEST.in"), ("litsexp", "tests", "docs", "experiments")
+PARTS = ("believe", "external", "native")  # of report.html
+TEMPLATES = (
+    *("compare.html", "head.html", "parts.html", "report.css", "report.html", "report.js", "search.html", "table.html"),
+    *(f"report_{part}.html" for part in PARTS),
+)
 BESIDES_PYTHON = {
     "litsexp/spec/catalog.toml",
-    *(f"litsexp/evidence/templates/{name}" for name in ("compare.html", "report.css", "report.html", "table.html")),
+    *(f"litsexp/evidence/templates/{name}" for name in TEMPLATES),
 }
 LARGEST_BYTES = 1_000_000
 STUDY = """\
@@ -117,7 +122,7 @@ def test_installed_it_works_without_a_checkout(installed: Path, tmp_path: Path) 
     assert "shuffled" in run(installed, tmp_path, "litsexp", "list", "init")
     where, templates = run(installed, tmp_path, str(installed / "bin" / "python"), "-c", JUDGE).splitlines()
     assert Path(where).is_relative_to(installed)
-    assert templates == "['compare.html', 'report.html', 'table.html']"
+    assert templates == str(sorted(name for name in TEMPLATES if name.endswith(".html")))
 
 
 def test_installed_it_plans_a_study(installed: Path, tmp_path: Path) -> None:
