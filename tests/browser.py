@@ -19,11 +19,18 @@ try:
 except ImportError:
     connect = None  # type: ignore[assignment]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+AXE = Path(__file__).parents[1] / "build/npm/node_modules/axe-core/axe.min.js"
 PATIENCE_S = 90  # on a machine that is busy with other things; no test waits for its end
 needs_browser = pytest.mark.skipif(
     (CHROMIUM is None or connect is None) and "LITSEXP_BROWSER" not in os.environ,  # there it has to be, or fail
     reason="no chromium, or no websockets to talk to it; apt-get install chromium",
 )
+needs_axe = pytest.mark.skipif(
+    not AXE.is_file() and "LITSEXP_BROWSER" not in os.environ, reason="no axe-core; make browser"
+)
+FAULTS = """axe.run().then(found => JSON.stringify(found.violations.filter(
+    each => ["serious", "critical"].includes(each.impact)).map(
+    each => each.id + ": " + each.nodes.slice(0, 3).map(node => node.html).join(" | "))))"""
 
 
 class Page:
@@ -59,6 +66,19 @@ class Page:
         """Of the window, in CSS pixels."""
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
         self.call("Emulation.setDeviceMetricsOverride", **size)
+
+    def theme(self, name: str) -> None:
+        """``light`` or ``dark``."""
+        self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": name}])
+
+    def faults(self) -> list[str]:
+        """What axe-core calls serious or critical in the page as it is shown, its details opened."""
+        self.ask("document.querySelectorAll('details').forEach(each => each.open = true)")
+        self.ask(AXE.read_text(encoding="utf-8"))
+        assert self.ask("typeof axe") == "object"
+        found = self.call("Runtime.evaluate", expression=FAULTS, awaitPromise=True, returnByValue=True)
+        faults: list[str] = json.loads(found["result"]["value"])
+        return faults
 
     def shows(self, *words: str) -> str:
         """Wait until all of these can be read; the whole text."""

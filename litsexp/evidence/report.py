@@ -252,6 +252,5 @@ def _minus(text: str) -> str:
     return re.sub(r"\bp ([<=]) ", "p\u00a0\\1\u00a0", re.sub(r"(?<![\w.])-(?=\d)", "−", text))
 
 
-def _uri(content: str | bytes) -> str:
-    kind, data = ("webp", content) if isinstance(content, bytes) else ("svg+xml", content.encode())
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+def _uri(webp: bytes) -> str:
+    return f"data:image/webp;base64,{base64.b64encode(webp).decode()}"

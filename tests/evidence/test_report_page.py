@@ -1,22 +1,13 @@
 """The report in a real browser: nothing fetched, no error, no serious fault for a screen reader, in both themes."""
 
-import os
-from pathlib import Path
-
 import pytest
 
-from litsexp.evidence import report
+from litsexp.evidence import report, search_page
 
-from ..browser import browser, needs_browser
+from ..browser import browser, needs_axe, needs_browser
+from .test_search_page import TRIALS
 
-AXE = Path(os.environ.get("LITSEXP_AXE", Path(__file__).parents[2] / "build/npm/node_modules/axe-core/axe.min.js"))
-needs_axe = pytest.mark.skipif(
-    not AXE.is_file() and "LITSEXP_BROWSER" not in os.environ, reason=f"no axe-core at {AXE}; make browser"
-)
 pytestmark = needs_browser
-FAULTS = """axe.run().then(found => JSON.stringify(found.violations.filter(
-    each => ["serious", "critical"].includes(each.impact)).map(
-    each => each.id + ": " + each.nodes.slice(0, 3).map(node => node.html).join(" | "))))"""
 FIRST_COLUMN = (
     "[...document.querySelectorAll('#arms tbody tr')].map(row => row.cells[0].innerText.split('\\\\n')[0].trim())"
 )
@@ -86,9 +77,18 @@ def test_a_column_sorts_by_a_click_and_by_the_keyboard(opened):
 @pytest.mark.parametrize("width", [400, 1600])
 def test_axe_finds_no_serious_fault(opened, theme, width):
     opened.size(width)
-    opened.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": theme}])
-    opened.ask("document.querySelectorAll('details').forEach(each => each.open = true)")
-    opened.ask(AXE.read_text(encoding="utf-8"))
-    assert opened.ask("typeof axe") == "object"
-    found = opened.call("Runtime.evaluate", expression=FAULTS, awaitPromise=True, returnByValue=True)
-    assert found["result"]["value"] == "[]"
+    opened.theme(theme)
+    assert opened.faults() == []
+
+
+@needs_axe
+def test_a_searchs_page_has_none_either(make_evidence, make_study, tmp_path):
+    asked = make_study(design="search", search={"trials": 6}, claims=[])
+    shown = make_evidence(asked, search=TRIALS, importances={"lr": 0.25, "window": 0.75})
+    path = search_page.write_search_page(shown, tmp_path / "search.html")
+    with browser(tmp_path / "profile") as browse:
+        page = browse(path.as_uri())
+        page.wait("document.readyState === 'complete' && !!document.querySelector('th button')")
+        for theme in ("light", "dark"):
+            page.theme(theme)
+            assert page.faults() == []
