@@ -5,6 +5,7 @@ The public API, loaded when it is used: ``load_study``, ``run_study``, ``run_aa`
 """
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from litsexp.study.places import Places
 
 __version__ = "0.1.0"
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when mlflow is imported, as is the next
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 __all__ = [
     "AAResult",
     "Conclusion",

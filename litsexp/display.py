@@ -119,6 +119,15 @@ class LiveDisplay:
         return self.marks.get(place, "[dim]·[/]")
 
 
+def duration(seconds: float) -> str:
+    """``40 s``, ``12 min``, ``3.5 h``, ``2.1 days``."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 172_800 else f"{seconds / 86_400:.1f} days"
+
+
 def say(text: str, style: str = "") -> None:
     """Plain text, whatever brackets are in it, and no line broken: paths stay whole."""
     console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)

@@ -19,6 +19,7 @@ from litsexp.cli.plan import plan
 from litsexp.cli.predict import predict
 from litsexp.cli.report import report
 from litsexp.cli.score import score
+from litsexp.cli.status import status
 from litsexp.cli.studies import commands as study_commands
 from litsexp.cli.ui import ui
 from litsexp.display import console
@@ -48,6 +49,7 @@ for commands in (study_commands, judge_commands, data_commands):
 for command, panel in (
     (plan, STUDIES),
     (look, STUDIES),
+    (status, STUDIES),
     (report, STUDIES),
     (ui, STUDIES),
     (aa, BELIEVE),

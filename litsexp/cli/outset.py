@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.markup import escape
 
-from litsexp.display import console, say
+from litsexp.display import console, duration, say
 from litsexp.plan import minutes_ahead
 from litsexp.spec.design import arms
 from litsexp.study.cohorts import cohort_name
@@ -29,7 +29,7 @@ def tell_outset(session: Session, executor: str | None, workers: int | None, thr
     found = minutes_ahead(session, executor, workers, threads)
     at_a_time = 1 if executor == "inline" else workers or default_workers()
     pace = f", {min(at_a_time, left)} at a time" if left > 1 else ""
-    how = f"about {_duration(found[0])}{pace} ({found[1]})" if found else f"soon done{pace}"
+    how = f"about {duration(60 * found[0])}{pace} ({found[1]})" if found else f"soon done{pace}"
     _tell("time", f"{how}; Ctrl-C stops it, the same command goes on")
 
 
@@ -66,10 +66,3 @@ def _lines(session: Session, done: int, mlruns: Path) -> list[tuple[str, str]]:
 
 def _count(number: int, what: str) -> str:
     return f"{number} {what}{'s' * (number != 1)}"
-
-
-def _duration(minutes: float) -> str:
-    """``50 s``, ``6 min``, ``3.5 h``."""
-    if minutes < 1.5:
-        return f"{max(10, round(6 * minutes) * 10)} s"
-    return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"

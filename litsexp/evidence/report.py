@@ -33,7 +33,7 @@ from litsexp.files import whole_file
 from litsexp.spec.design import cells, format_level, leaking_arms
 
 TEMPLATES = Path(__file__).parent / "templates"
-PICTURE_BYTES = 1_000_000  # of the pictures of one cohort; what is over is left out
+PICTURE_BYTES = 700_000  # of the pictures of one cohort; what is over is left out
 WHERE_PRETRAINED = ("pretraining_steps", "pretraining_minutes")  # columns that are there where some run has them
 RUN_COLUMNS = (
     *("arm", "fold", "seed", "status", "reason", "failed_to_learn", "minutes"),
