@@ -2,11 +2,10 @@
 
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -41,12 +40,13 @@ SchedulerParameters=sched_interval=2,batch_sched_delay=0,defer_batch
 JobAcctGatherType=jobacct_gather/none
 AccountingStorageType=accounting_storage/none
 MpiDefault=none
+SlurmdParameters=config_overrides
 ReturnToService=2
 KillWait=2
 MinJobAge=300
 MailProg=/bin/true
-NodeName=n1 NodeHostname=localhost NodeAddr=127.0.0.1 Port={ports[1]} CPUs=1
-NodeName=n2 NodeHostname=localhost NodeAddr=127.0.0.1 Port={ports[2]} CPUs=1
+NodeName=n1 NodeHostname=localhost NodeAddr=127.0.0.1 Port={ports[1]} CPUs=4
+NodeName=n2 NodeHostname=localhost NodeAddr=127.0.0.1 Port={ports[2]} CPUs=4
 PartitionName=all Nodes=n1,n2 Default=YES MaxTime=60
 """
 
@@ -59,7 +59,9 @@ def slurm(folder: Path) -> Iterator[None]:
 
     def start(*words: str) -> None:
         log = (folder / f"{len(started)}-{words[0]}.log").open("wb")
-        started.append(subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True))
+        started.append(
+            subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+        )
         log.close()
 
     def logs() -> str:
@@ -125,8 +127,11 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def wait_until(condition, logs=lambda: "") -> None:
-    deadline_s = time.monotonic() + PATIENCE_S
+def wait_until(
+    condition: Callable[[], object], logs: Callable[[], str] = lambda: "", patience_s: float = PATIENCE_S
+) -> None:
+    """Until it holds; else the test fails, with what the logs say."""
+    deadline_s = time.monotonic() + patience_s
     while not condition():
-        assert time.monotonic() < deadline_s, f"waited {PATIENCE_S} s; {logs()}"
+        assert time.monotonic() < deadline_s, f"waited {patience_s} s; {logs()}"
         time.sleep(0.1)

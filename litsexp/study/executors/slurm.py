@@ -39,7 +39,8 @@ OWN = {  # options of sbatch that are set here, and those that would make a job 
 ADVICE = {
     "TIMEOUT": "give it longer with --executor-option time=HH:MM:SS",
     "OUT_OF_MEMORY": "give it more with --executor-option mem=16G, or try a smaller run.batch_size",
-    "ExitCode=0:53": "expected an --mlruns folder that every node sees",
+    "ExitCode=0:9)": "killed; out of memory? try --executor-option mem=16G, or a smaller run.batch_size",
+    "ExitCode=0:53)": "expected an --mlruns folder that every node sees",
 }
 
 logger = logging.getLogger(__name__)
