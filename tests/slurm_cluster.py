@@ -58,11 +58,9 @@ def slurm(folder: Path) -> Iterator[None]:
     before = os.environ.get("SLURM_CONF")
 
     def start(*words: str) -> None:
-        log = (folder / f"{len(started)}-{words[0]}.log").open("wb")
-        started.append(
-            subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
-        )
-        log.close()
+        with (folder / f"{len(started)}-{words[0]}.log").open("wb") as log:
+            process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+        started.append(process)
 
     def logs() -> str:
         return "\n".join(f"{path.name}: {path.read_text()[-2000:]}" for path in sorted(folder.glob("*.log")))
@@ -104,8 +102,7 @@ def said(*words: str) -> str:
 
 def queue() -> dict[str, str]:
     """Job name -> its state, of those that have not ended."""
-    rows = [line.split("|") for line in said("squeue", "--noheader", "--format=%j|%T").split()]
-    return {name: state for name, state in rows}
+    return dict(line.split("|") for line in said("squeue", "--noheader", "--format=%j|%T").split())
 
 
 def worker_of(run_id: str) -> int:

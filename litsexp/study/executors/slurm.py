@@ -21,7 +21,7 @@ from importlib.metadata import version
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from litsexp.spec.errors import LitsexpError
+from litsexp.spec.errors import LitsexpError, one_line
 from litsexp.study.executors import slurm_commands as commands
 from litsexp.study.executors.slurm_job import EPOCHS, JOB, LOG, OUTCOME, SCRIPT, STOP
 from litsexp.study.jobs import Executor, Job, OnEpoch, Outcome, job_to_json, outcome_from_json
@@ -130,9 +130,12 @@ class Sent:
     def outcome(self) -> Outcome | None:
         """None while it has none."""
         os.scandir(self.folder).close()  # a network file system looks again
-        with suppress(FileNotFoundError):
+        try:
             return outcome_from_json((self.folder / OUTCOME).read_text())
-        return None
+        except FileNotFoundError:
+            return None
+        except ValueError as error:  # it is written whole or not at all
+            return self.died(f"left an {OUTCOME} that cannot be read ({one_line(error)})")
 
     def died(self, why: str) -> Outcome:
         """In Slurm's words, and the log's last ones."""
