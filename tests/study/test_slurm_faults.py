@@ -83,7 +83,7 @@ def outcomes(
 def ends(places: Places, outcome: Outcome) -> str:
     """Shell: the job ends, and so."""
     file = places.root / "slurm" / RUN / "outcome.json"
-    return f"echo {shlex.quote(outcome_to_json(outcome))} > {file}.part; mv {file}.part {file}"
+    return f"{{ echo {shlex.quote(outcome_to_json(outcome))} > {file}.part; mv {file}.part {file}; }}"
 
 
 def test_a_job_is_sent_by_a_list_of_words_and_its_folder_goes_when_it_has_ended(
