@@ -84,8 +84,8 @@ class Lab:
         return driver
 
     def printed(self) -> str:
-        """By the latest driver."""
-        return (self.folder / f"driver{len(self.drivers) - 1}.log").read_text()
+        """By all drivers, one after the other."""
+        return "\n".join((self.folder / f"driver{n}.log").read_text() for n in range(len(self.drivers)))
 
     def runs(self) -> list[Run]:
         """Of cells, oldest first."""
@@ -115,11 +115,16 @@ def lab(cluster: str, tmp_path: Path, new_places: Callable[[Path], Places], phan
         driver.wait()
 
 
-def test_a_study_ends_as_inline_though_drivers_and_a_worker_are_killed(lab: Lab, tmp_path: Path) -> None:
+def test_a_study_ends_as_inline_though_drivers_and_a_worker_are_killed(
+    lab: Lab, tmp_path: Path, new_places: Callable[[Path], Places]
+) -> None:
     through_slurm = ["--executor", "slurm", "--executor-option", "partition=all", "--executor-option", "time=10"]
 
     def jobs() -> list[str]:
         return [name for name in queue() if name.startswith("litsexp-")]
+
+    aside = new_places(tmp_path / "aside")
+    inline = lab.drive("--executor", "inline", "--mlruns", "aside/mlruns")  # while the others' jobs hang
 
     killed = lab.drive(*through_slurm, HANG="1")
     wait_until(lambda: list(queue().values()).count("RUNNING") >= 3, lab.printed, PATIENCE_S)  # two, and the sleeper
@@ -152,8 +157,7 @@ def test_a_study_ends_as_inline_though_drivers_and_a_worker_are_killed(lab: Lab,
     assert {run.data.tags["attempt"] for run in done} == {"3", "4"}
     theirs = lab.cases()
 
-    lab.places = Places.below(tmp_path / "inline", stores=lab.places.stores)
-    inline = lab.drive("--executor", "inline", "--mlruns", "inline")
+    lab.places = aside
     assert inline.wait(PATIENCE_S) == 0, lab.printed()
     assert len(theirs) == 2
     assert lab.cases() == theirs

@@ -335,6 +335,13 @@ def test_jobs_of_a_killed_driver_are_ended_or_nothing_goes_on(fake: Slurm, place
     assert not folder.exists()
 
 
+def test_a_folder_that_cannot_be_written_is_one_line(fake: Slurm, places: Places, tmp_path: Path) -> None:
+    places.root.write_text("a file")
+    with pytest.raises(LitsexpError, match=r"mlruns/slurm/.*: cannot be written \(Not a directory\)"):
+        outcomes(places, [job_of(tmp_path)])
+    assert fake.calls("sbatch") == []
+
+
 def test_rows_of_a_script_are_refused_before_anything_is_sent(fake: Slurm, places: Places, tmp_path: Path) -> None:
     with pytest.raises(LitsexpError, match="put them into a module and import it"):
         outcomes(places, [job_of(tmp_path, modules=("__main__",))])

@@ -164,10 +164,15 @@ class Crew:
         folder, name = self.root / job.run_id, job_name(job.run_id)
         if folder.exists():  # of a finished run, that a killed driver was having scored
             end_left([job.run_id], self.root.parent)
-        folder.mkdir(parents=True, mode=0o700)
         asked = {"litsexp": version("litsexp"), "threads": self.threads, "job": json.loads(job_to_json(job))}
-        (folder / JOB).write_text(json.dumps(asked, indent=1))
-        (folder / SCRIPT).write_text(script(folder))
+        try:
+            folder.mkdir(
+                parents=True, mode=0o700, exist_ok=True
+            )  # a network file system may keep a removed one a while
+            (folder / JOB).write_text(json.dumps(asked, indent=1))
+            (folder / SCRIPT).write_text(script(folder))
+        except OSError as error:
+            raise LitsexpError(f"{folder}: cannot be written ({error.strerror}); name another with --mlruns") from None
         sent = Sent(job, folder)
         self.sent.append(sent)  # before sbatch: what Ctrl-C cuts off is found by its name
         log = str(folder / LOG).replace("%", "%%")
@@ -194,6 +199,7 @@ class Crew:
         """Cancel what is in the queue, and wait until it is gone: a job may not log to a run that has been closed."""
         if not self.sent:
             return
+        logger.info("ending %d Slurm jobs", len(self.sent))
         numbers, names = {sent.number for sent in self.sent}, [job_name(sent.job.run_id) for sent in self.sent]
         try:
             commands.end(numbers, names)
