@@ -81,7 +81,9 @@ def slurm(folder: Path) -> Iterator[None]:
         wait_until(lambda: said("sinfo", "--noheader", "--Node", "--format=%T").split() == ["idle"] * 2, logs)
         yield
     finally:
-        said("scancel", "--me")
+        said("scancel", f"--user={os.getuid()}")
+        with suppress(AssertionError):
+            wait_until(lambda: not queue(), patience_s=20)  # a job outlives its daemon
         for process in reversed(started):
             process.terminate()
         for process in reversed(started):
