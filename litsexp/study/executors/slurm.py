@@ -118,7 +118,7 @@ class Sent:
 
     def epochs(self) -> Iterator[tuple[int, dict[str, float]]]:
         """Those that have ended since it was asked last; a line that is not whole yet waits."""
-        with suppress(FileNotFoundError), (self.folder / EPOCHS).open("rb") as file:
+        with suppress(OSError), (self.folder / EPOCHS).open("rb") as file:
             file.seek(self.heard)
             for line in file:
                 if not line.endswith(b"\n"):
@@ -128,11 +128,11 @@ class Sent:
                 yield number, metrics
 
     def outcome(self) -> Outcome | None:
-        """None while it has none."""
-        os.scandir(self.folder).close()  # a network file system looks again
+        """None while it has none, or the file system does not answer."""
         try:
+            os.scandir(self.folder).close()  # a network file system looks again
             return outcome_from_json((self.folder / OUTCOME).read_text())
-        except FileNotFoundError:
+        except OSError:
             return None
         except ValueError as error:  # it is written whole or not at all
             return self.died(f"left an {OUTCOME} that cannot be read ({one_line(error)})")
@@ -166,9 +166,7 @@ class Crew:
             end_left([job.run_id], self.root.parent)
         asked = {"litsexp": version("litsexp"), "threads": self.threads, "job": json.loads(job_to_json(job))}
         try:
-            folder.mkdir(
-                parents=True, mode=0o700, exist_ok=True
-            )  # a network file system may keep a removed one a while
+            folder.mkdir(0o700, parents=True, exist_ok=True)  # a network file system may keep a removed one for a while
             (folder / JOB).write_text(json.dumps(asked, indent=1))
             (folder / SCRIPT).write_text(script(folder))
         except OSError as error:
@@ -187,7 +185,8 @@ class Crew:
             outcome = sent.outcome()  # asked before the epochs, so that none is left behind it
             for number, metrics in sent.epochs():
                 if not on_epoch(sent.job, number, metrics):
-                    (sent.folder / STOP).touch()
+                    with suppress(OSError):
+                        (sent.folder / STOP).touch()
             if outcome is None and in_queue is not None:
                 outcome = self._dead(sent, in_queue)
             if outcome is not None:
