@@ -18,9 +18,10 @@ from litsexp.spec.study import StudyConfig
 from litsexp.study.cohorts import cohort_name, cohort_tags
 from litsexp.study.executors import executor_of
 from litsexp.study.names import run_name
+from litsexp.study.observer import Observer
 from litsexp.study.places import Places
 from litsexp.study.results import Results
-from litsexp.study.session import Observer, Session
+from litsexp.study.session import Session
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,10 @@ def run_aa(
     if seeds < 2:
         raise LitsexpError(f"seeds: found {seeds}; expected 2 or more: two pretended arms need a run each")
     asked, name = study_and_name(study, name)
+    places = places or Places.below()
+    engine = executor_of(executor, workers, threads, places=places)
     with opened(aa_study(asked, seeds), name, places, asked.claims) as session:
-        train_missing(session, executor_of(executor, workers, threads), observer)
+        train_missing(session, engine, observer)
         with console.status("dealing the runs") if observer is None else nullcontext():
             return conclude_aa(session, asked)
 

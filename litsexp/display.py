@@ -67,7 +67,11 @@ class LiveDisplay:
             self.console.print(escape(f"{on}{len(done)} runs done before, {left} to train{scoring}"), soft_wrap=True)
 
     def started(self, cell: Cell) -> None:
-        """A cell began."""
+        """A cell began; or begins again, its worker having died."""
+        place = cell.arm.name, cell.seed, cell.fold
+        if self.marks.pop(place, "") == MARKS["failed"]:
+            self.left += 1
+            self.done_epochs -= cell.arm.run.epochs
         self.running[cell] = 0, float("nan")
 
     def epoch(self, cell: Cell, epoch: int, metrics: dict[str, float]) -> None:

@@ -36,9 +36,10 @@ from litsexp.study.datasets import cohort_inputs, log_inputs
 from litsexp.study.executors import executor_of
 from litsexp.study.jobs import Executor
 from litsexp.study.models import Registered, register_best
+from litsexp.study.observer import Observer
 from litsexp.study.places import Places
 from litsexp.study.results import Results
-from litsexp.study.session import Observer, Session, open_study
+from litsexp.study.session import Session, open_study
 from litsexp.study.versions import versions
 from litsexp.study.views import LOCAL, address, prepare
 
@@ -72,6 +73,8 @@ def run_study(
     executor: str | None = None,
     workers: int | None = None,
     threads: int | None = None,
+    executor_options: Sequence[str] = (),
+    retries: int = 0,
     observer: Observer | None = None,
     train: bool = True,
     score: bool = False,
@@ -86,8 +89,10 @@ def run_study(
         places: where results and stores go; default: ``mlruns/`` and ``data/`` here.
         name: of the MLflow experiment; default: the file's stem, or ``study``.
         executor: where cells run, a name of the table; default: by ``workers``.
-        workers: runs at a time; default: one a core (at most 8), one on a GPU.
+        workers: runs at a time; default: one a core (at most 8), one on a GPU, 20 jobs of a cluster.
         threads: of a run; default: 1. Another number changes the last bits.
+        executor_options: of a cluster's jobs: ``partition=gpu``, as sbatch's long options.
+        retries: how often a run whose worker died is run again, when the others have ended.
         observer: told of what happens; default: a live table in the terminal or notebook.
         train: whether missing runs are trained; without, the report is written from the runs there are.
         score: whether, without ``train``, finished runs are scored where a scoring is missing.
@@ -99,11 +104,14 @@ def run_study(
         LitsexpError: something the user can put right, in one line.
     """
     asked, name = study_and_name(study, name)
+    places, engine = places or Places.below(), None
+    if train or score:  # before anything is written
+        engine = executor_of(executor, workers, threads, executor_options, places)
     with opened(asked, name, places, native=native) as session:
         if before is not None:
             before(session)
-        if train or score:
-            train_missing(session, executor_of(executor, workers, threads), observer, train)
+        if engine is not None:
+            train_missing(session, engine, observer, train, retries)
         with console.status("writing the report") if observer is None else nullcontext():
             return conclude(session, command)
 
@@ -136,14 +144,16 @@ def opened(
         yield session
 
 
-def train_missing(session: Session, executor: Executor, observer: Observer | None, train: bool = True) -> None:
+def train_missing(
+    session: Session, executor: Executor, observer: Observer | None, train: bool = True, retries: int = 0
+) -> None:
     """Run what is missing, seen by ``observer``, or in a live table; without ``train``, only score finished runs."""
     live = LiveDisplay(console, session.study, cohort_name(session.study.data, session.store))
     watch: AbstractContextManager[Observer] = live if observer is None else nullcontext(observer)
     if observer is None and (said := warning(session.study)):
         say(said, style="red")
     with watch as watching:
-        session.run(executor, watching, train)
+        session.run(executor, watching, train, retries)
 
 
 def conclude(session: Session, command: str = "") -> Conclusion:

@@ -17,7 +17,7 @@ from litsexp.spec.design import Cell, cells, contexts
 from litsexp.spec.errors import LitsexpError
 from litsexp.spec.study import StudyConfig
 from litsexp.study.cohorts import check_external
-from litsexp.study.executors import default_workers, executor_of
+from litsexp.study.executors import executor_of, runs_at_a_time, runs_elsewhere
 from litsexp.study.forecast import Forecast, forecast
 from litsexp.study.pilot import finished_cells
 from litsexp.study.places import Places
@@ -95,7 +95,7 @@ def plan_study(
     expected = None
     if hours and left:
         check_needs(left, store, places)
-        at_a_time = 1 if executor == "inline" else workers or default_workers()
+        at_a_time = runs_at_a_time(executor, workers)
         runs = [cell.arm.run for cell in left]
         valid = max(len(store.rows_of(split.valid)) for split in splits)
         with progress_bar("rehearsed runs") as advance:
@@ -112,19 +112,21 @@ def minutes_ahead(
 ) -> tuple[float, str] | None:
     """Minutes that an open study's missing runs will take, and how that is known; None where they are soon done.
 
-    By the finished runs, or else by a rehearsal of the first arm.
+    By the finished runs, or else by a rehearsal of the first arm; None, too, where this machine cannot rehearse.
     """
     study, finished = session.study, session.tracking.finished()
     left = [cell for key, cell in session.cells.items() if key not in finished]
     if study.search:
         left = cells(study)[:1] * max(0, study.search.trials - len(session.cells))
-    at_a_time = min(1 if executor == "inline" else workers or default_workers(), max(1, len(left)))
+    at_a_time = min(runs_at_a_time(executor, workers), max(1, len(left)))
     if sum(_steps(cell, session) for cell in left) < SOON_STEPS:
         return None
     known = [run.data.metrics for key, run in finished.items() if key in session.cells]
     spent = [m["time/fit_s"] + m["time/evaluation_s"] for m in known if {"time/fit_s", "time/evaluation_s"} <= m.keys()]
     if spent:
         return len(left) * fmean(spent) / at_a_time / 60, f"as the {len(spent)} finished runs took"
+    if runs_elsewhere(executor):
+        return None
     check_needs(left, session.store, session.places)
     valid = max(len(session.store.rows_of(split.valid)) for split in session.splits)
     first, others = [left[0].arm.run], session.external is not None

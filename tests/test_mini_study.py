@@ -52,8 +52,8 @@ class State:
 
     @property
     def table(self) -> str:
-        """The verdicts as printed, without what the session itself did."""
-        return self.printed[self.printed.index("Does a wide window help?") : self.printed.index("report:")]
+        """The verdicts as printed, without what the session was about to do and what it did."""
+        return self.printed[self.printed.rindex("Does a wide window help?") : self.printed.index("report:")]
 
 
 @dataclass(frozen=True)

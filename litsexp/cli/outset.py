@@ -10,7 +10,7 @@ from litsexp.display import console, duration, say
 from litsexp.plan import minutes_ahead
 from litsexp.spec.design import arms
 from litsexp.study.cohorts import cohort_name
-from litsexp.study.executors import default_workers
+from litsexp.study.executors import runs_at_a_time, runs_elsewhere
 from litsexp.study.session import Session
 
 SHOWN_ARMS = 12
@@ -27,9 +27,10 @@ def tell_outset(session: Session, executor: str | None, workers: int | None, thr
     if left <= 0:
         return
     found = minutes_ahead(session, executor, workers, threads)
-    at_a_time = 1 if executor == "inline" else workers or default_workers()
+    at_a_time = runs_at_a_time(executor, workers)
     pace = f", {min(at_a_time, left)} at a time" if left > 1 else ""
-    how = f"about {duration(60 * found[0])}{pace} ({found[1]})" if found else f"soon done{pace}"
+    unknown = "known when the first runs have ended" if runs_elsewhere(executor) else "soon done"
+    how = f"about {duration(60 * found[0])}{pace} ({found[1]})" if found else f"{unknown}{pace}"
     _tell("time", f"{how}; Ctrl-C stops it, the same command goes on")
 
 

@@ -34,13 +34,29 @@ if TYPE_CHECKING:
     from litsexp.study.session import Session
 
 Workers = Annotated[
-    int | None, typer.Option(min=1, help="Runs at a time; default: one a core (at most 8), one on a GPU.")
+    int | None,
+    typer.Option(min=1, help="Runs at a time; default: a core each (at most 8), one on a GPU, 20 in Slurm."),
 ]
 Threads = Annotated[
     int | None, typer.Option(min=1, help="Threads a run; another number changes the last bits. Default: 1.")
 ]
 Executor = Annotated[
     str | None, typer.Option(help="Where runs run; `litsexp list` shows the choices. Default: by --workers.")
+]
+
+Options = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--executor-option", metavar="KEY=VALUE", help="A long option of sbatch, such as partition=gpu; repeatable."
+    ),
+]
+Retries = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        help="How often a run whose worker died (killed, out of memory or time, node lost) is run again, when the "
+        "others have ended. An exception in the training itself would only come again.",
+    ),
 ]
 
 commands = typer.Typer()
@@ -54,6 +70,8 @@ def study(
     workers: Workers = None,
     threads: Threads = None,
     executor: Executor = None,
+    executor_options: Options = None,
+    retries: Retries = 0,
     native: Native = False,
     settings: Settings = None,
     plugins: Plugins = None,
@@ -67,6 +85,9 @@ def study(
     Example: `litsexp study experiments/mini.yaml --workers 2 --set run.epochs=3`
 
     Example: `litsexp study experiments/paper.yaml --data ~/LiTS --external ~/other-hospital`
+
+    Example: `litsexp study experiments/paper.yaml --data ~/LiTS --tracking-uri http://head:5000 --executor slurm
+    --executor-option partition=gpu --executor-option gres=gpu:1 --executor-option time=04:00:00 --retries 1`
     """
     from litsexp.cli.outset import tell_outset
     from litsexp.pipeline import run_study
@@ -89,6 +110,8 @@ def study(
             executor=executor,
             workers=workers,
             threads=threads,
+            executor_options=executor_options or (),
+            retries=retries,
             native=native,
             command=command,
         )
@@ -111,6 +134,7 @@ def score_runs(
     workers: Workers = None,
     threads: Threads = None,
     executor: Executor = None,
+    executor_options: Options = None,
     settings: Settings = None,
     plugins: Plugins = None,
     tracking_uri: Uri = None,
@@ -140,6 +164,7 @@ def score_runs(
             executor=executor,
             workers=workers,
             threads=threads,
+            executor_options=executor_options or (),
             train=False,
             score=True,
             native=native,

@@ -78,6 +78,14 @@ class Architecture(Part):
 
 
 @dataclass(frozen=True)
+class Engine(Part):
+    """Where cells run."""
+
+    elsewhere: bool = False  # on other machines: ``make`` is given options of the user's and the study's Places, too
+    workers: int = 0  # runs at a time where nobody says how many; 0: as many as this machine has cores or GPUs
+
+
+@dataclass(frozen=True)
 class Recipe(Part):
     """A way to train that has settings of its own: a study that sets one and has no arm to use it is refused."""
 
@@ -132,7 +140,7 @@ WINDOWS = _table("window", Window)
 AUGMENTATIONS = _table("augment", Augmentation)
 LOSSES = _table("loss", Recipe)  # (RunConfig) -> a function of logits (B, C, H, W) and labels (B, H, W) -> scalar
 SCHEDULES = _table("schedule", Recipe)  # (RunConfig, lr) -> Sequence[training.schedules.Phase]
-EXECUTORS = _table("executor", Part)  # (workers, threads a run) -> study.jobs.Executor
+EXECUTORS = _table("executor", Engine)  # (workers, threads a run[, options, Places]) -> study.jobs.Executor
 
 _SCORES, _NETWORKS = (METRICS, MEASURES, CONTRASTS), (ENCODERS, ARCHITECTURES, INITIALISATIONS)
 _TABLES = (*_SCORES, *_NETWORKS, ENCODINGS, WINDOWS, AUGMENTATIONS, LOSSES, SCHEDULES, EXECUTORS)

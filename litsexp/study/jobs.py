@@ -1,13 +1,17 @@
-"""What an executor is handed and gives back: jobs and outcomes. Loads no torch."""
+"""What an executor is handed and gives back: jobs and outcomes, and both as JSON for other machines. Loads no torch."""
 
+import json
 import math
 from collections.abc import Callable, Generator, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from pydantic import TypeAdapter
+
 from litsexp.data.splits import Split
 from litsexp.spec.design import Cell
+from litsexp.spec.tables import load_plugins
 from litsexp.study.scorings import Scoring
 
 EPOCHS_TAG = "validation_cases"  # of a run that has a table of them after each epoch; its value is where
@@ -27,6 +31,7 @@ class Job:
     cache: Path  # of what initialisations learned
     trained: bool = False
     modules: tuple[str, ...] = ()  # that register rows
+    fingerprint: str = ""  # of the store, for a worker that may see another one; empty: not asked
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,7 @@ class Outcome:
     reason: str = ""  # why it failed, in one line
     detail: str = ""  # the traceback
     seconds: float = 0.0  # of fitting and evaluating
+    died: bool = False  # its worker did, whatever it was doing: killed, out of memory, out of time, its node lost
 
 
 OnEpoch = Callable[[Job, int, dict[str, float]], bool]  # job, epoch, metrics -> go on?
@@ -46,3 +52,37 @@ Executor = Callable[[Iterable[Job], OnEpoch], Generator[tuple[Job, Outcome]]]
 
 When the iterator is closed, what still runs is ended.
 """
+
+_JOB, _OUTCOME = TypeAdapter(Job), TypeAdapter(Outcome)
+
+
+def job_to_json(job: Job) -> str:
+    """A job for another machine: its paths absolute, no pickle."""
+    scorings = tuple(
+        replace(one, store=one.store.absolute(), truths={case: path.absolute() for case, path in one.truths.items()})
+        for one in job.scorings
+    )
+    there = replace(job, store=job.store.absolute(), cache=job.cache.absolute(), scorings=scorings)
+    return json.dumps(_JOB.dump_python(there, mode="json"))
+
+
+def job_from_json(text: str) -> Job:
+    """The job, after its modules were imported: its settings may name their rows.
+
+    Raises:
+        LitsexpError: a module that cannot be imported.
+        ValueError: no job.
+    """
+    content = json.loads(text)
+    load_plugins(content["modules"])
+    return _JOB.validate_python(content)
+
+
+def outcome_to_json(outcome: Outcome) -> str:
+    """An outcome for the driver; an undefined value is written NaN."""
+    return json.dumps(_OUTCOME.dump_python(outcome, mode="json"))
+
+
+def outcome_from_json(text: str) -> Outcome:
+    """The outcome; ValueError where it is none."""
+    return _OUTCOME.validate_python(json.loads(text))

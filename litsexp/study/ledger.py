@@ -94,6 +94,13 @@ class Ledger:
         self._asked[trial.number] = trial
         return Ticket(trial.number, dict(trial.params), trial.user_attrs.get("run_key", ""))
 
+    def again(self, ticket: Ticket, run_key: str) -> Ticket:
+        """A failed trial's params once more, as a trial of its own."""
+        self.study.enqueue_trial(dict(ticket.params), user_attrs={"run_key": run_key})
+        while (found := self.ask()).run_key != run_key:
+            self.tell_failed(found.number)  # it waited before this one; the next driver queues it again
+        return found
+
     def waiting(self) -> int:
         """How many trials are queued."""
         return len(self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))

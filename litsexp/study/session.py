@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 import pandas as pd
@@ -22,12 +21,14 @@ from litsexp.evaluation.truths import NativeCohort
 from litsexp.spec.base import Level
 from litsexp.spec.catalog import registered_modules
 from litsexp.spec.claim import Claim
-from litsexp.spec.design import Cell, arm_of, cells, contexts, design_digest
-from litsexp.spec.errors import LitsexpError
+from litsexp.spec.design import Cell, arm_of, cells, design_digest
 from litsexp.spec.study import StudyConfig
+from litsexp.study.answerable import check_answerable
 from litsexp.study.cohorts import check_external, cohort_tags, leak_tags
+from litsexp.study.executors.slurm import end_left, left_over
 from litsexp.study.jobs import Executor, Job, Outcome
 from litsexp.study.ledger import Ledger, Ticket, one_driver
+from litsexp.study.observer import Observer
 from litsexp.study.pictures import TALLEST, read_tallest
 from litsexp.study.places import Places
 from litsexp.study.preflight import check_needs
@@ -35,22 +36,6 @@ from litsexp.study.results import Parent, Results
 from litsexp.study.scorings import CohortKind, Scoring, wanted_scorings
 from litsexp.study.tracking import Tracking, value_of
 from litsexp.study.versions import versions
-
-
-class Observer(Protocol):
-    """Sees a study go by: the live display, or a test."""
-
-    def planned(self, done: Sequence[Cell], left: int, to_score: int) -> None:
-        """These cells are trained already, so many are left; of those that are, so many are to be scored."""
-
-    def started(self, cell: Cell) -> None:
-        """A cell began."""
-
-    def epoch(self, cell: Cell, epoch: int, metrics: dict[str, float]) -> None:
-        """A cell finished an epoch."""
-
-    def ended(self, cell: Cell, outcome: Outcome) -> None:
-        """A cell ended."""
 
 
 @dataclass
@@ -74,11 +59,13 @@ class Session:
     wall_s: float = 0.0  # of running them, workers' start included
     _tickets: dict[str, Ticket] = field(default_factory=dict)  # MLflow run id of a running cell -> its trial
 
-    def run(self, executor: Executor, observer: Observer, train: bool = True) -> None:
+    def run(self, executor: Executor, observer: Observer, train: bool = True, retries: int = 0) -> None:
         """Run what is left; cells that fail are kept in ``failures`` and the study goes on.
 
-        Without ``train``, finished runs are scored where a scoring is missing, and no run is trained. LitsexpError:
-        something that a cell needs is not there; a claim that can no longer be answered.
+        Without ``train``, finished runs are scored where a scoring is missing, and no run is trained. A cell whose
+        worker died is run again up to ``retries`` times, when the others have ended; an exception in its training
+        would only come again. LitsexpError: something that a cell needs is not there; a claim that can no longer be
+        answered.
         """
 
         def on_epoch(job: Job, epoch: int, metrics: dict[str, float]) -> bool:
@@ -89,11 +76,17 @@ class Session:
         start_s = time.perf_counter()
         try:
             jobs = self._jobs(observer) if train else self._scoring_jobs(observer)
-            with closing(executor(jobs, on_epoch)) as ended:
-                for job, outcome in ended:
-                    self._settle(job, outcome)
-                    observer.ended(job.cell, outcome)
-                    self._check_answerable()
+            for left in range(retries, -1, -1):
+                died: list[tuple[Job, Ticket | None]] = []
+                with closing(executor(jobs, on_epoch)) as ended:
+                    for job, outcome in ended:
+                        ticket = self._settle(job, outcome, again=outcome.died and left > 0)
+                        died += [(job, ticket)] if outcome.died else []
+                        observer.ended(job.cell, outcome)
+                        check_answerable(self.study, self.cells.values(), self.failures)
+                if not died:
+                    break
+                jobs = self._again(died, observer)
         except BaseException:  # Ctrl-C may come between any two lines, so ask the databases what is open
             self.tracking.close_interrupted(self.parent)
             self.ledger.close_interrupted({key: value_of(run) for key, run in self.tracking.finished().items()})
@@ -137,6 +130,15 @@ class Session:
         done = [cell for key, cell in self.cells.items() if key in finished]
         observer.planned(done, 0, len(list(self._unscored(finished))))
         yield from self._to_score(finished, observer)
+
+    def _again(self, died: Iterable[tuple[Job, Ticket | None]], observer: Observer) -> Iterator[Job]:
+        """Cells whose worker died, each as a new run; a finished run's scorings just so."""
+        for job, ticket in died:
+            observer.started(job.cell)
+            if ticket is not None:
+                job = self._start(job.cell)
+                self._tickets[job.run_id] = self.ledger.again(ticket, job.run_key)
+            yield job
 
     def _to_score(self, finished: dict[str, Run], observer: Observer) -> Iterator[Job]:
         for job in self._unscored(finished):
@@ -199,41 +201,32 @@ class Session:
     def _job(self, key: str, cell: Cell, run_id: str, scorings: Iterable[Scoring], trained: bool = False) -> Job:
         split, store, uri = self.splits[cell.fold], self.store.directory, self.tracking.uri
         cache = self.places.stores / "pretrained"
-        return Job(cell, key, run_id, uri, split, store, tuple(scorings), cache, trained, registered_modules())
+        known = (registered_modules(), self.store.fingerprint)
+        return Job(cell, key, run_id, uri, split, store, tuple(scorings), cache, trained, *known)
 
     def _scorings(self, key: str, first: bool = False) -> list[Scoring]:
         return wanted_scorings(self.study, key, self.store, self.external, self.native, first)
 
-    def _settle(self, job: Job, outcome: Outcome) -> None:
-        """Write a job's end to the ledger (MLflow has it already, unless a training failed)."""
+    def _settle(self, job: Job, outcome: Outcome, again: bool) -> Ticket | None:
+        """Write a job's end to the ledger (MLflow has it already, unless a training failed); its trial, if it had one.
+
+        A failure counts unless it is run ``again``.
+        """
         ticket = self._tickets.pop(job.run_id, None)  # none: it was only scored
-        if outcome.status in ("failed", "unscored"):
+        if outcome.status in ("failed", "unscored") and not again:
             self.failures[job.cell] = outcome
         if ticket is None:
-            return
+            return None
         if outcome.status == "failed":
             self.tracking.end(job.run_id, "FAILED", outcome.reason, outcome.detail)
             self.ledger.tell_failed(ticket.number)
-            return
+            return ticket
         self.trained_s.append(outcome.seconds)
         if outcome.status == "pruned":
             self.ledger.tell_pruned(ticket.number)
         else:
             self.ledger.tell(ticket.number, outcome.value)
-
-    def _check_answerable(self) -> None:
-        """LitsexpError where no pair of runs is left for a claim: what else could run would not answer the question."""
-        failed = [cell for cell, outcome in self.failures.items() if outcome.status == "failed"]
-        lost = {(cell.arm.name, cell.fold, cell.seed) for cell in failed}
-        places = {(cell.fold, cell.seed) for cell in self.cells.values()}
-        for claim in self.study.claims if lost else ():
-            names = [tuple(arm.name for arm in compared) for compared in contexts(self.study, claim)]
-            if all(any((name, *place) in lost for name in pair) for pair in names for place in places):
-                cell = next(cell for cell in failed if any(cell.arm.name in pair for pair in names))
-                raise LitsexpError(
-                    f"claim {claim.id} can no longer be answered: no pair of its runs is left; {cell.name} failed: "
-                    f"{self.failures[cell].reason}; mend that, and the same command goes on"
-                )
+        return ticket
 
 
 @contextmanager
@@ -272,6 +265,7 @@ def open_study(
         tags = {**cohort_tags(study, store), **leak_tags(study.leaks)}
         parent = tracking.open_parent(study, study_digest, name, sorted(donors), tags, fixed)
         try:
+            end_left(tracking.below(parent, left_over(places.root)), places.root)
             tracking.close_interrupted(parent)
             asked = (name, study, store, splits, places, study_digest)
             yield Session(*asked, tracking, ledger, parent, by_key, external, native)

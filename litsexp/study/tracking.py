@@ -9,6 +9,7 @@ import json
 import logging
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,15 @@ class Tracking:
         """Close as KILLED the runs that a killed driver left RUNNING below this parent."""
         for run in self.runs(f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent.run_id}' and attributes.status = 'RUNNING'"):
             self.end(run.info.run_id, "KILLED", "the driver was interrupted")
+
+    def below(self, parent: Parent, run_ids: Iterable[str]) -> list[str]:
+        """Those of these runs that are this parent's."""
+        found = []
+        for run_id in run_ids:
+            with suppress(MlflowException):  # not of this database
+                if self.client.get_run(run_id).data.tags.get(MLFLOW_PARENT_RUN_ID) == parent.run_id:
+                    found.append(run_id)
+        return found
 
     def start_cell(self, cell: Cell, run_key: str, parent: Parent, tags: Mapping[str, str]) -> str:
         """A new RUNNING child run for a cell; earlier attempts are marked superseded. Returns its run id."""

@@ -18,6 +18,7 @@ from litsexp.data.store import convert
 from litsexp.display import LiveDisplay
 from litsexp.spec.design import cells
 from litsexp.spec.study import StudyConfig
+from litsexp.study.jobs import Outcome
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
 COMMANDS = [
@@ -151,6 +152,20 @@ def test_the_live_display_counts_each_arms_own_epochs() -> None:
         display.epoch(cell, done - 1, {"valid/score": 0.5})
     console.print(display.render())
     assert "4/6" in shown.getvalue() and "9/9" in shown.getvalue()
+
+
+def test_a_run_whose_worker_died_and_that_runs_again_is_one_run_to_go() -> None:
+    """Its second try neither lets the runs to go fall below none, nor speeds up the pace."""
+    cell = cells(StudyConfig(question="?"))[0]
+    display = LiveDisplay(Console(file=io.StringIO()), StudyConfig(question="?"))
+    display.planned([], 1, 0)
+    display.started(cell)
+    display.ended(cell, Outcome("failed", reason="killed", died=True))
+    assert (display.left, display.done_epochs) == (0, cell.arm.run.epochs)
+    display.started(cell)
+    assert (display.left, display.done_epochs) == (1, 0)
+    display.ended(cell, Outcome("finished", 0.5))
+    assert (display.left, display.done_epochs) == (0, cell.arm.run.epochs)
 
 
 def test_a_notebook_shows_the_live_display_too() -> None:

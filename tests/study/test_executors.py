@@ -65,7 +65,7 @@ def test_one_worker_runs_inline_and_more_run_as_processes() -> None:
     assert executor_of("processes", 1, None).__qualname__.startswith("processes.")
     assert executor_of("inline", 3, None).__qualname__.startswith("inline.")
     assert 1 <= default_workers() <= 8
-    with pytest.raises(LitsexpError, match="executor: found 'inlin'; expected one of inline, processes; did you mean"):
+    with pytest.raises(LitsexpError, match="found 'inlin'; expected one of inline, processes, slurm; did you mean"):
         executor_of("inlin", 1, None)
 
 
@@ -124,6 +124,7 @@ def test_a_killed_worker_fails_its_job_and_is_replaced_and_all_are_ended_at_once
     dead = [outcome.reason for outcome in found.values() if "died" in outcome.reason]
     assert len(dead) == 1
     assert dead == [found["key0"].reason]
+    assert [key for key, outcome in found.items() if outcome.died] == ["key0"]
     assert dead[0].startswith("the worker process died with exit code -9; out of memory?") and "--workers" in dead[0]
     assert len(started) == 3  # two, and one in the dead one's place
     assert not any(alive(pid) for pid in started)

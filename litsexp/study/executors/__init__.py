@@ -1,25 +1,56 @@
 """Executors: where cells run. One is a generator of (job, outcome); ``executor_of`` makes the one that is asked for."""
 
+from collections.abc import Sequence
+
 from litsexp.data.parallel import usable_cpus
 from litsexp.spec.catalog import EXECUTORS
+from litsexp.spec.errors import LitsexpError
 from litsexp.spec.tables import resolve
 from litsexp.study.jobs import Executor
+from litsexp.study.places import Places
 
 
-def executor_of(name: str | None, workers: int | None, threads: int | None) -> Executor:
+def executor_of(
+    name: str | None,
+    workers: int | None,
+    threads: int | None,
+    options: Sequence[str] = (),
+    places: Places | None = None,
+) -> Executor:
     """The executor of this name; without one, inline for one worker and processes for more.
 
     Threads default to 1 a run whatever the number of workers: sums are split among threads, so their number shows in
-    the last bits of the weights.
+    the last bits of the weights. ``options``, ``KEY=VALUE`` or ``KEY``, are handed to an engine of other machines;
+    ``places`` are the study's, where it is a study that runs.
 
     Raises:
-        LitsexpError: an unknown name.
+        LitsexpError: an unknown name; options for an engine that has none, and what the engine says of its own.
     """
-    workers = workers or (1 if name == "inline" else default_workers())
-    executor: Executor = resolve(EXECUTORS[name or ("inline" if workers == 1 else "processes")].make)(
-        workers, threads or 1
-    )
+    workers = workers or runs_at_a_time(name, workers)
+    name = name or ("inline" if workers == 1 else "processes")
+    row = EXECUTORS[name]
+    if not row.elsewhere:
+        if options:
+            takers = ", ".join(other for other, its in EXECUTORS.items() if its.elsewhere)
+            raise LitsexpError(f"--executor-option {options[0]}: {name} has none; expected --executor {takers}")
+        own: Executor = resolve(row.make)(workers, threads or 1)
+        return own
+    if places is None:
+        raise LitsexpError(f"executor {name}: a rehearsal runs on this machine alone; expected inline or processes")
+    executor: Executor = resolve(row.make)(workers, threads or 1, options, places)
     return executor
+
+
+def runs_at_a_time(name: str | None, workers: int | None) -> int:
+    """How many run beside each other, or wait in a cluster's queue."""
+    if name == "inline":
+        return 1
+    return workers or (name and EXECUTORS[name].workers) or default_workers()
+
+
+def runs_elsewhere(name: str | None) -> bool:
+    """Whether cells run on other machines, whose pace this one cannot tell."""
+    return name is not None and EXECUTORS[name].elsewhere
 
 
 def default_workers() -> int:

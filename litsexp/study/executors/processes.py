@@ -110,7 +110,7 @@ class Crew:
         self.workers.remove(worker)
         code = worker.process.exitcode
         hint = "; out of memory? try fewer --workers or a smaller run.batch_size" if code == -signal.SIGKILL else ""
-        return Outcome("failed", reason=f"the worker process died with exit code {code}{hint}")
+        return Outcome("failed", reason=f"the worker process died with exit code {code}{hint}", died=True)
 
 
 def _check_importable(job: Job) -> None:

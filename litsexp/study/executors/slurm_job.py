@@ -1,0 +1,64 @@
+"""What runs on a node: ``python -m litsexp.study.executors.slurm_job FOLDER`` runs the job in that folder.
+
+The folder is all that the driver and a job share, by a file system that both see: ``job.json`` to read, a line an
+epoch in ``epochs.jsonl``, a file ``stop`` where the driver gives the run up, ``outcome.json`` at the end.
+"""
+
+import json
+import os
+import socket
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+from litsexp.files import whole_file
+from litsexp.spec.errors import LitsexpError, one_line
+from litsexp.study.jobs import Outcome, job_from_json, outcome_to_json
+
+JOB, EPOCHS, STOP, OUTCOME, LOG, SCRIPT = "job.json", "epochs.jsonl", "stop", "outcome.json", "log", "job.sh"
+TAKEN = "taken"  # by a worker: another one of the same job, as after a requeue, ends at once
+
+
+def main(folder: Path) -> None:
+    """Run the job, and write its outcome; whatever fails is an outcome, too."""
+    try:
+        os.close(os.open(folder / TAKEN, os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        sys.exit(f"{folder}: found {TAKEN}; another worker has this job")
+    except OSError as error:
+        sys.exit(f"{folder}: {error.strerror}; expected a folder that every node sees; is --mlruns on a shared disk?")
+    try:
+        outcome = _run(folder)
+    except LitsexpError as error:
+        outcome = Outcome("failed", reason=str(error))
+    except Exception as error:  # before the run's own failures are outcomes: reading the job, reaching MLflow
+        outcome = Outcome("failed", reason=one_line(error))
+    with whole_file(folder / OUTCOME) as temporary:
+        temporary.write_text(outcome_to_json(outcome))
+
+
+def _run(folder: Path) -> Outcome:
+    asked = json.loads((folder / JOB).read_text())
+    if asked["litsexp"] != version("litsexp"):
+        there = f"host {socket.gethostname()}: found litsexp {version('litsexp')} at {Path(__file__).parents[2]}"
+        raise LitsexpError(f"{there}; expected the driver's, {asked['litsexp']}; install that there")
+    job = job_from_json(json.dumps(asked["job"]))
+
+    from litsexp.study.cells import run_cell
+    from litsexp.study.executors.elsewhere import check_stores, introduce
+    from litsexp.study.executors.inline import torch_threads
+
+    introduce(job, {"slurm_job": os.environ.get("SLURM_JOB_ID", "")})
+    check_stores(job)
+
+    def on_epoch(epoch: int, metrics: dict[str, float]) -> bool:
+        with (folder / EPOCHS).open("a") as file:
+            file.write(json.dumps([epoch, metrics]) + "\n")
+        return not (folder / STOP).exists()
+
+    with torch_threads(asked["threads"]):
+        return run_cell(job, on_epoch)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

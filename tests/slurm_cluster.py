@@ -1,0 +1,136 @@
+"""A Slurm of two nodes on this host, with a munge of its own: nothing of the system's is used or changed."""
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+DAEMONS = ("munged", "slurmctld", "slurmd", "sbatch")
+os.environ["PATH"] += os.pathsep + "/usr/sbin"  # where Debian puts daemons
+needs_slurm = pytest.mark.skipif(
+    ("LITSEXP_SLURM" not in os.environ)  # there it has to be, or fail
+    and (any(shutil.which(name) is None for name in DAEMONS) or os.getuid() != 0),
+    reason="no Slurm, or not root; apt-get install slurm-wlm munge",
+)
+PATIENCE_S = 60
+CONFIGURATION = """
+ClusterName=tests
+SlurmctldHost=localhost
+SlurmctldPort={ports[0]}
+SlurmUser=root
+SlurmdUser=root
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge.socket
+CryptoType=crypto/munge
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool-%n
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd-%n.pid
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+SchedulerParameters=sched_interval=2,batch_sched_delay=0,defer_batch
+JobAcctGatherType=jobacct_gather/none
+AccountingStorageType=accounting_storage/none
+MpiDefault=none
+SlurmdParameters=config_overrides
+ReturnToService=2
+KillWait=2
+MinJobAge=300
+MailProg=/bin/true
+NodeName=n1 NodeHostname=localhost NodeAddr=127.0.0.1 Port={ports[1]} CPUs=4
+NodeName=n2 NodeHostname=localhost NodeAddr=127.0.0.1 Port={ports[2]} CPUs=4
+PartitionName=all Nodes=n1,n2 Default=YES MaxTime=60
+"""
+
+
+@contextmanager
+def slurm(folder: Path) -> Iterator[None]:
+    """Inside, Slurm's commands find this cluster; at the end nothing of it runs."""
+    started: list[subprocess.Popen[bytes]] = []
+    before = os.environ.get("SLURM_CONF")
+
+    def start(*words: str) -> None:
+        with (folder / f"{len(started)}-{words[0]}.log").open("wb") as log:
+            process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+        started.append(process)
+
+    def logs() -> str:
+        return "\n".join(f"{path.name}: {path.read_text()[-2000:]}" for path in sorted(folder.glob("*.log")))
+
+    folder.chmod(0o755)
+    (folder / "munge.key").write_bytes(os.urandom(128))
+    (folder / "munge.key").chmod(0o400)
+    (folder / "state").mkdir()
+    (folder / "slurm.conf").write_text(CONFIGURATION.format(folder=folder, ports=free_ports(3)))
+    os.environ["SLURM_CONF"] = str(folder / "slurm.conf")
+    try:
+        files = {"socket": "munge.socket", "key-file": "munge.key", "pid-file": "munge.pid", "seed-file": "munge.seed"}
+        start("munged", "--foreground", "--force", *(f"--{name}={folder / file}" for name, file in files.items()))
+        wait_until((folder / "munge.socket").exists, logs)
+        start("slurmctld", "-D", "-f", os.environ["SLURM_CONF"])
+        for node in ("n1", "n2"):
+            start("slurmd", "-D", "-f", os.environ["SLURM_CONF"], "-N", node)
+        wait_until(lambda: said("sinfo", "--noheader", "--Node", "--format=%T").split() == ["idle"] * 2, logs)
+        yield
+    finally:
+        said("scancel", f"--user={os.getuid()}")
+        with suppress(AssertionError):
+            wait_until(lambda: not queue(), patience_s=20)  # a job outlives its daemon
+        for process in reversed(started):
+            process.terminate()
+        for process in reversed(started):
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(10)
+            process.kill()
+            process.wait()
+        os.environ.pop("SLURM_CONF")
+        if before is not None:
+            os.environ["SLURM_CONF"] = before
+
+
+def said(*words: str) -> str:
+    """What a command prints; empty where it fails."""
+    done = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    return done.stdout if done.returncode == 0 else ""
+
+
+def queue() -> dict[str, str]:
+    """Job name -> its state, of those that have not ended."""
+    return dict(line.split("|") for line in said("squeue", "--noheader", "--format=%j|%T").split())
+
+
+def worker_of(run_id: str) -> int:
+    """The process that runs the job of this MLflow run; 0 for none."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            words = (folder / "cmdline").read_bytes().decode().split("\0")
+            if "litsexp.study.executors.slurm_job" in words and any(run_id in word for word in words):
+                return int(folder.name)
+    return 0
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+def wait_until(
+    condition: Callable[[], object], logs: Callable[[], str] = lambda: "", patience_s: float = PATIENCE_S
+) -> None:
+    """Until it holds; else the test fails, with what the logs say."""
+    deadline_s = time.monotonic() + patience_s
+    while not condition():
+        assert time.monotonic() < deadline_s, f"waited {patience_s} s; {logs()}"
+        time.sleep(0.1)
