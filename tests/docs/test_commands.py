@@ -15,6 +15,7 @@ from .sandbox import SMALL_ENCODER, Sandbox, build
 
 INSTALLS = "installs from a package index; CI has done it before this test runs"
 SERVER = "asks for an MLflow server of the reader's; its options are looked up all the same"
+CLUSTER = "needs a cluster: tests/study/test_slurm.py runs a study through a real Slurm of two nodes"
 EXCUSED = {  # commands that no test runs, each with its reason
     "make study": "installs, and runs the mini-study for minutes: run_study.py is run here",
     "make test": INSTALLS + ", as this",
@@ -22,6 +23,23 @@ EXCUSED = {  # commands that no test runs, each with its reason
     ".venv/bin/python -m pip install --constraint constraints.txt --editable '.[dev]'": INSTALLS,
     ".venv/bin/python -m pytest": "runs this test",
     "litsexp study experiments/mini.yaml --tracking-uri http://127.0.0.1:5001 --storage sqlite:////tmp/o.db": SERVER,
+    **dict.fromkeys(
+        (
+            "python3.11 -m venv /shared/env",
+            ". /shared/env/bin/activate",
+            "pip install -c constraints.txt .",
+            "cd /shared/me",
+            "mlflow server --host HEAD --allowed-hosts HEAD:5000 --workers 1 "
+            "--backend-store-uri sqlite:////shared/me/server.db --artifacts-destination /shared/me/artifacts",
+            "litsexp check /shared/LiTS",
+            "litsexp study experiments/paper.yaml --data /shared/LiTS --tracking-uri http://HEAD:5000 --executor slurm "
+            "--executor-option partition=gpu --executor-option gres=gpu:1 --executor-option time=04:00:00 --retries 1",
+            "litsexp status experiments/paper.yaml --data /shared/LiTS --tracking-uri http://HEAD:5000",
+            "squeue --me",
+            "tail -f mlruns/slurm/RUN_ID/log",
+        ),
+        CLUSTER,
+    ),
 }
 QUICKER = {  # a command -> what is added to it, so that it takes seconds
     "litsexp bench stats --short --markdown": "--studies 100",
