@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from litsexp.data.store import Store
-from litsexp.study.ledger import one_driver
+from litsexp.study.locks import one_driver
 
 from .conftest import CLAIM, STUDY, study_file
 

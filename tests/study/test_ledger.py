@@ -12,7 +12,8 @@ import pytest
 from optuna.trial import TrialState
 
 from litsexp.spec.errors import LitsexpError
-from litsexp.study.ledger import Ledger, distributions, one_driver
+from litsexp.study.ledger import Ledger, distributions
+from litsexp.study.locks import one_driver
 
 SEARCH = {
     "design": "search",
@@ -146,7 +147,7 @@ def test_the_median_pruner_gives_up_what_lags_after_the_first_trials(opened: Cal
 DRIVER = """
 import sys, time
 from pathlib import Path
-from litsexp.study.ledger import one_driver
+from litsexp.study.locks import one_driver
 with one_driver(sys.argv[1], "tiny", Path("unused")):
     print("driving", flush=True)
     time.sleep(60)
@@ -175,8 +176,8 @@ def test_one_driver_at_a_time_and_a_killed_one_frees_the_study(tmp_path: Path) -
     assert not (tmp_path / "tiny.driver.json").exists()
 
 
-def test_a_server_databases_lock_lies_in_the_fallback_folder(tmp_path: Path) -> None:
-    with one_driver("postgresql://host/optuna", "tiny", tmp_path / "mlruns"):
+def test_another_databases_lock_lies_in_the_fallback_folder(tmp_path: Path) -> None:
+    with one_driver("mysql://host/optuna", "tiny", tmp_path / "mlruns"):
         assert (tmp_path / "mlruns" / "tiny.lock").exists()
 
 
