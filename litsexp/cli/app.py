@@ -19,6 +19,7 @@ from litsexp.cli.plan import plan
 from litsexp.cli.predict import predict
 from litsexp.cli.report import report
 from litsexp.cli.score import score
+from litsexp.cli.services import commands as services
 from litsexp.cli.studies import commands as study_commands
 from litsexp.cli.ui import ui
 from litsexp.display import console
@@ -56,6 +57,7 @@ for command, panel in (
 ):
     app.command(rich_help_panel=panel)(command)
 app.add_typer(bench, name="bench", rich_help_panel=BELIEVE)
+app.add_typer(services, name="services", rich_help_panel=STUDIES)
 
 
 @app.callback(invoke_without_command=True)
