@@ -16,7 +16,6 @@ from litsexp.data.phantom.cohort import write_cohort
 from litsexp.data.phantom.patient import PhantomConfig
 from litsexp.data.splits import Split
 from litsexp.data.store import Store, prepare
-from litsexp.services.postgres import programs
 from litsexp.spec.cohort import DataConfig
 from litsexp.spec.errors import LitsexpError
 
@@ -75,6 +74,7 @@ def new_places(schemas: Path) -> Callable[[Path], Any]:
 def servers() -> Iterator[Any]:
     """A PostgreSQL and an MLflow server of the module's own; the environment has their password."""
     from litsexp import services
+    from litsexp.services.postgres import programs
 
     try:
         programs(Path("nowhere"))

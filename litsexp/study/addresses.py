@@ -18,6 +18,7 @@ from litsexp.spec.errors import LitsexpError
 POSTGRES = "postgresql+psycopg"
 HTTP = ("http://", "https://")
 IN_QUERY = re.compile(r"([?&](?:password|passwd|sslpassword)=)[^&\s]*", re.IGNORECASE)
+IN_ADDRESS = re.compile(r"://[^:/@\s]*:(\S*)@|[?&](?:password|passwd|sslpassword)=([^&\s]*)", re.IGNORECASE)
 BEFORE_HOST = re.compile(r"(://[^:/@\s]*:)\S*@")
 KEEPALIVES = {  # a connection to a machine that is gone is noticed after a minute: in seconds, the last in ms
     "keepalives": 1,
@@ -122,11 +123,8 @@ def _keep(name: str, value: str, option: str) -> None:
 
 def _passwords(address: str) -> list[str]:
     """What is secret in an address, as it stands there and as it is meant."""
-    try:
-        found = [urlsplit(address).password] if is_http(address) else _of_database(make_url(address))
-    except (ArgumentError, ValueError):
-        return []
-    return [form for one in found if one for form in (one, unquote(one))]
+    written = IN_ADDRESS.findall(address)
+    return [form for pair in written for one in pair if one for form in (one, unquote(one))]
 
 
 def _of_database(url: URL) -> list[str]:

@@ -28,6 +28,17 @@ from litsexp.study.outages import Patience, reason
 
 RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 ASKS = "it asks for a name and a password, and those given are not right; expected them in MLFLOW_TRACKING_USERNAME and"
+KNOWN = (  # words in errors over HTTP that say it all
+    "Connection refused",
+    "Connection aborted",
+    "Connection reset",
+    "Name or service not known",
+    "Failed to resolve",
+    "timed out",
+    "No route to host",
+    "certificate verify failed",
+)
+NOT_THERE = "please ensure that the path is correct"
 QUIET = ("mlflow", "alembic"), ("mlflow.store.db.utils", "urllib3.connectionpool")  # the latter: what we say ourselves
 
 
@@ -50,6 +61,8 @@ class PatientClient:
         @functools.wraps(method)
         def called(*args: Any, **options: Any) -> Any:
             call, begun_ms = functools.partial(method, *args, **options), int(time.time() * 1000)
+            if name == "download_artifacts":
+                call = functools.partial(_downloaded, self._client, call)
             make_sure = AGAIN.get(name)
             again = functools.partial(make_sure, self._client, begun_ms, call, *args, **options) if make_sure else None
             with one_try():
@@ -128,11 +141,10 @@ def _check_version(uri: str) -> None:
 
 def _short(said: str) -> str:
     """Of an error over HTTP what tells: not the call's path, nor a page of HTML."""
-    for words in ("Connection refused", "Name or service not known", "timed out", "No route to host"):
-        if words in said:
-            return words
     code = re.search(r"error code (\d+)", said)
-    return f"it answers {code[1]}, as no MLflow does" if code else said[:200]
+    if code:
+        return f"it answers {code[1]}, as no MLflow does"
+    return next((words for words in KNOWN if words in said), said[:200])
 
 
 def _run_of(
@@ -148,6 +160,17 @@ def _run_of(
 def _experiment_of(client: MlflowClient, begun_ms: int, call: Callable[[], Any], name: str, *_: Any, **__: Any) -> Any:
     found = client.get_experiment_by_name(name)
     return found.experiment_id if found else call()
+
+
+def _downloaded(client: MlflowClient, call: Callable[[], Any]) -> Any:
+    """Ask again where a download fails: MLflow says "not there" of what it only cannot reach."""
+    try:
+        return call()
+    except MlflowException as error:
+        if NOT_THERE not in str(error):
+            raise
+    client.search_experiments(max_results=1)  # fails in words that say so, where the server is away
+    return call()
 
 
 def _gone(client: MlflowClient, begun_ms: int, call: Callable[[], Any], run_id: str, key: str) -> None:

@@ -84,11 +84,11 @@ class SessionLock:
 
     def check(self) -> None:
         """Take the lock again where its connection was lost; Taken where another driver has it by now."""
-        try:
+        with suppress(SQLAlchemyError):
             self.connection.execute(text("SELECT 1"))
-        except SQLAlchemyError:
-            self.close()
-            self.connection = self._taken()
+            return
+        self.close()
+        self.connection = self._taken()
 
     def close(self) -> None:
         """Free it."""
@@ -173,6 +173,9 @@ def _file_lock(directory: Path, name: str) -> Iterator[Lock]:
 
 def no_database(storage_url: str, error: Exception) -> LitsexpError:
     """One line for a database that cannot be opened."""
+    if isinstance(error, RuntimeError) and "table schema" in str(error):  # Optuna's own words give two advices
+        found = "found the tables of another version of Optuna; expected those of the one that is installed here"
+        return LitsexpError(f"--storage {masked(storage_url)}: {found}; upgrade one: optuna storage upgrade, or pip")
     first, expected = str(error).splitlines()[0], "expected a database URL such as sqlite:///optuna.db"
     if is_postgres(storage_url):
         first, expected = reason(error, storage_url), "see that it runs there, and its name, user and password"

@@ -28,6 +28,7 @@ from litsexp.study.addresses import hidden, is_http, is_postgres, masked
 
 log = logging.getLogger(__name__)
 PATIENCE_S = 600.0  # that a call waits for what is away
+TIDY_S = 2.0  # the same, where a study is being left: the next driver does what is left undone
 PAUSES_S = (0.5, 1.0, 2.0, 5.0)  # between tries; the last one again and again
 GOES_ON = "the same command goes on later"
 GATEWAYS = (502, 503, 504)  # a server that is starting, or one before it that finds it gone
@@ -42,6 +43,7 @@ LOST = re.compile(  # what a server, or a thread of MLflow's, only tells in word
     r"|psycopg\.OperationalError|error code 50[234]",
 )
 
+_leaving: list[bool] = []
 _Class = TypeVar("_Class", bound=type)
 _Result = TypeVar("_Result")
 
@@ -85,7 +87,7 @@ class Patience:
     def _until_back(self, call: Callable[[], _Result]) -> _Result:
         start_s, tries = time.monotonic(), 0
         try:
-            while not self.gave_up and time.monotonic() - start_s < PATIENCE_S:
+            while not self.gave_up and time.monotonic() - start_s < _limit_s():
                 with breakable():
                     time.sleep(PAUSES_S[min(tries, len(PAUSES_S) - 1)])
                 tries += 1
@@ -105,18 +107,18 @@ class Patience:
 
     @contextmanager
     def _said(self) -> Iterator[None]:
-        """Say that it is away, and in the end that it is back; of a driver's workers only one says so."""
-        mark = _voice()
-        if mark is not None and not self.gave_up:
+        """Say that it is away, and in the end that it is back; of a driver and its workers only one says so."""
+        mark = None if self.gave_up or _leaving else _voice(self.what)
+        if mark:
             log.warning("%s: %s does not answer; waiting up to %.0f min …", self.where, self.what, PATIENCE_S / 60)
         start_s = time.monotonic()
         try:
             yield
-            if mark is not None:
+            if mark:
                 log.warning("%s: %s is back after %.0f s", self.where, self.what, time.monotonic() - start_s)
         finally:
             if mark:
-                Path(mark).unlink(missing_ok=True)
+                mark.unlink(missing_ok=True)
 
     def _ending(self, error: Exception) -> Exception:
         """What the caller is told of an error that is no outage: in one line where it is about disk or database."""
@@ -126,6 +128,17 @@ class Patience:
             if isinstance(one, DBAPIError):
                 return Away(f"{self.where}: {reason(one, self.address)}; mend that, and {GOES_ON}")
         return error
+
+
+@contextmanager
+def leaving() -> Iterator[None]:
+    """Inside, calls wait for ``TIDY_S`` and say nothing, and what is away is no error: somebody wants to be gone."""
+    _leaving.append(True)
+    try:
+        with suppress(Away):
+            yield
+    finally:
+        _leaving.pop()
 
 
 class HasPatience(Protocol):
@@ -147,8 +160,9 @@ def patient_methods(cls: _Class) -> _Class:
 
 def reason(error: BaseException, address: str) -> str:
     """The first line that says something, without passwords and without SQL."""
-    innermost = list(_chain(error))[-1]
-    lines = [line.strip() for line in str(innermost).splitlines() if line.strip()] or [type(innermost).__name__]
+    while below := getattr(error, "orig", None) or error.__cause__:
+        error = below
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     return hidden(lines[0], address)
 
 
@@ -158,6 +172,10 @@ def _patient(method: FunctionType) -> Callable[..., Any]:
         return self.patience(lambda: method(self, *args, **options))
 
     return called
+
+
+def _limit_s() -> float:
+    return min(TIDY_S, PATIENCE_S) if _leaving else PATIENCE_S
 
 
 def _is_lost(error: BaseException) -> bool:
@@ -181,16 +199,14 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = getattr(error, "orig", None) or error.__cause__ or error.__context__
 
 
-def _voice() -> str | None:
-    """None: another worker of the same driver says it. Else the file that says that this process does, or ""."""
-    if multiprocessing.parent_process() is None:
-        return ""
-    path = Path(tempfile.gettempdir()) / f"litsexp-away-{os.getppid()}"
+def _voice(what: str) -> Path | None:
+    """The file that says that this process says it; None: a worker of the same driver, or the driver, does already."""
+    driver = os.getpid() if multiprocessing.parent_process() is None else os.getppid()
+    path = Path(tempfile.gettempdir()) / f"litsexp-{driver}-{what.split()[-1]}-away"
     with suppress(OSError):
-        if time.time() - path.stat().st_mtime > PATIENCE_S:  # of a worker that was killed meanwhile
+        if time.time() - path.stat().st_mtime > PATIENCE_S:  # of one that was killed meanwhile
             path.unlink()
-    try:
+    with suppress(OSError):
         path.touch(exist_ok=False)
-    except OSError:
-        return None
-    return str(path)
+        return path
+    return None

@@ -11,7 +11,7 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from litsexp.spec.errors import LitsexpError, one_line
-from litsexp.study.addresses import masked
+from litsexp.study.addresses import database_url, masked, without_password
 from litsexp.study.clients import opened_client
 
 
@@ -87,6 +87,7 @@ def _local(root: Path) -> Shelf:
 
 def _remote(uri: str | None, mlruns: Path) -> Shelf:
     if uri is not None:
+        uri = without_password(database_url(uri, "--tracking-uri"), "--tracking-uri")
         if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
             raise LitsexpError(f"--tracking-uri {uri}: found no database; expected one that a study wrote")
         root = mlruns.resolve() if uri.startswith("sqlite") else None

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
@@ -184,6 +185,19 @@ def test_another_databases_lock_lies_in_the_fallback_folder(tmp_path: Path) -> N
 @pytest.mark.parametrize("url", ["nonsense", "nodialect:///x.db", "sqlite:////no/such/folder/optuna.db"])
 def test_a_database_that_cannot_be_opened_is_named(url: str, study: Callable[..., Any]) -> None:
     with pytest.raises(LitsexpError, match=f"^--storage {url}: cannot be opened .*; expected a database URL"):
+        Ledger(url, "tiny", study())
+
+
+def test_a_database_of_another_version_of_optuna_is_refused(
+    new_places: Callable[[Path], Any], tmp_path: Path, study: Any
+) -> None:
+    url = new_places(tmp_path).storage_url
+    with sqlite3.connect(url.removeprefix("sqlite:///")) as database:
+        database.execute("UPDATE alembic_version SET version_num = 'v9.9.9.a'")
+        database.execute("UPDATE version_info SET schema_version = 99")
+    with pytest.raises(
+        LitsexpError, match=r"found the tables of another version of Optuna; expected .*; upgrade one: "
+    ):
         Ledger(url, "tiny", study())
 
 
