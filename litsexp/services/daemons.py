@@ -52,7 +52,13 @@ class Daemon:
         return number if ours else None
 
     def start(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
-        """Start it in a session of its own: no Ctrl-C of this terminal reaches it."""
+        """Start it in a session of its own: no Ctrl-C of this terminal reaches it. LitsexpError: it cannot be run."""
+        try:
+            self._begin(command, environment)
+        except OSError as error:
+            raise LitsexpError(f"{self.name} cannot be started ({error}); see that this user may run it") from None
+
+    def _begin(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
         with self.log.open("ab") as log, unbroken():
             process = subprocess.Popen(  # noqa: S603 (no shell)
                 command,
