@@ -2,7 +2,7 @@
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
 from types import FrameType, FunctionType
@@ -10,6 +10,8 @@ from typing import TypeVar
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _Class = TypeVar("_Class", bound=type)
+_Handlers = dict[signal.Signals, Callable[[int, FrameType | None], object]]
+_held: list[tuple[_Handlers, list[int]]] = []  # of ``unbroken`` blocks, the outermost first: handlers, what waits
 
 
 @contextmanager
@@ -21,8 +23,9 @@ def unbroken() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # Python handles signals in the main one
         yield
         return
-    handlers = {number: handler for number in _SIGNALS if callable(handler := signal.getsignal(number))}
+    handlers: _Handlers = {number: handler for number in _SIGNALS if callable(handler := signal.getsignal(number))}
     waiting: list[int] = []
+    _held.append((handlers, waiting))
 
     def hold(number: int, frame: FrameType | None) -> None:
         if waiting:
@@ -34,10 +37,33 @@ def unbroken() -> Iterator[None]:
     try:
         yield
     finally:
+        _held.pop()
         for number, handler in handlers.items():
             signal.signal(number, handler)
         if waiting:
             handlers[signal.Signals(waiting[0])](waiting[0], None)
+
+
+@contextmanager
+def breakable() -> Iterator[None]:
+    """Where an ``unbroken`` block only waits for something: Ctrl-C is heard inside, also one that came before."""
+    if not _held or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handlers = _held[0][0]
+    holding = {number: signal.getsignal(number) for number in handlers}
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    try:
+        came = [number for _, waiting in _held for number in waiting]
+        for _, waiting in _held:
+            waiting.clear()
+        if came:
+            handlers[signal.Signals(came[0])](came[0], None)
+        yield
+    finally:
+        for number, hold in holding.items():
+            signal.signal(number, hold)
 
 
 def unbroken_methods(cls: _Class) -> _Class:

@@ -31,6 +31,7 @@ from litsexp.spec.errors import LitsexpError
 from litsexp.spec.keys import digest
 from litsexp.spec.reading import load_study
 from litsexp.spec.study import StudyConfig
+from litsexp.study.addresses import linked, masked
 from litsexp.study.cohorts import cohort_name, cohort_tags
 from litsexp.study.datasets import cohort_inputs, log_inputs
 from litsexp.study.executors import executor_of
@@ -275,7 +276,7 @@ def facts(session: Session, runs: pd.DataFrame, command: str, model: Registered 
     done = runs[runs["status"] == "FINISHED"]
     registered = session.parent.preregistered
     experiment, run, uri = session.tracking.experiment_id, session.parent.run_id, session.tracking.uri
-    server = uri if uri.startswith("http") else LOCAL
+    server = linked(uri) if uri.startswith("http") else LOCAL
     after = "" if uri.startswith("http") else "after litsexp ui: "
     return {
         "command": command,
@@ -287,7 +288,7 @@ def facts(session: Session, runs: pd.DataFrame, command: str, model: Registered 
         "device": ", ".join(sorted({str(device) for device in done.get("device", ())})),
         "precision": ", ".join(sorted({str(name) for name in done.get("precision", ())})),
         "training and evaluation, all runs": f"{float(done['minutes'].sum()):.1f} min" if len(done) else "none",
-        "MLflow": f"{uri}, experiment {session.name}, run {run}",
+        "MLflow": f"{masked(uri)}, experiment {session.name}, run {run}",
         "in the MLflow UI": f"{after}{address(server, experiment)}",
         "the study's own run there": f"{server.rstrip('/')}/#/experiments/{experiment}/runs/{run}",
         **(

@@ -3,7 +3,8 @@
 import os
 import shutil
 import signal
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from litsexp.data.phantom.patient import PhantomConfig
 from litsexp.data.splits import Split
 from litsexp.data.store import Store, prepare
 from litsexp.spec.cohort import DataConfig
+from litsexp.spec.errors import LitsexpError
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's background job starts with Ctrl-C ignored
 
@@ -66,6 +68,29 @@ def new_places(schemas: Path) -> Callable[[Path], Any]:
     from litsexp.study.places import Places
 
     return lambda folder: Places.below(shutil.copytree(schemas, folder / "mlruns"))
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[Any]:
+    """A PostgreSQL and an MLflow server of the module's own; the environment has their password."""
+    from litsexp import services
+    from litsexp.services.postgres import programs
+
+    try:
+        programs(Path("nowhere"))
+    except LitsexpError as error:
+        pytest.skip(str(error))
+    folder = Path(tempfile.mkdtemp(prefix="litsexp-services-", dir="/var/tmp"))
+    folder.chmod(0o711)  # PostgreSQL runs as another user where the tests run as root
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            found = services.up(folder, fsync=False)
+            for name, value in found.variables().items():
+                patch.setenv(name, value)
+            yield found
+    finally:
+        services.down(folder)
+        shutil.rmtree(folder)
 
 
 @pytest.fixture

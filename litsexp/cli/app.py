@@ -4,7 +4,7 @@ import logging
 import signal
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 
@@ -19,6 +19,7 @@ from litsexp.cli.plan import plan
 from litsexp.cli.predict import predict
 from litsexp.cli.report import report
 from litsexp.cli.score import score
+from litsexp.cli.services import commands as services
 from litsexp.cli.status import status
 from litsexp.cli.studies import commands as study_commands
 from litsexp.cli.ui import ui
@@ -58,6 +59,7 @@ for command, panel in (
 ):
     app.command(rich_help_panel=panel)(command)
 app.add_typer(bench, name="bench", rich_help_panel=BELIEVE)
+app.add_typer(services, name="services", rich_help_panel=STUDIES)
 
 
 @app.callback(invoke_without_command=True)
@@ -67,12 +69,21 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
         raise typer.Exit
 
 
+class _Stderr(logging.StreamHandler[TextIO]):
+    """The plain message on what is stderr now: a live table puts itself in its place and lets lines pass above it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print the message."""
+        self.stream = sys.stderr
+        super().emit(record)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; a LitsexpError becomes one line on stderr and exit code 2, Ctrl-C exit code 130."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill is an interruption, too
     logger = logging.getLogger("litsexp")
     logger.setLevel(logging.INFO)
-    logger.handlers[:] = [logging.StreamHandler()]  # the plain message on stderr
+    logger.handlers[:] = [_Stderr()]
     try:
         app(args=arguments, prog_name="litsexp", standalone_mode=True)
     except LitsexpError as error:

@@ -30,8 +30,13 @@ Plugins = Annotated[
     list[str] | None,
     typer.Option("--plugin", metavar="MODULE", help="A module that registers arms, metrics …; repeatable."),
 ]
-Uri = Annotated[str | None, typer.Option("--tracking-uri", help="MLflow; default: mlruns/mlflow.db (SQLite).")]
-Storage = Annotated[str | None, typer.Option("--storage", help="Optuna's database; default: mlruns/optuna.db.")]
+Uri = Annotated[
+    str | None, typer.Option("--tracking-uri", help="MLflow's server, http://HOST:PORT; default: mlruns/mlflow.db.")
+]
+Storage = Annotated[
+    str | None,
+    typer.Option("--storage", help="Optuna's database, postgresql://USER@HOST/NAME; default: mlruns/optuna.db."),
+]
 Runs = Annotated[Path, typer.Option("--mlruns", metavar="DIR", help="Folder for databases, artifacts, reports.")]
 Stores = Annotated[Path, typer.Option("--stores", metavar="DIR", help="Folder for phantom and slice stores.")]
 

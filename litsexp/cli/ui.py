@@ -45,11 +45,14 @@ def ui(
 
     Example: `litsexp ui --port 5001`
     """
-    if tracking_uri and tracking_uri.startswith(("http://", "https://")):
-        say(f"{tracking_uri} is a server already; open that address in a browser")
-        return
-    uri = tracking_uri or f"sqlite:///{mlruns.resolve() / 'mlflow.db'}"
+    from litsexp.study.addresses import is_http, linked
+    from litsexp.study.places import Places
     from litsexp.study.views import address
+
+    if tracking_uri and is_http(tracking_uri):
+        say(f"{linked(tracking_uri)} is a server already; open that address in a browser")
+        return
+    uri = Places.below(mlruns, tracking_uri).tracking_uri
 
     file = uri.removeprefix("sqlite:///")
     if file != uri and not Path(file).is_file():
@@ -97,8 +100,10 @@ def make_server(uri: str, artifacts: Path) -> Server:
         with unbroken():
             handlers.initialize_backend_stores(uri, uri, root)
     except (MlflowException, SQLAlchemyError) as error:
-        first = str(error).splitlines()[0]
-        raise LitsexpError(f"{uri}: MLflow cannot open it ({first}); see what else uses it") from None
+        from litsexp.study.addresses import hidden, masked
+
+        first = hidden(str(error).splitlines()[0], uri)
+        raise LitsexpError(f"{masked(uri)}: MLflow cannot open it ({first}); see what else uses it") from None
     with warnings.catch_warnings(action="ignore"):  # MLflow's app uses a part of Starlette's that is on its way out
         from mlflow.server.fastapi_app import app
     app.router.routes.insert(0, landing(MlflowClient(uri)))

@@ -12,18 +12,21 @@ if TYPE_CHECKING:
 
 def opener(places: Places, mlruns: Path) -> str:
     """How to see the runs: the server's address, or the command that opens the database."""
-    if not places.tracking_uri.startswith("sqlite"):
-        return places.tracking_uri
+    from litsexp.study.addresses import is_http, linked, masked
+
+    if is_http(places.tracking_uri):
+        return linked(places.tracking_uri)
     if places.tracking_uri != type(places).below(mlruns).tracking_uri:
-        return shlex.join(["litsexp", "ui", "--tracking-uri", places.tracking_uri])
+        return shlex.join(["litsexp", "ui", "--tracking-uri", masked(places.tracking_uri)])
     return "litsexp ui" if mlruns == Path("mlruns") else shlex.join(["litsexp", "ui", "--mlruns", str(mlruns)])
 
 
 def pages(places: Places, experiment_id: str) -> list[str]:
     """Addresses of what is prepared in the MLflow UI, the one to begin with first."""
+    from litsexp.study.addresses import is_http, linked
     from litsexp.study.views import LOCAL, SLICES, address
 
-    server = LOCAL if places.tracking_uri.startswith("sqlite") else places.tracking_uri
+    server = linked(places.tracking_uri) if is_http(places.tracking_uri) else LOCAL
     return [
         f"arms:   {address(server, experiment_id)}",
         f"table:  {address(server, experiment_id, table=True)}",

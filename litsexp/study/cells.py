@@ -33,6 +33,7 @@ from litsexp.spec.catalog import METRICS
 from litsexp.spec.claim import CONTRAST_BINS, SIZE_BINS
 from litsexp.spec.errors import LitsexpError
 from litsexp.spec.tables import load_plugins
+from litsexp.study.clients import patient_client
 from litsexp.study.datasets import COHORT, dataset_input, log_inputs
 from litsexp.study.epochs import EPOCHS, epoch_rows, write_epochs
 from litsexp.study.jobs import EPOCHS_TAG, Job, Outcome
@@ -62,7 +63,7 @@ def run_cell(job: Job, on_epoch: OnCellEpoch) -> Outcome:
     outcome, finished = Outcome("scored" if job.trained else "finished"), job.trained
     try:
         load_plugins(module for module in job.modules if module != "__main__")
-        client = MlflowClient(job.tracking_uri)
+        client = patient_client(job.tracking_uri)
         if not job.trained:
             log = TrainingLog(client, job, on_epoch)
             outcome = log.results(train(job.cell.arm.run, log.store, job.split, job.cell.random_seed, log, job.cache))

@@ -5,27 +5,24 @@ enqueued; a search lets the sampler fill them in. A trial left RUNNING belongs t
 lock a study admits one driver at a time.
 """
 
-import json
-import os
-import socket
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import optuna
-from filelock import FileLock, Timeout
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
 from litsexp.interrupts import unbroken_methods
 from litsexp.spec.base import Level
 from litsexp.spec.design import arms
-from litsexp.spec.errors import LitsexpError
 from litsexp.spec.study import StudyConfig
+from litsexp.study.addresses import CONNECT_S, KEEPALIVES, database_url, is_postgres
+from litsexp.study.locks import Lock, Taken, no_database
+from litsexp.study.outages import Away, Patience, patient_methods
 
 PRUNE_AFTER_TRIALS = 4
 PRUNE_AFTER_EPOCHS = 1
@@ -40,33 +37,49 @@ class Ticket:
     run_key: str  # empty for a search's fresh sample, whose key follows from its params
 
 
+@patient_methods
 @unbroken_methods
 class Ledger:
-    """One Optuna study."""
+    """One Optuna study. Where its database goes away and comes back, a method is called again: see ``ask``, ``tell``.
 
-    def __init__(self, storage_url: str, name: str, study: StudyConfig):
+    ``lock`` is the driver's; without one nothing is checked before it is written.
+    """
+
+    def __init__(self, storage_url: str, name: str, study: StudyConfig, lock: Lock | None = None):
         optuna.logging.set_verbosity(optuna.logging.WARNING)
+        storage_url = database_url(storage_url)
+        self.patience, self._lock, self._asking = Patience("--storage", storage_url), lock, False
         try:
-            storage = optuna.storages.RDBStorage(storage_url)
+            storage = optuna.storages.RDBStorage(storage_url, engine_kwargs=_engine_options(storage_url))
             pruner = optuna.pruners.MedianPruner(PRUNE_AFTER_TRIALS, PRUNE_AFTER_EPOCHS)
             self.study = optuna.create_study(
                 storage=storage, study_name=name, direction="maximize", load_if_exists=True, pruner=pruner
             )
-        except (SQLAlchemyError, ImportError, ValueError) as error:
-            raise _no_database(storage_url, error) from None
+        except (SQLAlchemyError, ImportError, ValueError, RuntimeError, StorageInternalError) as error:
+            raise no_database(storage_url, error) from None
         started = len(self.study.get_trials(deepcopy=False))  # a resumed search would draw its first samples again
         self.study.sampler = optuna.samplers.TPESampler(seed=study.seeds[0] * 100_003 + started)
         self.space = distributions(study)
         self._asked: dict[int, optuna.trial.Trial] = {}
 
+    def ours(self) -> bool:
+        """Whether the study is still this driver's; where nothing answers nobody else can have taken it."""
+        try:
+            self.hold()
+        except Away as error:
+            return not isinstance(error, Taken)
+        return True
+
+    def hold(self) -> None:
+        """Make sure of the driver's lock, which a database that was restarted has forgotten; Taken: another has it."""
+        if self._lock is not None:
+            self._lock.check()
+
     def close_interrupted(self, finished: Mapping[str, float]) -> None:
         """End the trials that a killed driver left RUNNING: complete where the run had finished, else failed."""
         for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             value = finished.get(_key(trial))
-            if value is None:
-                self.study.tell(trial.number, state=TrialState.FAIL)
-            else:
-                self.study.tell(trial.number, value)
+            self._tell(trial.number, TrialState.FAIL if value is None else TrialState.COMPLETE, value)
 
     def complete(self) -> set[str]:
         """Run keys of the complete trials."""
@@ -89,9 +102,16 @@ class Ledger:
                 queued.append(dict(trial.params))
 
     def ask(self) -> Ticket:
-        """The next queued cell, or in a search a fresh sample."""
+        """The next queued cell, or in a search a fresh sample.
+
+        Where an earlier call was cut after Optuna had taken the trial, that cell is queued again first.
+        """
+        if self._asking:
+            self._requeue_lost()
+        self._asking = True
         trial = self.study.ask(self.space)
         self._asked[trial.number] = trial
+        self._asking = False
         return Ticket(trial.number, dict(trial.params), trial.user_attrs.get("run_key", ""))
 
     def again(self, ticket: Ticket, run_key: str) -> Ticket:
@@ -121,15 +141,15 @@ class Ledger:
 
     def tell(self, number: int, value: float) -> None:
         """The cell is done."""
-        self.study.tell(number, value)
+        self._tell(number, TrialState.COMPLETE, value)
 
     def tell_pruned(self, number: int) -> None:
         """The cell was stopped early by the pruner; Optuna keeps its last reported score."""
-        self.study.tell(number, state=TrialState.PRUNED)
+        self._tell(number, TrialState.PRUNED)
 
     def tell_failed(self, number: int) -> None:
         """The cell failed or was interrupted; the next driver runs it again."""
-        self.study.tell(number, state=TrialState.FAIL)
+        self._tell(number, TrialState.FAIL)
 
     def trials(self) -> list[FrozenTrial]:
         """Every trial, for the report of a search."""
@@ -146,6 +166,24 @@ class Ledger:
                 return {}
         return found if sum(found.values()) > 0 else {}
 
+    def _tell(self, number: int, state: TrialState, value: float | None = None) -> None:
+        """Tell Optuna, by whom the lock allows it. To have told the same already is no error: the answer was lost."""
+        self.hold()
+        try:
+            self.study.tell(number, value, None if state == TrialState.COMPLETE else state)
+        except ValueError:
+            told = self.study.get_trials(deepcopy=False)[number]
+            if (told.state, told.value if state == TrialState.COMPLETE else value) != (state, value):
+                raise
+
+    def _requeue_lost(self) -> None:
+        """Fail the trials that run for Optuna and that this driver knows nothing of; their cells wait again."""
+        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if trial.number not in self._asked:
+                self._tell(trial.number, TrialState.FAIL)
+                if (params := trial.system_attrs.get("fixed_params")) is not None:
+                    self.study.enqueue_trial(params, user_attrs={"run_key": _key(trial)} if _key(trial) else None)
+
 
 def distributions(study: StudyConfig) -> dict[str, BaseDistribution]:
     """What a trial's params may be: the factors' levels, and fold and seed, or a search's learning rate.
@@ -161,38 +199,11 @@ def distributions(study: StudyConfig) -> dict[str, BaseDistribution]:
     return {**space, "fold": fold, "seed": CategoricalDistribution(list(study.seeds))}
 
 
-@contextmanager
-def one_driver(storage_url: str, name: str, fallback: Path) -> Iterator[None]:
-    """Hold the study's lock; LitsexpError names the driver that has it. A killed driver's lock frees itself."""
-    try:
-        url = make_url(storage_url)
-    except ArgumentError as error:
-        raise _no_database(storage_url, error) from None
-    directory = Path(url.database).parent if url.drivername.startswith("sqlite") and url.database else fallback
-    lock, holder = FileLock(directory / f"{name}.lock"), directory / f"{name}.driver.json"
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-    except Timeout:
-        who = "another process"
-        with suppress(OSError, ValueError, KeyError):
-            found = json.loads(holder.read_text())
-            who = f"process {found['pid']} on {found['host']}"
-        raise LitsexpError(f"study {name}: {who} is running it; wait until it ends, or stop it first") from None
-    except OSError as error:
-        reason = f"cannot be written ({error.strerror}); expected a folder for databases and results"
-        raise LitsexpError(f"{directory}: {reason}; name another with --mlruns") from None
-    try:
-        holder.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
-        yield
-    finally:
-        holder.unlink(missing_ok=True)
-        lock.release()
-
-
-def _no_database(storage_url: str, error: Exception) -> LitsexpError:
-    first, expected = str(error).splitlines()[0], "expected a database URL such as sqlite:///optuna.db"
-    return LitsexpError(f"--storage {storage_url}: cannot be opened ({first}); {expected}")
+def _engine_options(storage_url: str) -> dict[str, Any]:
+    """Of SQLAlchemy: connections are tried before use, and one to a machine that is gone is noticed."""
+    if not is_postgres(storage_url):
+        return {}
+    return {"pool_pre_ping": True, "connect_args": {"connect_timeout": CONNECT_S, **KEEPALIVES}}
 
 
 def _key(trial: FrozenTrial) -> str:

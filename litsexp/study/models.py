@@ -28,6 +28,7 @@ from litsexp.spec.catalog import ARCHITECTURES
 from litsexp.spec.design import cells
 from litsexp.spec.errors import LitsexpError, one_line
 from litsexp.spec.run import IN_TABLES, RunConfig
+from litsexp.study.addresses import masked
 from litsexp.study.cells import WEIGHTS
 from litsexp.study.served import HU, RUN, VOLUME
 from litsexp.study.served import WEIGHTS as WEIGHTS_ARTIFACT
@@ -57,7 +58,7 @@ class Registered:
     def how(self) -> str:
         """The line that loads it."""
         loaded = f'mlflow.pyfunc.load_model("models:/{self.name}@{self.alias}")'
-        return f'{loaded} after mlflow.set_tracking_uri("{self.uri}"); it is version {self.version}'
+        return f'{loaded} after mlflow.set_tracking_uri("{masked(self.uri)}"); it is version {self.version}'
 
 
 def register_best(session: Session) -> Registered | None:

@@ -2,14 +2,13 @@
 
 from pathlib import Path
 
-from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from litsexp.data.store import Store
 from litsexp.spec.design import Cell, cells
-from litsexp.spec.errors import LitsexpError
 from litsexp.spec.study import StudyConfig
+from litsexp.study.clients import no_answer, opened_client
 from litsexp.study.places import Places
 from litsexp.study.results import Results
 from litsexp.study.scorings import scoring_of
@@ -28,10 +27,9 @@ def finished_cells(name: str, study: StudyConfig, store: Store, places: Places) 
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
         return [], None
     try:
-        known = MlflowClient(uri).get_experiment_by_name(name)
+        known = opened_client(uri).get_experiment_by_name(name)
     except (MlflowException, SQLAlchemyError) as error:
-        first = str(error).splitlines()[0]
-        raise LitsexpError(f"--tracking-uri {uri}: MLflow does not answer ({first}); check the address") from None
+        raise no_answer(uri, error) from None
     if known is None:
         return [], None
     tracking = Tracking(uri, name, places.root / "artifacts")

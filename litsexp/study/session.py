@@ -25,9 +25,11 @@ from litsexp.spec.design import Cell, arm_of, cells, design_digest
 from litsexp.spec.study import StudyConfig
 from litsexp.study.answerable import check_answerable
 from litsexp.study.cohorts import check_external, cohort_tags, leak_tags
+from litsexp.study.endings import close_interrupted, end_study
 from litsexp.study.executors.slurm import end_left, left_over
 from litsexp.study.jobs import Executor, Job, Outcome
-from litsexp.study.ledger import Ledger, Ticket, one_driver
+from litsexp.study.ledger import Ledger, Ticket
+from litsexp.study.locks import one_driver
 from litsexp.study.observer import Observer
 from litsexp.study.pictures import TALLEST, read_tallest
 from litsexp.study.places import Places
@@ -88,8 +90,7 @@ class Session:
                     break
                 jobs = self._again(died, observer)
         except BaseException:  # Ctrl-C may come between any two lines, so ask the databases what is open
-            self.tracking.close_interrupted(self.parent)
-            self.ledger.close_interrupted({key: value_of(run) for key, run in self.tracking.finished().items()})
+            close_interrupted(self.tracking, self.ledger, self.parent)
             raise
         finally:
             self.wall_s = time.perf_counter() - start_s
@@ -255,9 +256,9 @@ def open_study(
     planned = _by_key(cells(study), study, store)  # notices a missing weights file before anything is written
     study_digest = design_digest(study, store.fingerprint)
     full_name = f"{name}-{study_digest}"
-    with one_driver(places.storage_url, full_name, places.root):
+    with one_driver(places.storage_url, full_name, places.root) as lock:
         tracking = Tracking(places.tracking_uri, name, places.root / "artifacts")
-        ledger = Ledger(places.storage_url, full_name, study)
+        ledger = Ledger(places.storage_url, full_name, study, lock)
         finished = tracking.finished()
         ledger.close_interrupted({key: value_of(run) for key, run in finished.items()})
         by_key = _by_key(_sampled(study, ledger), study, store) if study.search else planned
@@ -270,9 +271,7 @@ def open_study(
             asked = (name, study, store, splits, places, study_digest)
             yield Session(*asked, tracking, ledger, parent, by_key, external, native)
         except BaseException as error:
-            interrupted = isinstance(error, KeyboardInterrupt)
-            reason = "the study was interrupted" if interrupted else " ".join(str(error).split())
-            tracking.end(parent.run_id, "KILLED" if interrupted else "FAILED", reason)
+            end_study(tracking, ledger, parent, error)
             raise
 
 

@@ -11,6 +11,8 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from litsexp.spec.errors import LitsexpError, one_line
+from litsexp.study.addresses import database_url, masked, without_password
+from litsexp.study.clients import opened_client
 
 
 @dataclass(frozen=True)
@@ -85,9 +87,11 @@ def _local(root: Path) -> Shelf:
 
 def _remote(uri: str | None, mlruns: Path) -> Shelf:
     if uri is not None:
+        uri = without_password(database_url(uri, "--tracking-uri"), "--tracking-uri")
         if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
             raise LitsexpError(f"--tracking-uri {uri}: found no database; expected one that a study wrote")
-        return Shelf(_client(uri, f"--tracking-uri {uri}"), mlruns.resolve() if uri.startswith("sqlite") else None, uri)
+        root = mlruns.resolve() if uri.startswith("sqlite") else None
+        return Shelf(_client(uri, f"--tracking-uri {masked(uri)}"), root, masked(uri))
     if not (mlruns / "mlflow.db").is_file():
         raise LitsexpError(f"--mlruns {mlruns}: found no mlflow.db; expected a folder that a study wrote")
     return _local(mlruns)
@@ -98,7 +102,7 @@ def _client(uri: str, name: str) -> MlflowClient:
     for logger in ("mlflow", "alembic"):
         logging.getLogger(logger).setLevel(logging.WARNING)
     try:
-        return MlflowClient(uri)
+        return MlflowClient(uri) if uri.startswith("sqlite") else opened_client(uri)
     except (MlflowException, SQLAlchemyError) as error:
         raise _silent(name, error) from None
 

@@ -17,8 +17,9 @@ from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
 from litsexp.spec.design import Cell, cells, design_digest
-from litsexp.spec.errors import LitsexpError, one_line
+from litsexp.spec.errors import LitsexpError
 from litsexp.spec.study import StudyConfig
+from litsexp.study.clients import no_answer, opened_client
 from litsexp.study.places import Places
 from litsexp.study.views import every_run
 
@@ -86,10 +87,10 @@ def _experiment(places: Places, name: str) -> tuple[MlflowClient, str]:
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
         raise LitsexpError(f"{uri}: found no database; expected one that a study wrote; see --mlruns")
     try:
-        client = MlflowClient(uri)
+        client = opened_client(uri)
         found = client.get_experiment_by_name(name)
     except (MlflowException, SQLAlchemyError) as error:
-        raise LitsexpError(f"--tracking-uri {uri}: MLflow does not answer ({one_line(error)})") from None
+        raise no_answer(uri, error) from None
     if found is None:
         raise LitsexpError(f"{name}: found no experiment of this name in MLflow; expected a study that was begun")
     return client, str(found.experiment_id)

@@ -6,7 +6,6 @@ the tag ``run_key``, never by name.
 
 import io
 import json
-import logging
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -15,7 +14,6 @@ from typing import Any
 
 import pandas as pd
 import yaml
-from mlflow import MlflowClient
 from mlflow.entities import Param, Run, RunStatus
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME, MLFLOW_RUN_NOTE, MLFLOW_SOURCE_NAME
@@ -27,6 +25,8 @@ from litsexp.spec.claim import Claim
 from litsexp.spec.design import Cell
 from litsexp.spec.errors import LitsexpError
 from litsexp.spec.study import StudyConfig
+from litsexp.study.addresses import artifacts_are_shared
+from litsexp.study.clients import no_answer, opened_client
 from litsexp.study.epochs import images_an_epoch
 from litsexp.study.jobs import EPOCHS_TAG
 from litsexp.study.names import run_name, short_name
@@ -43,22 +43,19 @@ class Tracking:
     """The driver's view of one MLflow experiment."""
 
     def __init__(self, uri: str, experiment: str, artifacts: Path):
-        for name in ("mlflow", "alembic"):
-            logging.getLogger(name).setLevel(logging.WARNING)
         self.uri = uri
-        local = uri.startswith("sqlite")
+        local = not artifacts_are_shared(uri)
         if local:
             artifacts.mkdir(parents=True, exist_ok=True)
         try:
-            self.client = MlflowClient(uri)
+            self.client = opened_client(uri)
             found = self.client.get_experiment_by_name(experiment)
             place = (artifacts / experiment).resolve().as_uri() if local else None
             self.experiment_id = (
                 found.experiment_id if found else self.client.create_experiment(experiment, place, UI_KIND)
             )
         except (MlflowException, SQLAlchemyError) as error:
-            first = str(error).splitlines()[0]
-            raise LitsexpError(f"--tracking-uri {uri}: MLflow does not answer ({first}); check the address") from None
+            raise no_answer(uri, error) from None
         if found and found.lifecycle_stage == "deleted":
             raise LitsexpError(f"MLflow experiment {experiment!r} is deleted; restore it, or rename the study file")
 

@@ -20,6 +20,7 @@ from litsexp.spec.errors import LitsexpError, one_line
 from litsexp.spec.run import RunConfig
 from litsexp.spec.study import StudyConfig
 from litsexp.study.cells import WEIGHTS
+from litsexp.study.clients import opened_client
 from litsexp.study.datasets import source_of
 from litsexp.study.pilot import finished_cells
 from litsexp.study.places import Places
@@ -42,10 +43,10 @@ class TrainedRun:
 
 
 def connected(uri: str) -> MlflowClient:
-    """A client that answers; LitsexpError for a database that is not there."""
+    """A client that answers; LitsexpError for a database or a server that is not there."""
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
         raise LitsexpError(f"--tracking-uri {uri}: found no database; expected one that a study wrote; see --mlruns")
-    return MlflowClient(uri)
+    return MlflowClient(uri) if uri.startswith("sqlite") else opened_client(uri)
 
 
 def trained_run(client: MlflowClient, run_id: str) -> TrainedRun:

@@ -1,6 +1,7 @@
 """Studies from the command line: bad input in one line, a second driver, and what is left on disk."""
 
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from litsexp.data.store import Store
-from litsexp.study.ledger import one_driver
+from litsexp.study.locks import one_driver
 
 from .conftest import CLAIM, STUDY, study_file
 
@@ -166,7 +167,7 @@ def test_a_second_driver_is_refused(refused: Callable[..., str], places: list[ob
     with one_driver(f"sqlite:///{Path('mlruns').resolve()}/optuna.db", name, Path("mlruns")):
         error = refused("study", study, *places)
     assert f"study {name}: process {os.getpid()} on" in error
-    assert "is running it; wait until it ends, or stop it first" in error
+    assert re.search(r" is running it since \d\d:\d\d; wait until it ends, or stop it first$", error)
     assert not Path("mlruns/reports").exists()
 
 

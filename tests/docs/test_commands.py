@@ -15,6 +15,7 @@ from .sandbox import SMALL_ENCODER, Sandbox, build
 
 INSTALLS = "installs from a package index; CI has done it before this test runs"
 SERVER = "asks for an MLflow server of the reader's; its options are looked up all the same"
+SERVICES = "starts servers: tests/cli/test_services.py does, and stops them"
 CLUSTER = "needs a cluster: tests/study/test_slurm.py runs a study through a real Slurm of two nodes"
 EXCUSED = {  # commands that no test runs, each with its reason
     "make study": "installs, and runs the mini-study for minutes: run_study.py is run here",
@@ -39,6 +40,15 @@ EXCUSED = {  # commands that no test runs, each with its reason
             "tail -f mlruns/slurm/RUN_ID/log",
         ),
         CLUSTER,
+    ),
+    **dict.fromkeys(
+        (
+            "pip install 'litsexp[services]'",
+            "litsexp services up /var/tmp/services",
+            ". /var/tmp/services/env",
+            "litsexp services down /var/tmp/services",
+        ),
+        SERVICES,
     ),
 }
 QUICKER = {  # a command -> what is added to it, so that it takes seconds

@@ -20,6 +20,7 @@ from litsexp.spec.design import cells, design_digest
 from litsexp.spec.run import RunConfig
 from litsexp.spec.study import StudyConfig
 from litsexp.study import session as session_room
+from litsexp.study.clients import patient_client
 from litsexp.study.jobs import Job, OnEpoch, Outcome
 from litsexp.study.ledger import Ledger
 from litsexp.study.places import Places
@@ -76,7 +77,7 @@ class Instant:
         for job in jobs:
             (self.scored if job.trained else self.ran).append(job.cell.name)
             outcome = self.behave(job, on_epoch)
-            yield job, outcome or finish(job, MlflowClient(job.tracking_uri), self.places.root / "tmp")
+            yield job, outcome or finish(job, patient_client(job.tracking_uri), self.places.root / "tmp")
 
 
 class Quiet:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,7 +13,8 @@ import pytest
 from optuna.trial import TrialState
 
 from litsexp.spec.errors import LitsexpError
-from litsexp.study.ledger import Ledger, distributions, one_driver
+from litsexp.study.ledger import Ledger, distributions
+from litsexp.study.locks import one_driver
 
 SEARCH = {
     "design": "search",
@@ -146,7 +148,7 @@ def test_the_median_pruner_gives_up_what_lags_after_the_first_trials(opened: Cal
 DRIVER = """
 import sys, time
 from pathlib import Path
-from litsexp.study.ledger import one_driver
+from litsexp.study.locks import one_driver
 with one_driver(sys.argv[1], "tiny", Path("unused")):
     print("driving", flush=True)
     time.sleep(60)
@@ -175,14 +177,27 @@ def test_one_driver_at_a_time_and_a_killed_one_frees_the_study(tmp_path: Path) -
     assert not (tmp_path / "tiny.driver.json").exists()
 
 
-def test_a_server_databases_lock_lies_in_the_fallback_folder(tmp_path: Path) -> None:
-    with one_driver("postgresql://host/optuna", "tiny", tmp_path / "mlruns"):
+def test_another_databases_lock_lies_in_the_fallback_folder(tmp_path: Path) -> None:
+    with one_driver("mysql://host/optuna", "tiny", tmp_path / "mlruns"):
         assert (tmp_path / "mlruns" / "tiny.lock").exists()
 
 
 @pytest.mark.parametrize("url", ["nonsense", "nodialect:///x.db", "sqlite:////no/such/folder/optuna.db"])
 def test_a_database_that_cannot_be_opened_is_named(url: str, study: Callable[..., Any]) -> None:
     with pytest.raises(LitsexpError, match=f"^--storage {url}: cannot be opened .*; expected a database URL"):
+        Ledger(url, "tiny", study())
+
+
+def test_a_database_of_another_version_of_optuna_is_refused(
+    new_places: Callable[[Path], Any], tmp_path: Path, study: Any
+) -> None:
+    url = new_places(tmp_path).storage_url
+    with sqlite3.connect(url.removeprefix("sqlite:///")) as database:
+        database.execute("UPDATE alembic_version SET version_num = 'v9.9.9.a'")
+        database.execute("UPDATE version_info SET schema_version = 99")
+    with pytest.raises(
+        LitsexpError, match=r"found the tables of another version of Optuna; expected .*; upgrade one: "
+    ):
         Ledger(url, "tiny", study())
 
 

@@ -1,0 +1,185 @@
+"""MLflow's client as a study uses it: it refuses quickly where nothing answers, and later waits until it does.
+
+MLflow's own tries of a call take four minutes in silence. Here every call is tried once, and ``outages.Patience`` does
+the waiting.
+"""
+
+import functools
+import logging
+import os
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, cast
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.utils.credentials import get_default_host_creds
+from mlflow.utils.rest_utils import http_request
+from sqlalchemy import create_engine
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import NullPool
+
+from litsexp.spec.errors import LitsexpError
+from litsexp.study.addresses import CONNECT_S, hidden, is_http, is_postgres, masked
+from litsexp.study.outages import Patience, reason
+
+RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
+ASKS = "it asks for a name and a password, and those given are not right; expected them in MLFLOW_TRACKING_USERNAME and"
+KNOWN = (  # words in errors over HTTP that say it all
+    "Connection refused",
+    "Connection aborted",
+    "Connection reset",
+    "Name or service not known",
+    "Failed to resolve",
+    "timed out",
+    "No route to host",
+    "certificate verify failed",
+)
+NOT_THERE = "please ensure that the path is correct"
+QUIET = ("mlflow", "alembic"), ("mlflow.store.db.utils", "urllib3.connectionpool")  # the latter: what we say ourselves
+
+
+class PatientClient:
+    """An ``MlflowClient`` each of whose calls waits while its address is away, and is then made again.
+
+    A run or an experiment that an answer was lost of is found again, not made twice.
+    """
+
+    def __init__(self, uri: str):
+        self._client, self._patience = MlflowClient(uri), Patience("--tracking-uri", uri)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        method = getattr(self._client, name)
+        if not callable(method):
+            return method
+
+        @functools.wraps(method)
+        def called(*args: Any, **options: Any) -> Any:
+            call, begun_ms = functools.partial(method, *args, **options), int(time.time() * 1000)
+            if name == "download_artifacts":
+                call = functools.partial(_downloaded, self._client, call)
+            make_sure = AGAIN.get(name)
+            again = functools.partial(make_sure, self._client, begun_ms, call, *args, **options) if make_sure else None
+            with one_try():
+                return self._patience(call, again)
+
+        return called
+
+
+def patient_client(uri: str) -> MlflowClient:
+    """A client for an address that has answered before."""
+    quiet()
+    return cast(MlflowClient, PatientClient(uri))
+
+
+def opened_client(uri: str) -> MlflowClient:
+    """A client for an address that answers now.
+
+    Raises:
+        LitsexpError: nothing answers there, or something that is not MLflow of this version, or it refuses.
+    """
+    quiet()
+    try:
+        if is_http(uri):
+            _check_version(uri)
+        elif is_postgres(uri):  # MLflow would try for minutes
+            engine = create_engine(uri, poolclass=NullPool, connect_args={"connect_timeout": CONNECT_S})
+            engine.connect().close()
+        with one_try():
+            client = PatientClient(uri)
+            client._client.search_experiments(max_results=1)
+    except (MlflowException, SQLAlchemyError, ImportError) as error:
+        raise no_answer(uri, error) from None
+    return cast(MlflowClient, client)
+
+
+def no_answer(uri: str, error: Exception) -> LitsexpError:
+    """One line for an error of the first calls."""
+    said = hidden(" ".join(str(error).split()), uri)
+    if is_http(uri) and re.search(r"\b401\b|[Nn]ot authenticated", said):
+        return LitsexpError(f"--tracking-uri {masked(uri)}: {ASKS} MLFLOW_TRACKING_PASSWORD")
+    first = reason(error, uri) if not is_http(uri) else _short(said)
+    return LitsexpError(f"--tracking-uri {masked(uri)}: MLflow does not answer ({first}); check the address")
+
+
+@contextmanager
+def one_try() -> Iterator[None]:
+    """MLflow tries a call over HTTP once inside."""
+    before = os.environ.get(RETRIES)
+    os.environ[RETRIES] = "0"
+    try:
+        yield
+    finally:
+        os.environ.pop(RETRIES)
+        if before is not None:
+            os.environ[RETRIES] = before
+
+
+def quiet() -> None:
+    """MLflow and what is below it warn of no more than a study's reader has to know."""
+    warnings, silent = QUIET
+    for name in warnings:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for name in silent:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def _check_version(uri: str) -> None:
+    """LitsexpError for a server of another major version; one that does not tell is asked nothing more here."""
+    answer = http_request(get_default_host_creds(uri), "/version", "GET", max_retries=0, timeout=2 * CONNECT_S)
+    found, ours = answer.text.strip(), mlflow.__version__
+    told = answer.status_code == 200 and re.fullmatch(r"\d+\.\d+\S*", found)
+    if told and found.partition(".")[0] != ours.partition(".")[0]:
+        expected = f"expected MLflow {ours.partition('.')[0]}, as installed here ({ours})"
+        raise LitsexpError(f"--tracking-uri {masked(uri)}: found a server of MLflow {found}; {expected}; upgrade one")
+
+
+def _short(said: str) -> str:
+    """Of an error over HTTP what tells: not the call's path, nor a page of HTML."""
+    code = re.search(r"error code (\d+)", said)
+    if code:
+        return f"it answers {code[1]}, as no MLflow does"
+    return next((words for words in KNOWN if words in said), said[:200])
+
+
+def _run_of(
+    client: MlflowClient, begun_ms: int, call: Callable[[], Any], experiment_id: str, tags: Mapping[str, str], **_: Any
+) -> Any:
+    """The run that the lost call made after all, else a new one."""
+    for run in client.search_runs([experiment_id], f"attributes.start_time >= {begun_ms}"):
+        if tags.items() <= run.data.tags.items():
+            return run
+    return call()
+
+
+def _experiment_of(client: MlflowClient, begun_ms: int, call: Callable[[], Any], name: str, *_: Any, **__: Any) -> Any:
+    found = client.get_experiment_by_name(name)
+    return found.experiment_id if found else call()
+
+
+def _downloaded(client: MlflowClient, call: Callable[[], Any]) -> Any:
+    """Ask again where a download fails: MLflow says "not there" of what it only cannot reach."""
+    try:
+        return call()
+    except MlflowException as error:
+        if NOT_THERE not in str(error):
+            raise
+    client.search_experiments(max_results=1)  # fails in words that say so, where the server is away
+    return call()
+
+
+def _gone(client: MlflowClient, begun_ms: int, call: Callable[[], Any], run_id: str, key: str) -> None:
+    if key in client.get_run(run_id).data.tags:
+        call()
+
+
+AGAIN: dict[str, Callable[..., Any]] = {  # calls that made twice would do something else than once
+    "create_run": _run_of,
+    "create_experiment": _experiment_of,
+    "delete_tag": _gone,
+}
