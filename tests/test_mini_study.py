@@ -221,7 +221,7 @@ def test_a_killed_driver_leaves_its_finished_runs(history: History) -> None:
     killed = history.killed
     assert killed.code == -signal.SIGKILL
     assert sorted(killed.statuses) == ["FINISHED", "RUNNING", "RUNNING"]  # a cell done, one cut, and the parent
-    assert sorted(killed.trials) == ["COMPLETE", "RUNNING", "WAITING", "WAITING"]
+    assert sorted(killed.trials) == ["COMPLETE", "RUNNING"]  # the others are queued when there is room
 
 
 def test_ctrl_c_says_so_and_leaves_nothing_running(history: History) -> None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.table import Table
 
-from litsexp.cli.options import measuring
+from litsexp.cli.options import Storage, Uri, measuring
 from litsexp.display import console, progress_bar, say
+from litsexp.spec.errors import LitsexpError
 
 if TYPE_CHECKING:
     from litsexp.evidence.simulation import Row
@@ -36,6 +38,43 @@ BELOW, CHANCE, MISSED = "gate", "chance?", "misses"
 @bench.callback()
 def _group() -> None:
     """One command a bench."""
+
+
+@bench.command("driver")
+def bench_driver(
+    counts: Annotated[
+        str, typer.Option("--cells", metavar="N,N,…", help="Studies of so many cells, each in turn.")
+    ] = "200,1000",
+    tracking_uri: Uri = None,
+    storage: Storage = None,
+) -> None:
+    """What does a cell cost the driver, and does the cost grow with the study? Trains nothing.
+
+    Runs that end as soon as they are handed out: what is timed is queueing, asking, opening a run in MLflow, telling;
+    then opening the finished study again. SQLite in a temporary folder, or the servers that are named.
+
+    Example: `litsexp bench driver --cells 200,1000,3000`
+    """
+    from litsexp.data.cohorts import store_of
+    from litsexp.spec.cohort import DataConfig
+    from litsexp.study.driving import Counter, drive
+    from litsexp.study.places import Places
+
+    asked = [int(part) for part in counts.split(",") if part.strip().isdigit()]
+    if not asked or min(asked) < 1:
+        raise LitsexpError(f"--cells: found {counts!r}; expected numbers from 1 on, as 200,1000")
+    table = Table(box=None, pad_edge=False)
+    for title in ("cells", "driver, ms a cell", "resume, s", "peak memory, MB"):
+        table.add_column(title, justify="right")
+    with measuring(), tempfile.TemporaryDirectory(prefix="litsexp-driver-") as name:
+        places = Places.below(Path(name) / "mlruns", tracking_uri, storage, Path(name) / "data")
+        store = store_of(DataConfig(patients=10, size=32), places.stores, progress_bar)
+        for count in asked:
+            with progress_bar(f"{count} cells") as advance:
+                found = drive(count, store, places, Counter(advance, count))
+            row = (found.cells, f"{found.cell_ms:.1f}", f"{found.resume_s:.1f}", f"{found.memory_mb:.0f}")
+            table.add_row(*map(str, row))
+    console.print(table)
 
 
 @bench.command("stats")

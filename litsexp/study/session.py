@@ -154,16 +154,21 @@ class Session:
         to_train = [cell for key, cell in left.items() if key not in finished]
         observer.planned(done, len(to_train), len(list(self._unscored(finished))))
         check_needs(to_train, self.store, self.places)
-        for key, cell in left.items():
+        given: set[str] = set()
+        for key, cell in left.items():  # queued one by one: Optuna reads every trial that waits whenever it is asked
+            if key in given:
+                continue
             self.ledger.enqueue(params_of(cell, self.study), key)
-        while self.ledger.waiting():
-            ticket = self.ledger.ask()
-            if ticket.run_key in finished:  # by an earlier study of this name, or just before its driver was killed
-                self.ledger.tell(ticket.number, value_of(finished[ticket.run_key]))
-            elif ticket.run_key in self.cells:
-                yield ticket, self.cells[ticket.run_key]
-            else:
-                self.ledger.tell_failed(ticket.number)
+            while self.ledger.waiting():  # this one, after what a killed driver has left
+                ticket = self.ledger.ask()
+                again = ticket.run_key in given
+                given.add(ticket.run_key)
+                if ticket.run_key in finished:  # by an earlier study of this name, or just before its driver was killed
+                    self.ledger.tell(ticket.number, value_of(finished[ticket.run_key]))
+                elif ticket.run_key in self.cells and not again:
+                    yield ticket, self.cells[ticket.run_key]
+                else:
+                    self.ledger.tell_failed(ticket.number)
 
     def _samples(self, finished: dict[str, Run], observer: Observer) -> Iterator[tuple[Ticket, Cell]]:
         """A search's samples, one ask at a time so that it sees every result: interrupted ones again, then fresh."""

@@ -83,7 +83,7 @@ class Tracking:
         only if they had it too. ``tags`` say of which patients its results are. ``fixed`` are the claims that are
         written down; default: the study's own.
         """
-        known = self.runs(f"tags.study_digest = '{digest}'")
+        known = self.runs(f"tags.study_digest = '{digest}' and tags.claims_preregistered LIKE '%'")  # no cell of it
         if known:
             self.client.update_run(known[0].info.run_id, status="RUNNING")
             tags = known[0].data.tags

@@ -65,3 +65,15 @@ def test_marks_and_their_reasons() -> None:
     assert "their differences are skewed" in said
     assert "between few pairs of runs" in said
     assert "misses" not in "\n".join(bench.notes([GOOD, lucky]))
+
+
+def test_the_driver_is_measured_and_nothing_is_left(
+    litsexp: Callable[..., tuple[int, str, str]], refused: Callable[..., str], files: Callable[[Path], list[str]]
+) -> None:
+    before = files(Path())
+    code, out, error = litsexp("bench", "driver", "--cells", "10,20")
+    assert code == 0, error
+    rows = [line.split() for line in out.splitlines()[-2:]]
+    assert [row[0] for row in rows] == ["10", "20"] and all(float(row[1]) > 0 for row in rows)
+    assert files(Path()) == before
+    assert "--cells: found 'many'; expected numbers" in refused("bench", "driver", "--cells", "many")

@@ -9,6 +9,7 @@ import pytest
 from litsexp.spec.design import cells, design_digest
 from litsexp.spec.errors import LitsexpError
 from litsexp.study.jobs import Job, Outcome
+from litsexp.study.ledger import Ledger
 from litsexp.study.places import Places
 from litsexp.study.session import params_of
 
@@ -97,12 +98,12 @@ def test_ctrl_c_closes_the_running_cell_and_keeps_the_finished(bench: Any, study
     with pytest.raises(KeyboardInterrupt):
         bench.run(study())
     assert bench.statuses() == [(ALL[0], "FINISHED"), (ALL[1], "FINISHED"), (ALL[2], "KILLED")]
-    assert sorted(bench.trial_states(study())) == ["COMPLETE", "COMPLETE", "FAIL", "WAITING"]
+    assert sorted(bench.trial_states(study())) == ["COMPLETE", "COMPLETE", "FAIL"]
     parent = next(run for run in bench.tracking().runs() if "claims_preregistered" in run.data.tags)
     assert parent.info.status == "KILLED"
     bench.executor.behave = failing()
     bench.run(study())
-    assert bench.executor.ran == [*ALL[:3], *ALL[3:], ALL[2]]  # one waited already
+    assert bench.executor.ran == [*ALL[:3], *ALL[2:]]
 
 
 def test_a_cell_that_finished_while_ctrl_c_came_is_kept(bench: Any, study: Any) -> None:
@@ -246,3 +247,31 @@ def test_named_arms_that_change_no_factor_are_trials_of_their_own(bench: Any, st
     assert {trial["arm"] for trial in params} == {"baseline", "window=wide", "longer", "longest"}
     assert len({tuple(trial.items()) for trial in params}) == 8
     assert bench.run(asked)[1] == (8, 0)
+
+
+def test_a_cell_is_queued_when_there_is_room_for_it(bench: Any, study: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Optuna reads every trial that waits whenever it is asked: with all queued at once a cell costs more the more."""
+    waiting: list[int] = []
+    ask = Ledger.ask
+
+    def counted(self: Ledger) -> Any:
+        waiting.append(self.waiting())
+        return ask(self)
+
+    monkeypatch.setattr(Ledger, "ask", counted)
+    asked = study()
+    bench.run(asked)
+    assert waiting == [1] * len(cells(asked))
+
+
+def test_what_a_killed_driver_left_waiting_runs_once(bench: Any, study: Any) -> None:
+    asked = study()
+    ledger = bench.ledger(asked)
+    for cell in reversed(cells(asked)):  # as an earlier version left them, in whatever order
+        ledger.enqueue(params_of(cell, asked), cell.run_key(asked.split, bench.store.fingerprint))
+    ledger.enqueue(params_of(cells(asked)[0], asked), "of another version")
+    session, plan = bench.run(asked)
+    assert plan == (0, len(cells(asked)))
+    assert len(session.trained_s) == len(cells(asked))
+    assert len(session.tracking.finished()) == len(cells(asked)) == len(session.tracking.runs("tags.run_key LIKE '%'"))
+    assert session.ledger.waiting() == 0
