@@ -8,6 +8,7 @@ import functools
 import logging
 import os
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -40,6 +41,15 @@ KNOWN = (  # words in errors over HTTP that say it all
 )
 NOT_THERE = "please ensure that the path is correct"
 QUIET = ("mlflow", "alembic"), ("mlflow.store.db.utils", "urllib3.connectionpool")  # the latter: what we say ourselves
+
+
+class _Once:
+    """Who is inside ``one_try``, and what MLflow's setting was before."""
+
+    lock, inside, before = threading.Lock(), 0, None
+
+
+_once: Any = _Once()
 
 
 class PatientClient:
@@ -109,15 +119,19 @@ def no_answer(uri: str, error: Exception) -> LitsexpError:
 
 @contextmanager
 def one_try() -> Iterator[None]:
-    """MLflow tries a call over HTTP once inside."""
-    before = os.environ.get(RETRIES)
-    os.environ[RETRIES] = "0"
+    """MLflow tries a call over HTTP once inside, in whichever thread: the first one in sets it, the last out resets it."""
+    with _once.lock:
+        _once.inside += 1
+        if _once.inside == 1:
+            _once.before, os.environ[RETRIES] = os.environ.get(RETRIES), "0"
     try:
         yield
     finally:
-        os.environ.pop(RETRIES)
-        if before is not None:
-            os.environ[RETRIES] = before
+        with _once.lock:
+            _once.inside -= 1
+            if not _once.inside:
+                del os.environ[RETRIES]
+                os.environ |= {RETRIES: _once.before} if _once.before is not None else {}
 
 
 def quiet() -> None:

@@ -20,7 +20,7 @@ from typing import Any, Protocol, TypeVar
 
 import requests
 from mlflow.exceptions import MlflowException
-from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
 
 from litsexp.interrupts import breakable
 from litsexp.spec.errors import LitsexpError
@@ -125,6 +125,8 @@ class Patience:
         for one in _chain(error):
             if isinstance(one, OSError) and one.errno in FULL:
                 return Away(f"{self.where}: cannot be written ({one.strerror}); make room there, and {GOES_ON}")
+            if isinstance(one, IntegrityError):  # another process was first: no fault of the database
+                return error
             if isinstance(one, DBAPIError):
                 return Away(f"{self.where}: {reason(one, self.address)}; mend that, and {GOES_ON}")
         return error

@@ -1,7 +1,9 @@
 """What MLflow lists of the patients behind a run: digest, source, columns and counts, of the whole and of each part."""
 
 import json
+import sqlite3
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,12 +13,15 @@ from mlflow import MlflowClient
 from mlflow.data import get_source
 from mlflow.entities import Dataset, DatasetInput, InputTag
 from mlflow.exceptions import MlflowException
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+from sqlalchemy.exc import IntegrityError
 
 from litsexp.data.splits import Split
 from litsexp.data.store import Store
 from litsexp.pipeline import run_study
 from litsexp.spec.study import StudyConfig
 from litsexp.study.cells import run_cell
+from litsexp.study.clients import patient_client
 from litsexp.study.datasets import dataset_input, log_inputs, source_of
 from litsexp.study.jobs import Job
 from litsexp.study.places import Places
@@ -124,3 +129,32 @@ def test_a_server_that_refuses_for_good_is_heard(
     monkeypatch.setattr(MlflowClient, "log_inputs", refuse)
     with pytest.raises(MlflowException, match="read-only"):
         log_inputs(tracking.client, job().run_id, [dataset_input(phantom_store, "cohort")])
+
+
+def test_workers_that_log_one_new_data_set_at_once_all_have_it(
+    tracking: Tracking, phantom_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow looks whether it is there, then inserts it: of two that look at once the second is refused."""
+    refused, log = [], SqlAlchemyStore.log_inputs
+
+    def second(self: SqlAlchemyStore, run_id: str, **words: Any) -> None:
+        if not refused:
+            refused.append(run_id)
+            error = IntegrityError("INSERT", {}, sqlite3.IntegrityError("UNIQUE constraint failed: datasets.digest"))
+            raise MlflowException("it is there") from error
+        log(self, run_id, **words)
+
+    monkeypatch.setattr(SqlAlchemyStore, "log_inputs", second)
+    run_id = tracking.client.create_run(tracking.experiment_id).info.run_id
+    log_inputs(patient_client(tracking.uri), run_id, [dataset_input(phantom_store, "cohort")])
+    assert refused == [run_id]
+    (found,) = tracking.client.get_run(run_id).inputs.dataset_inputs
+    assert found.dataset.digest == phantom_store.fingerprint
+
+
+def test_many_at_once(tracking: Tracking, phantom_store: Store) -> None:
+    ids = [tracking.client.create_run(tracking.experiment_id).info.run_id for _ in range(8)]
+    inputs = [dataset_input(phantom_store, "cohort")]
+    with ThreadPoolExecutor(len(ids)) as pool:
+        list(pool.map(lambda run_id: log_inputs(patient_client(tracking.uri), run_id, inputs), ids))
+    assert all(len(tracking.client.get_run(run_id).inputs.dataset_inputs) == 1 for run_id in ids)
