@@ -119,7 +119,7 @@ def no_answer(uri: str, error: Exception) -> LitsexpError:
 
 @contextmanager
 def one_try() -> Iterator[None]:
-    """MLflow tries a call over HTTP once inside, in whichever thread: the first one in sets it, the last out resets it."""
+    """MLflow tries a call over HTTP once inside, in every thread: the first one in sets it, the last out resets it."""
     with _once.lock:
         _once.inside += 1
         if _once.inside == 1:
