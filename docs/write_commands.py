@@ -47,7 +47,7 @@ def commands(group: typer.Typer, name: str) -> Iterator[tuple[str, Callable[...,
 
 def first_line(function: Callable[..., Any]) -> str:
     """The first paragraph of its docstring."""
-    return inspect.getdoc(function).split("\n\n")[0].replace("\n", " ").replace("|", "\\|")  # type: ignore[union-attr]
+    return inspect.cleandoc(function.__doc__ or "").split("\n\n")[0].replace("\n", " ").replace("|", "\\|")
 
 
 def section(name: str, function: Callable[..., Any]) -> str:

@@ -89,6 +89,15 @@ class Page:
         return text
 
 
+def looked_at(path: Path, profile: Path, theme: str) -> tuple[list[str], list[dict[str, Any]]]:
+    """A page with a figure, in a theme: what axe-core finds, and what the browser complains of."""
+    with browser(profile) as browse:
+        page = browse(path.as_uri())
+        page.wait("document.readyState === 'complete' && !!document.querySelector('svg.chart')")
+        page.theme(theme)
+        return page.faults(), [event for event in page.events if event["method"] == "Log.entryAdded"]
+
+
 @contextmanager
 def browser(profile: Path) -> Iterator[Callable[[str], Page]]:
     """Opens an address in the one tab of a browser without a past."""

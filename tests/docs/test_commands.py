@@ -156,7 +156,9 @@ def resolved(words: list[str]) -> None:
 
 @pytest.mark.parametrize("page", TO_READ, ids=name_of)
 def test_a_command_in_a_sentence_is_one_that_there_is(page: Path) -> None:
-    for said in commands_in_sentences(page):
+    found = list(commands_in_sentences(page))
+    assert found
+    for said in found:
         words = shlex.split(said.replace("…", "").replace("python run_study.py", "litsexp study", 1))[1:]
         if words[0] != "COMMAND":
             resolved([word for word in words if word != "[OPTIONS]"])

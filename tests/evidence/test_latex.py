@@ -37,7 +37,10 @@ def test_what_latex_means_something_by_is_escaped(make_evidence, make_study, tmp
     """Names with underscores, percent signs and the like come from people's files."""
     odd = make_evidence(cohort="my_folder 100 % & more #1, 12 patients")
     odd.cases["arm"] = odd.cases["arm"].replace({"init=scratch": "init=file:weights_100%~a^b.pth"})
-    compiled(tmp_path, [path.stem for path in write_tables(odd, tmp_path) if path.suffix == ".tex"])
+    names = [path.stem for path in write_tables(odd, tmp_path) if path.suffix == ".tex"]
+    arms = (tmp_path / "arms.tex").read_text(encoding="utf-8")
+    assert r"init=file:weights\_100\%\textasciitilde a\textasciicircum b.pth" in arms
+    assert "Missing character" not in compiled(tmp_path, names)
 
 
 def test_a_small_p_and_a_loss_are_printed_as_what_they_are(shown, tmp_path):

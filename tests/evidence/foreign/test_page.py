@@ -6,7 +6,7 @@ import pytest
 from litsexp.evidence.foreign.judged import as_claims, judged
 from litsexp.evidence.foreign.report import render
 
-from ...browser import browser, needs_axe, needs_browser
+from ...browser import looked_at, needs_axe, needs_browser
 
 
 @needs_browser
@@ -16,9 +16,4 @@ def test_axe_finds_no_serious_fault_and_nothing_is_fetched(make_table, make_clai
     table = make_table(np.random.default_rng(0))
     path = tmp_path / "report.html"
     path.write_text(render(judged(table, as_claims({"claims": [make_claim()]}), "results.csv")), encoding="utf-8")
-    with browser(tmp_path / "profile") as browse:
-        page = browse(path.as_uri())
-        page.wait("document.readyState === 'complete' && !!document.querySelector('svg.chart')")
-        page.theme(theme)
-        assert page.faults() == []
-        assert [event for event in page.events if event["method"] == "Log.entryAdded"] == []
+    assert looked_at(path, tmp_path / "profile", theme) == ([], [])
