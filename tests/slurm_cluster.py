@@ -41,13 +41,15 @@ JobAcctGatherType=jobacct_gather/none
 AccountingStorageType=accounting_storage/none
 MpiDefault=none
 SlurmdParameters=config_overrides
+GresTypes=gpu
 ReturnToService=2
 KillWait=2
 MinJobAge=300
 MailProg=/bin/true
-NodeName=n1 NodeHostname=localhost NodeAddr=127.0.0.1 Port={ports[1]} CPUs=4
-NodeName=n2 NodeHostname=localhost NodeAddr=127.0.0.1 Port={ports[2]} CPUs=4
+NodeName=n1 NodeHostname=localhost NodeAddr=127.0.0.1 Port={ports[1]} CPUs=4 Gres=gpu:1
+NodeName=n2 NodeHostname=localhost NodeAddr=127.0.0.1 Port={ports[2]} CPUs=4 Gres=gpu:1
 PartitionName=all Nodes=n1,n2 Default=YES MaxTime=60
+PartitionName=gpu Nodes=n1,n2 MaxTime=600
 """
 
 
@@ -70,6 +72,7 @@ def slurm(folder: Path) -> Iterator[None]:
     (folder / "munge.key").chmod(0o400)
     (folder / "state").mkdir()
     (folder / "slurm.conf").write_text(CONFIGURATION.format(folder=folder, ports=free_ports(3)))
+    (folder / "gres.conf").write_text("NodeName=n1,n2 Name=gpu File=/dev/null\n")  # stands for one
     os.environ["SLURM_CONF"] = str(folder / "slurm.conf")
     try:
         files = {"socket": "munge.socket", "key-file": "munge.key", "pid-file": "munge.pid", "seed-file": "munge.seed"}
@@ -78,7 +81,10 @@ def slurm(folder: Path) -> Iterator[None]:
         start("slurmctld", "-D", "-f", os.environ["SLURM_CONF"])
         for node in ("n1", "n2"):
             start("slurmd", "-D", "-f", os.environ["SLURM_CONF"], "-N", node)
-        wait_until(lambda: said("sinfo", "--noheader", "--Node", "--format=%T").split() == ["idle"] * 2, logs)
+        wait_until(
+            lambda: said("sinfo", "--noheader", "--Node", "--partition=all", "--format=%T").split() == ["idle"] * 2,
+            logs,
+        )
         yield
     finally:
         said("scancel", f"--user={os.getuid()}")

@@ -141,7 +141,7 @@ class Sandbox:
             with pytest.raises(SystemExit) as end:
                 runpy.run_path("run_study.py", run_name="__main__")
             return int(end.value.code or 0)
-        raise AssertionError(f"neither run nor excused: {command}")
+        raise AssertionError(f"no command that is tested: {command}")
 
     def serve(self, words: list[str]) -> int:
         """Start the UI on a port that is free, see it answer on 127.0.0.1, end it as Ctrl-C does."""

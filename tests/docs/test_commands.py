@@ -1,4 +1,7 @@
-"""Every command, study file and piece of Python on a page is run as its reader would, page by page, in order."""
+"""Every command, study file and piece of Python on a page is run as its reader would, page by page, in order.
+
+Blocks that install, start servers or want a cluster are typed in test_shell.py.
+"""
 
 import shlex
 import shutil
@@ -12,45 +15,8 @@ import typer
 
 from .pages import PAGES, Block, blocks, commands_in_sentences, name_of
 from .sandbox import SMALL_ENCODER, Sandbox, build
+from .test_shell import IN_A_SHELL
 
-INSTALLS = "installs from a package index; CI has done it before this test runs"
-SERVER = "asks for an MLflow server of the reader's; its options are looked up all the same"
-SERVICES = "starts servers: tests/cli/test_services.py does, and stops them"
-CLUSTER = "needs a cluster: tests/study/test_slurm.py runs a study through a real Slurm of two nodes"
-EXCUSED = {  # commands that no test runs, each with its reason
-    "make study": "installs, and runs the mini-study for minutes: run_study.py is run here",
-    "make test": INSTALLS + ", as this",
-    "python3 -m venv .venv": INSTALLS,
-    ".venv/bin/python -m pip install --constraint constraints.txt --editable '.[dev]'": INSTALLS,
-    ".venv/bin/python -m pytest": "runs this test",
-    "litsexp study experiments/mini.yaml --tracking-uri http://127.0.0.1:5001 --storage sqlite:////tmp/o.db": SERVER,
-    **dict.fromkeys(
-        (
-            "python3.11 -m venv /shared/env",
-            ". /shared/env/bin/activate",
-            "pip install -c constraints.txt .",
-            "cd /shared/me",
-            "mlflow server --host HEAD --allowed-hosts HEAD:5000 --workers 1 "
-            "--backend-store-uri sqlite:////shared/me/server.db --artifacts-destination /shared/me/artifacts",
-            "litsexp check /shared/LiTS",
-            "litsexp study experiments/paper.yaml --data /shared/LiTS --tracking-uri http://HEAD:5000 --executor slurm "
-            "--executor-option partition=gpu --executor-option gres=gpu:1 --executor-option time=04:00:00 --retries 1",
-            "litsexp status experiments/paper.yaml --data /shared/LiTS --tracking-uri http://HEAD:5000",
-            "squeue --me",
-            "tail -f mlruns/slurm/RUN_ID/log",
-        ),
-        CLUSTER,
-    ),
-    **dict.fromkeys(
-        (
-            "pip install 'litsexp[services]'",
-            "litsexp services up /var/tmp/services",
-            ". /var/tmp/services/env",
-            "litsexp services down /var/tmp/services",
-        ),
-        SERVICES,
-    ),
-}
 QUICKER = {  # a command -> what is added to it, so that it takes seconds
     "litsexp bench stats --short --markdown": "--studies 100",
 }
@@ -119,9 +85,10 @@ def run(sandbox: Sandbox, block: Block) -> None:
         sandbox.read(block)
     elif block.kind == "python":
         sandbox.execute(block)
+    if block.commands[:1] and block.commands[0] in IN_A_SHELL:
+        return  # there
     for command in block.commands:
-        if command not in EXCUSED:
-            assert sandbox.type(f"{command} {QUICKER.get(command, '')}") == 0, f"line {block.line}: {command}"
+        assert sandbox.type(f"{command} {QUICKER.get(command, '')}") == 0, f"line {block.line}: {command}"
 
 
 @pytest.mark.parametrize("page", TO_RUN, ids=name_of)
@@ -164,17 +131,14 @@ def test_a_command_in_a_sentence_is_one_that_there_is(page: Path) -> None:
             resolved([word for word in words if word != "[OPTIONS]"])
 
 
-def test_every_excuse_is_needed() -> None:
-    typed = {command for page in PAGES for block in blocks(page) for command in block.commands}
-    assert set(EXCUSED) <= typed
-    assert set(QUICKER) <= typed
-    for command in EXCUSED:
-        if command.startswith("litsexp "):
-            resolved(shlex.split(command)[1:])
+def test_what_is_treated_apart_is_on_a_page() -> None:
+    typed = [block.commands for page in PAGES for block in blocks(page) if block.commands]
+    assert set(IN_A_SHELL) <= {commands[0] for commands in typed}
+    assert set(QUICKER) <= {command for commands in typed for command in commands}
 
 
-def test_a_command_that_is_neither_run_nor_excused_fails(sandbox: Sandbox) -> None:
-    with pytest.raises(AssertionError, match="neither run nor excused"):
+def test_a_command_that_is_not_run_fails(sandbox: Sandbox) -> None:
+    with pytest.raises(AssertionError, match="no command that is tested"):
         run(sandbox, Block("sh", "litsxp study x.yaml\n", 1))
     with pytest.raises(AssertionError, match="needs a shell"):
         run(sandbox, Block("sh", "litsexp list | head\n", 1))

@@ -1,0 +1,127 @@
+"""The blocks that install, start servers or want a cluster, typed as they stand on their page."""
+
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from litsexp.data.phantom.cohort import write_cohort
+from litsexp.data.phantom.patient import PhantomConfig
+from litsexp.services.postgres import programs
+from litsexp.spec.errors import LitsexpError
+
+from ..slurm_cluster import free_ports, needs_slurm, queue, slurm
+from .pages import PAGES, blocks
+from .sandbox import answers
+from .terminal import PATIENCE_S, Terminal, checkout, wait_for
+
+WITHOUT_MAKE = "python3 -m venv .venv"
+WITH_MAKE = "make study"
+SERVER = "litsexp study experiments/mini.yaml --tracking-uri http://127.0.0.1:5001 --storage sqlite:////tmp/o.db"
+SERVICES = "pip install -c constraints.txt '.[services]'"
+SLURM = "python3.11 -m venv /shared/env"
+IN_A_SHELL = (WITHOUT_MAKE, WITH_MAKE, SERVER, SERVICES, SLURM)  # the first command of each such block
+
+
+def commands_from(first: str) -> list[str]:
+    """The block that begins with this command."""
+    (found,) = (block.commands for page in PAGES for block in blocks(page) if block.commands[:1] == [first])
+    return found
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory: pytest.TempPathFactory) -> Terminal:
+    """A terminal in a checkout, with an environment of its own, made as README says without make."""
+    terminal = Terminal(checkout(tmp_path_factory.mktemp("shell") / "checkout"))
+    terminal.environment["PYTEST_ADDOPTS"] = "-p no:cacheprovider -n 0 tests/test_files.py"  # of all the tests
+    return terminal
+
+
+def test_what_the_readme_says_installs_runs_and_tests(reader: Terminal) -> None:
+    printed = [reader.type(command) for command in commands_from(WITHOUT_MAKE)]
+    assert "report" in printed[2] and " passed" in printed[3]
+    (reader.folder / ".venv" / ".installed").unlink(missing_ok=True)
+    study, tests = (reader.type(command) for command in commands_from(WITH_MAKE))
+    assert (reader.folder / ".venv" / ".installed-dev").exists()
+    assert "report" in study and " passed" in tests
+
+
+@pytest.fixture
+def servers_folder() -> Iterator[Path]:
+    """Where PostgreSQL, which runs as another user where the tests run as root, may enter."""
+    try:
+        programs(Path("nowhere"))
+    except LitsexpError as error:
+        pytest.skip(str(error))
+    folder = Path(tempfile.mkdtemp(prefix="litsexp-page-", dir="/var/tmp"))
+    folder.chmod(0o711)
+    yield folder / "services"
+    shutil.rmtree(folder)
+
+
+def test_services_start_serve_a_study_and_end(reader: Terminal, servers_folder: Path, tmp_path: Path) -> None:
+    terminal = Terminal(reader.folder, {"/var/tmp/services": str(servers_folder)}, before=[". .venv/bin/activate"])
+    install, up, environment, down = commands_from(SERVICES)
+    terminal.type(install)
+    told = terminal.type(up)
+    address = told.partition("--tracking-uri ")[2].split()[0]
+    terminal.type(environment)
+    terminal.names |= {"http://127.0.0.1:5001": address, "/tmp/o.db": str(tmp_path / "o.db")}
+    try:
+        (study,) = commands_from(SERVER)
+        assert address in terminal.type(study)
+        assert (tmp_path / "o.db").is_file()
+    finally:
+        assert terminal.type(down) == "ended: MLflow and PostgreSQL\n"
+
+
+@needs_slurm
+def test_from_a_laptop_to_slurm_in_ten_commands(reader: Terminal, tmp_path: Path) -> None:
+    shared, (port,) = tmp_path / "shared", free_ports(1)
+    write_cohort(shared / "LiTS", PhantomConfig(6, seed=2, size=48, slices=10, lesions="large"), processes=1)
+    (shared / "LiTS" / "phantom.json").unlink()
+    shutil.copytree(reader.folder / "experiments", shared / "me" / "experiments")
+    names = {
+        "/shared": str(shared),
+        "--port 5000": f"--port {port}",
+        "HEAD:5000": f"127.0.0.1:{port}",
+        "HEAD": "127.0.0.1",
+    }
+    terminal = Terminal(reader.folder, names)
+    make, activate, install, enter, serve, check, mini, paper, status, listed, follow = commands_from(SLURM)
+    for command in (make, activate, install, enter):
+        terminal.type(command)
+    (tmp_path / "cluster").mkdir()
+    with slurm(tmp_path / "cluster"), running(terminal, serve) as server:
+        answers(f"http://127.0.0.1:{port}/health", server)
+        terminal.type(check)
+        terminal.type(mini)
+        with running(terminal, paper) as study:
+            log = wait_for(shared / "me" / "mlruns" / "slurm", "*/log")
+            terminal.type(listed)
+            assert f"litsexp-{log.parent.name}" in queue()
+            terminal.names["RUN_ID"] = log.parent.name
+            with running(terminal, follow) as tail:
+                assert tail.poll() is None
+            assert "running" in terminal.type(status).lower()
+            printed, _ = study.communicate(timeout=PATIENCE_S)
+            assert study.returncode == 0, printed
+        assert "report" in printed
+
+
+@contextmanager
+def running(terminal: Terminal, command: str) -> Iterator[Any]:
+    """A command in a terminal of its own; at the end it and all that it has started are ended."""
+    process = terminal.start(command)
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
