@@ -39,7 +39,8 @@ def status(
 ) -> None:
     """Say where a study stands: what runs where and since when, what failed and why, how long it takes yet.
 
-    It reads MLflow alone, so it works from any machine that reaches it, beside a running driver, and leaves nothing.
+    It works from any machine that reaches MLflow, beside a running driver, and leaves nothing. Who drives the study is
+    told by the ledger's database (--storage): without it, a driver that was killed is not told from one that runs.
 
     Example: `litsexp status experiments/mini.yaml`
 
@@ -59,9 +60,11 @@ def status(
 
 def show(found: Status) -> None:
     """One line in sum, a table of arms by fold and seed, then the cells that run or did not finish."""
-    driver = "a driver is at it" if found.state == "RUNNING" else f"no driver; it ended as {found.state}"
     counts = ", ".join(f"{found.count(state)} {state}" for state in SIGNS if found.count(state))
-    say(f"{found.name}: {found.count('finished')} of {found.planned} runs finished ({counts}); {driver}", style="bold")
+    say(
+        f"{found.name}: {found.count('finished')} of {found.planned} runs finished ({counts}); {_driver(found)}",
+        style="bold",
+    )
     if found.cells:
         console.print(_table(found.cells))
     for state, title in (("running", "running"), ("failed", "failed"), ("interrupted", "interrupted")):
@@ -72,6 +75,15 @@ def show(found: Status) -> None:
             say(f"… and {len(cells) - LISTED} more")
     if found.seconds_left is not None:
         say(f"time left: about {duration(found.seconds_left)} at the pace of the finished runs")
+
+
+def _driver(found: Status) -> str:
+    """Who is at it; a parent run that a killed driver left says RUNNING for ever."""
+    if found.driver:
+        return found.driver
+    if found.state != "RUNNING":
+        return f"no driver; it ended as {found.state}"
+    return "a driver is at it" if found.driver is None else "its driver is gone; the same command goes on"
 
 
 def _table(cells: list[CellStatus]) -> Table:

@@ -8,10 +8,12 @@ import functools
 import logging
 import os
 import re
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from email.utils import parsedate_to_datetime
 from typing import Any, cast
 
 import mlflow
@@ -39,6 +41,7 @@ KNOWN = (  # words in errors over HTTP that say it all
     "No route to host",
     "certificate verify failed",
 )
+CLOCK_S = 600.0  # that two machines' clocks may be apart
 NOT_THERE = "please ensure that the path is correct"
 QUIET = ("mlflow", "alembic"), ("mlflow.store.db.utils", "urllib3.connectionpool")  # the latter: what we say ourselves
 
@@ -96,7 +99,7 @@ def opened_client(uri: str) -> MlflowClient:
     quiet()
     try:
         if is_http(uri):
-            _check_version(uri)
+            check_server(uri)
         elif is_postgres(uri):  # MLflow would try for minutes
             engine = create_engine(uri, poolclass=NullPool, connect_args={"connect_timeout": CONNECT_S})
             engine.connect().close()
@@ -143,14 +146,29 @@ def quiet() -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
-def _check_version(uri: str) -> None:
-    """LitsexpError for a server of another major version; one that does not tell is asked nothing more here."""
+def check_server(uri: str) -> None:
+    """LitsexpError for a server of another major version, and where its clock and this machine's are far apart.
+
+    Of a server that does not tell nothing more is asked. MLflow orders runs by the clocks of who began and ended them.
+    """
     answer = http_request(get_default_host_creds(uri), "/version", "GET", max_retries=0, timeout=2 * CONNECT_S)
     found, ours = answer.text.strip(), mlflow.__version__
     told = answer.status_code == 200 and re.fullmatch(r"\d+\.\d+\S*", found)
     if told and found.partition(".")[0] != ours.partition(".")[0]:
         expected = f"expected MLflow {ours.partition('.')[0]}, as installed here ({ours})"
         raise LitsexpError(f"--tracking-uri {masked(uri)}: found a server of MLflow {found}; {expected}; upgrade one")
+    _check_clock(uri, answer.headers.get("Date", ""))
+
+
+def _check_clock(uri: str, date: str) -> None:
+    try:
+        behind_s = time.time() - parsedate_to_datetime(date).timestamp()
+    except (ValueError, TypeError):  # none, or one that cannot be read
+        return
+    if abs(behind_s) > CLOCK_S:
+        found = f"found its clock {abs(behind_s) / 60:.0f} min {'behind' if behind_s > 0 else 'ahead of'} that of host"
+        expected = f"expected them within {CLOCK_S / 60:.0f} min; set both by NTP"
+        raise LitsexpError(f"--tracking-uri {masked(uri)}: {found} {socket.gethostname()}; {expected}")
 
 
 def _short(said: str) -> str:

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import quote
 
 from filelock import FileLock, Timeout
 from sqlalchemy import Connection, create_engine, text
@@ -30,6 +31,7 @@ APPLICATION = "litsexp"  # how PostgreSQL's pg_stat_activity names the holder: t
 NAME_LENGTH = 63  # characters of it that PostgreSQL keeps
 ENDS = "wait until it ends, or stop it first"
 TRY = text("SELECT pg_try_advisory_lock(:key)")
+KNOWN = text("SELECT 1 FROM studies WHERE study_name = :name")
 HOLDER = text(
     "SELECT application_name FROM pg_stat_activity JOIN pg_locks USING (pid) WHERE locktype = 'advisory' AND granted "
     "AND objsubid = 1 AND ((classid::bigint << 32) | objid::bigint) = :key "
@@ -112,7 +114,7 @@ class SessionLock:
             connection.close()
             raise
         connection.close()
-        raise Taken(f"study {self.study}: {told(holder)} is running it{since(holder)}; {ENDS}")
+        raise Taken(f"study {self.study}: {told(holder)}; {ENDS}")
 
 
 def key_of(name: str) -> int:
@@ -121,23 +123,77 @@ def key_of(name: str) -> int:
 
 
 def told(holder: str | None) -> str:
-    """``process 123 on HOST``, from an application's name."""
-    words = (holder or "").split(" ", 3)
-    return f"process {words[1]} on {words[3]}" if len(words) == 4 and words[0] == APPLICATION else "another process"
+    """``process 123 on HOST is running it since 10:31``, from an application's name.
 
-
-def since(holder: str | None) -> str:
-    """`` since 10:31``, with the date where that was not today; by the holder's clock, in this machine's time zone."""
+    With the date where that was not today; by the holder's clock, in this machine's time zone.
+    """
     words = (holder or "").split(" ", 3)
-    if len(words) != 4 or not words[2].isdecimal():
-        return ""
-    return _since(int(words[2]))
+    if len(words) != 4 or words[0] != APPLICATION:
+        return "another process is running it"
+    when = _since(int(words[2])) if words[2].isdecimal() else ""
+    return f"process {words[1]} on {words[3]} is running it{when}"
 
 
 def _since(began_s: float) -> str:
     then = time.localtime(began_s)
     today = time.strftime("%Y-%m-%d", then) == time.strftime("%Y-%m-%d")
     return " since " + time.strftime("%H:%M" if today else "%Y-%m-%d %H:%M", then)
+
+
+def driver_of(storage_url: str, name: str, fallback: Path) -> str | None:
+    """Who runs this study: ``process 123 on HOST is running it since 10:31``; empty for nobody. Nothing is written.
+
+    None where it cannot be told: the database does not answer, or has no such study, as it is another one than the
+    driver's. Of a file's lock it is what the driver wrote beside it; that its process is gone shows on its host alone.
+    """
+    try:
+        storage_url = database_url(storage_url)
+        url = make_url(storage_url)
+        if url.drivername.startswith("sqlite"):
+            return _file_holder(Path(url.database or ""), name)
+        if not is_postgres(storage_url):
+            return _told_by_file(fallback, name)
+        engine = create_engine(url, poolclass=NullPool, connect_args={"connect_timeout": CONNECT_S})
+        with engine.connect() as connection:
+            if not connection.execute(KNOWN, {"name": name}).scalar():
+                return None
+            holder = connection.execute(HOLDER, {"key": key_of(name)}).scalar()
+        return told(holder) if holder else ""
+    except (SQLAlchemyError, LitsexpError, ImportError):
+        return None
+
+
+def _file_holder(database: Path, name: str) -> str | None:
+    if not database.is_file():
+        return None
+    engine = create_engine(f"sqlite:///file:{quote(str(database))}?mode=ro&uri=true", poolclass=NullPool)
+    with engine.connect() as connection:
+        known = connection.execute(KNOWN, {"name": name}).scalar()
+    return _told_by_file(database.parent, name) if known else None
+
+
+def _told_by_file(directory: Path, name: str) -> str:
+    found = _written(directory / f"{name}.driver.json")
+    if found is None:
+        return ""
+    who, host, pid = found
+    try:
+        if host == socket.gethostname():
+            os.kill(pid, 0)  # asks whether it is there
+    except ProcessLookupError:
+        return ""
+    except PermissionError:  # another user's
+        pass
+    return who
+
+
+def _written(holder: Path) -> tuple[str, str, int] | None:
+    """``process 123 on HOST is running it since 10:31``, host and process, as the driver wrote them beside its lock."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        found = json.loads(holder.read_text())
+        pid, host = int(found["pid"]), str(found["host"])
+        return f"process {pid} on {host} is running it{_since(found['since'])}", host, pid
+    return None
 
 
 class _FileHeld:
@@ -154,12 +210,8 @@ def _file_lock(directory: Path, name: str) -> Iterator[Lock]:
         directory.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout:
-        who, when = "another process", ""
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            found = json.loads(holder.read_text())
-            who = f"process {found['pid']} on {found['host']}"
-            when = _since(found["since"])
-        raise LitsexpError(f"study {name}: {who} is running it{when}; {ENDS}") from None
+        who = (_written(holder) or ["another process is running it"])[0]
+        raise LitsexpError(f"study {name}: {who}; {ENDS}") from None
     except OSError as error:
         what = f"cannot be written ({error.strerror}); expected a folder for databases and results"
         raise LitsexpError(f"{directory}: {what}; name another with --mlruns") from None

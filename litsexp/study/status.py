@@ -1,4 +1,4 @@
-"""Where a study stands, read from MLflow by whoever reaches it: no store, no lock, and nothing is left there."""
+"""Where a study stands, read by whoever reaches MLflow and the ledger's database: nothing is held or left there."""
 
 import tempfile
 import time
@@ -20,6 +20,7 @@ from litsexp.spec.design import Cell, cells, design_digest
 from litsexp.spec.errors import LitsexpError
 from litsexp.spec.study import StudyConfig
 from litsexp.study.clients import no_answer, opened_client
+from litsexp.study.locks import driver_of
 from litsexp.study.places import Places
 from litsexp.study.views import every_run
 
@@ -55,6 +56,7 @@ class Status:
     state: str  # of that: RUNNING while a driver is at it
     cells: list[CellStatus]
     planned: int
+    driver: str | None  # who it is, and since when; empty: nobody; None: that cannot be told from here
     seconds_left: float | None  # at the pace of the finished runs; None: none has finished, or all have
 
     def count(self, state: State) -> int:
@@ -79,7 +81,8 @@ def status_of(study: StudyConfig, name: str, places: Places, now_s: float | None
     now = time.time() if now_s is None else now_s
     planned = study.search.trials if study.search else len(cells(study))
     found = [_status(client, cell, known.get(key), now) for key, cell in _cells(study, known).items()]
-    return Status(name, parent.info.run_id, parent.info.status, found, planned, _left(found, planned))
+    driver = driver_of(places.storage_url, f"{name}-{parent.data.tags['study_digest']}", places.root)
+    return Status(name, parent.info.run_id, parent.info.status, found, planned, driver, _left(found, planned))
 
 
 def _experiment(places: Places, name: str) -> tuple[MlflowClient, str]:

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -22,15 +23,19 @@ from .conftest import study_file
 
 
 @pytest.fixture
-def answering() -> Iterator[Callable[[dict[str, tuple[int, str]]], str]]:
-    """``answering({path: (status, text)})``: the address of a server that answers so, and 404 elsewhere."""
+def answering() -> Iterator[Callable[[dict[str, tuple[Any, ...]]], str]]:
+    """``answering({path: (status, text)})``: the address of a server that answers so, and 404 elsewhere.
+
+    A third value: by how many seconds its clock is ahead.
+    """
     begun: list[HTTPServer] = []
 
-    def start(answers: dict[str, tuple[int, str]]) -> str:
+    def start(answers: dict[str, tuple[Any, ...]]) -> str:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                status, text = answers.get(self.path, (404, "<html>not here</html>"))
-                self.send_response(status)
+                status, text, *ahead_s = answers.get(self.path, (404, "<html>not here</html>"))
+                self.send_response_only(status)
+                self.send_header("Date", self.date_time_string(time.time() + sum(ahead_s)))
                 self.end_headers()
                 self.wfile.write(text.encode())
 
@@ -200,7 +205,7 @@ def test_data_of_another_version_of_postgresql_are_refused(
     assert "its data are PostgreSQL 9's; found " in refused("services", "up", tmp_path / "old")
 
 
-def test_a_server_of_another_version_and_one_that_is_no_mlflow_are_refused(
+def test_a_server_of_another_version_or_clock_and_one_that_is_no_mlflow_are_refused(
     refused: Callable[..., str], places: list[object], answering: Callable[..., str]
 ) -> None:
     file = study_file()
@@ -209,4 +214,7 @@ def test_a_server_of_another_version_and_one_that_is_no_mlflow_are_refused(
     assert f"--tracking-uri {other}: found a server of MLflow 2.22.0; expected MLflow 3" in error
     error = refused("study", file, *places, "--tracking-uri", answering({}))
     assert "MLflow does not answer (it answers 404, as no MLflow does); check the address" in error
+    for ahead_s, words in ((-3600, "60 min behind"), (3600, "60 min ahead of")):
+        error = refused("study", file, *places, "--tracking-uri", answering({"/version": (200, "3.17.0", ahead_s)}))
+        assert f"found its clock {words} that of host {socket.gethostname()}; expected them within 10 min" in error
     assert not list(Path("mlruns").glob("reports"))

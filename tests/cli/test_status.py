@@ -1,6 +1,9 @@
 """Where a study stands, told from MLflow alone."""
 
 import json
+import os
+import socket
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +13,8 @@ from mlflow.entities import Metric
 
 from litsexp.spec.design import cells
 from litsexp.spec.reading import load_study
+from litsexp.study.ledger import Ledger
+from litsexp.study.locks import one_driver
 from litsexp.study.places import Places
 from litsexp.study.status import status_of
 from litsexp.study.tracking import Tracking
@@ -50,6 +55,26 @@ def test_every_cell_with_its_latest_attempt(litsexp: Litsexp, begun: tuple[Track
     assert "time left: about " in out
     rows = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line.startswith(("baseline", "window"))}
     assert rows == {"baseline": ["✓", "✗"], "window=wide": ["▶", "·"]}
+
+
+def test_who_drives_it_is_told_by_the_lock_and_a_killed_driver_is_gone(
+    litsexp: Litsexp, begun: tuple[Tracking, list[str]], files: Callable[[Path], list[str]]
+) -> None:
+    places, name = Places.below(Path("mlruns")), "tiny-d1"
+    Ledger(places.storage_url, name, load_study(Path("tiny.yaml")))
+    before = files(Path())
+    assert "; its driver is gone; the same command goes on\n" in litsexp("status", "tiny.yaml")[1]
+    assert files(Path()) == before
+    with one_driver(places.storage_url, name, places.root):
+        who = f"process {os.getpid()} on {socket.gethostname()} is running it since "
+        assert who in litsexp("status", "tiny.yaml")[1]
+        assert json.loads(litsexp("status", "tiny.yaml", "--json")[1])["driver"].startswith(who)
+        left = (places.root / f"{name}.driver.json").read_text()
+    with subprocess.Popen(["true"]) as ended:
+        pass
+    (places.root / f"{name}.driver.json").write_text(left.replace(str(os.getpid()), str(ended.pid)))  # by a kill -9
+    assert json.loads(litsexp("status", "tiny.yaml", "--json")[1])["driver"] == ""
+    assert json.loads(litsexp("status", "tiny.yaml", "--json", "--storage", "sqlite:////no/such")[1])["driver"] is None
 
 
 def test_as_json_for_programs(litsexp: Litsexp, begun: tuple[Tracking, list[str]]) -> None:

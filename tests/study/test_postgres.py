@@ -23,11 +23,12 @@ from litsexp.data.store import Store
 from litsexp.services import postgres, tracking_server
 from litsexp.spec.design import design_digest
 from litsexp.spec.errors import LitsexpError
+from litsexp.spec.study import StudyConfig
 from litsexp.study import outages
 from litsexp.study import session as session_room
 from litsexp.study.jobs import Job
 from litsexp.study.ledger import Ledger
-from litsexp.study.locks import SessionLock, Taken, one_driver
+from litsexp.study.locks import SessionLock, Taken, driver_of, one_driver
 from litsexp.study.outages import Away
 from litsexp.study.places import Places
 from litsexp.study.tracking import Tracking
@@ -171,6 +172,9 @@ def test_a_second_driver_is_told_who_drives_since_when_and_a_killed_one_frees_th
         assert "\n" not in said
         with one_driver(servers.storage_url, "another", tmp_path):
             pass
+        assert driver_of(servers.storage_url, "tiny", tmp_path) is None  # the ledger has no such study
+        Ledger(servers.storage_url, "tiny", StudyConfig(question="?"))
+        assert f"study tiny: {driver_of(servers.storage_url, 'tiny', tmp_path)}; wait" in said
     finally:
         os.kill(other.pid, signal.SIGKILL)
         other.communicate()
@@ -182,6 +186,7 @@ def test_a_second_driver_is_told_who_drives_since_when_and_a_killed_one_frees_th
         except LitsexpError:
             assert time.monotonic() < free_s
             time.sleep(0.1)
+    assert driver_of(servers.storage_url, "tiny", tmp_path) == ""
     assert list(tmp_path.iterdir()) == []  # no lock lies about
 
 

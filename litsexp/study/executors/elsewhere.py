@@ -2,13 +2,16 @@
 
 import socket
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
-from mlflow import MlflowClient
 from mlflow.entities import RunTag
+from mlflow.exceptions import MlflowException
 
 from litsexp.data.store import Store
 from litsexp.spec.errors import LitsexpError
+from litsexp.study.addresses import is_http
+from litsexp.study.clients import check_server, patient_client
 from litsexp.study.jobs import Job
 from litsexp.study.versions import versions
 
@@ -16,9 +19,13 @@ from litsexp.study.versions import versions
 def introduce(job: Job, tags: Mapping[str, str]) -> None:
     """Say in the run where it runs and with which versions; the driver's own stood there before.
 
-    LitsexpError: the driver has closed the run meanwhile, as one does that took over from a killed one.
+    LitsexpError: the driver has closed the run meanwhile, as one does that took over from a killed one; what
+    ``check_server`` says of MLflow as it is seen from here.
     """
-    client = MlflowClient(job.tracking_uri)
+    client = patient_client(job.tracking_uri)
+    if is_http(job.tracking_uri):
+        with suppress(MlflowException):  # it is away just now: the client waits
+            check_server(job.tracking_uri)
     here = {"host": socket.gethostname(), **tags}
     if not job.trained:
         status = client.get_run(job.run_id).info.status
