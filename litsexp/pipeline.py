@@ -41,6 +41,7 @@ from litsexp.study.observer import Observer
 from litsexp.study.places import Places
 from litsexp.study.results import Results
 from litsexp.study.session import Session, open_study
+from litsexp.study.supply import check_sending, send
 from litsexp.study.versions import versions
 from litsexp.study.views import LOCAL, address, prepare
 
@@ -76,6 +77,7 @@ def run_study(
     threads: int | None = None,
     executor_options: Sequence[str] = (),
     retries: int = 0,
+    send_stores: bool = False,
     observer: Observer | None = None,
     train: bool = True,
     score: bool = False,
@@ -94,6 +96,7 @@ def run_study(
         threads: of a run; default: 1. Another number changes the last bits.
         executor_options: of a cluster's jobs: ``partition=gpu``, as sbatch's long options.
         retries: how often a run whose worker died is run again, when the others have ended.
+        send_stores: whether slice stores are sent to MLflow, for workers that do not see the stores' folder.
         observer: told of what happens; default: a live table in the terminal or notebook.
         train: whether missing runs are trained; without, the report is written from the runs there are.
         score: whether, without ``train``, finished runs are scored where a scoring is missing.
@@ -108,9 +111,14 @@ def run_study(
     places, engine = places or Places.below(), None
     if train or score:  # before anything is written
         engine = executor_of(executor, workers, threads, executor_options, places)
+    if send_stores:
+        check_sending(executor, places.tracking_uri, native or "native" in asked.needs)
     with opened(asked, name, places, native=native) as session:
         if before is not None:
             before(session)
+        if send_stores:
+            for store in filter(None, (session.store, session.external)):
+                send(session.tracking.client, store, progress_bar)
         if engine is not None:
             train_missing(session, engine, observer, train, retries)
         with console.status("writing the report") if observer is None else nullcontext():

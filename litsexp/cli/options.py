@@ -39,6 +39,12 @@ Storage = Annotated[
 ]
 Runs = Annotated[Path, typer.Option("--mlruns", metavar="DIR", help="Folder for databases, artifacts, reports.")]
 Stores = Annotated[Path, typer.Option("--stores", metavar="DIR", help="Folder for phantom and slice stores.")]
+SendStores = Annotated[
+    bool,
+    typer.Option(
+        "--send-stores", help="Send the slice stores to MLflow once, for workers that do not see the --stores folder."
+    ),
+]
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from litsexp.cli.options import (
     Native,
     Plugins,
     Runs,
+    SendStores,
     Settings,
     Storage,
     Stores,
@@ -72,6 +73,7 @@ def study(
     executor: Executor = None,
     executor_options: Options = None,
     retries: Retries = 0,
+    send_stores: SendStores = False,
     native: Native = False,
     settings: Settings = None,
     plugins: Plugins = None,
@@ -112,6 +114,7 @@ def study(
             threads=threads,
             executor_options=executor_options or (),
             retries=retries,
+            send_stores=send_stores,
             native=native,
             command=command,
         )

@@ -19,7 +19,7 @@ from litsexp.spec.design import cells
 from litsexp.spec.errors import LitsexpError
 from litsexp.spec.study import StudyConfig
 from litsexp.study.executors import executor_of, slurm, slurm_commands, slurm_job
-from litsexp.study.executors.elsewhere import check_stores
+from litsexp.study.executors.elsewhere import with_stores
 from litsexp.study.executors.slurm_commands import COMMANDS
 from litsexp.study.jobs import Job, Outcome, outcome_from_json, outcome_to_json
 from litsexp.study.places import Places
@@ -411,15 +411,15 @@ def test_a_worker_checks_its_stores_before_it_trains(
     job: Callable[..., Job], phantom_store: Store, external_store: Store, tmp_path: Path
 ) -> None:
     mine = replace(job(), fingerprint=phantom_store.fingerprint)
-    check_stores(mine)
+    assert with_stores(mine) == mine
     found = f"found the store {phantom_store.fingerprint} on host .*; expected the driver's, 123"
     with pytest.raises(LitsexpError, match=found):
-        check_stores(replace(mine, fingerprint="123", scorings=()))
+        with_stores(replace(mine, fingerprint="123", scorings=()))
     with pytest.raises(LitsexpError, match=found):
-        check_stores(replace(mine, scorings=(replace(mine.scorings[0], fingerprint="123"),)))
+        with_stores(replace(mine, scorings=(replace(mine.scorings[0], fingerprint="123"),)))
     with pytest.raises(LitsexpError, match=r"gone: not found on host .*every node sees"):
-        check_stores(replace(mine, store=tmp_path / "gone"))
-    check_stores(replace(mine, store=tmp_path / "gone", trained=True))  # it is only scored
+        with_stores(replace(mine, store=tmp_path / "gone"))
+    with_stores(replace(mine, store=tmp_path / "gone", trained=True))  # it is only scored
     start_s = time.monotonic()
-    check_stores(mine)
+    with_stores(mine)
     assert time.monotonic() - start_s < 5

@@ -3,6 +3,7 @@
 import socket
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from mlflow.entities import RunTag
@@ -10,9 +11,10 @@ from mlflow.exceptions import MlflowException
 
 from litsexp.data.store import Store
 from litsexp.spec.errors import LitsexpError
-from litsexp.study.addresses import is_http
+from litsexp.study.addresses import artifacts_are_shared, is_http
 from litsexp.study.clients import check_server, patient_client
 from litsexp.study.jobs import Job
+from litsexp.study.supply import fetch, home
 from litsexp.study.versions import versions
 
 
@@ -35,21 +37,38 @@ def introduce(job: Job, tags: Mapping[str, str]) -> None:
     client.log_batch(job.run_id, tags=[RunTag(name, value) for name, value in here.items()])
 
 
-def check_stores(job: Job) -> None:
-    """LitsexpError where a store that the job needs is not here, or is not what the driver has."""
-    wanted = {} if job.trained else {job.store: job.fingerprint}
-    wanted |= {one.store: one.fingerprint for one in job.scorings if one.kind != "native"}
-    for folder, fingerprint in wanted.items():
-        _check_store(folder, fingerprint)
+def with_stores(job: Job) -> Job:
+    """The job with the stores as they lie on this host: the driver's folders, or what it has sent to MLflow.
+
+    LitsexpError where one is neither here nor sent, or is not what the driver has.
+    """
+    if job.trained or job.store.is_dir():
+        here = job
+    else:
+        here = replace(job, store=_sent(job, job.store, job.fingerprint), cache=home().parent / "pretrained")
+    if not job.trained:
+        _check_store(here.store, job.fingerprint)
+    scorings = []
+    for one in job.scorings:
+        if one.kind != "native":  # whose store lies with the volumes
+            one = one if one.store.is_dir() else replace(one, store=_sent(job, one.store, one.fingerprint))
+            _check_store(one.store, one.fingerprint)
+        scorings.append(one)
+    return replace(here, scorings=tuple(scorings))
+
+
+def _sent(job: Job, folder: Path, fingerprint: str) -> Path:
+    found = fetch(patient_client(job.tracking_uri), fingerprint) if artifacts_are_shared(job.tracking_uri) else None
+    if found is None:
+        todo = "expected a folder that every node sees; see --stores, or send it with --send-stores"
+        raise LitsexpError(f"{folder}: not found on host {socket.gethostname()}; {todo}")
+    return found
 
 
 def _check_store(folder: Path, fingerprint: str) -> None:
-    host = socket.gethostname()
-    if not folder.is_dir():
-        raise LitsexpError(f"{folder}: not found on host {host}; expected a folder that every node sees; see --stores")
     found = Store.open(folder).fingerprint
     if fingerprint and found != fingerprint:
         raise LitsexpError(
-            f"{folder}: found the store {found} on host {host}; expected the driver's, {fingerprint}; "
+            f"{folder}: found the store {found} on host {socket.gethostname()}; expected the driver's, {fingerprint}; "
             "copy it there, or put --stores on a file system that every node sees"
         )

@@ -45,11 +45,11 @@ def _run(folder: Path) -> Outcome:
     job = job_from_json(json.dumps(asked["job"]))
 
     from litsexp.study.cells import run_cell
-    from litsexp.study.executors.elsewhere import check_stores, introduce
+    from litsexp.study.executors.elsewhere import introduce, with_stores
     from litsexp.study.executors.inline import torch_threads
 
     introduce(job, {"slurm_job": os.environ.get("SLURM_JOB_ID", "")})
-    check_stores(job)
+    job = with_stores(job)
 
     def on_epoch(epoch: int, metrics: dict[str, float]) -> bool:
         with (folder / EPOCHS).open("a") as file:
