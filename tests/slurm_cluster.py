@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -53,20 +54,38 @@ PartitionName=gpu Nodes=n1,n2 MaxTime=600
 """
 
 
+@dataclass
+class Cluster:
+    """Its daemons by name: munged, slurmctld, and the nodes n1 and n2."""
+
+    folder: Path
+    daemons: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    def start(self, name: str) -> None:
+        """A daemon; one that has ended is started again, and finds what it knew."""
+        files = {"socket": "munge.socket", "key-file": "munge.key", "pid-file": "munge.pid", "seed-file": "munge.seed"}
+        words = ["slurmd", "-D", "-f", os.environ["SLURM_CONF"], "-N", name]
+        if name == "munged":
+            words = [name, "--foreground", "--force", *(f"--{key}={self.folder / file}" for key, file in files.items())]
+        elif name == "slurmctld":
+            words = [name, "-D", "-f", os.environ["SLURM_CONF"]]
+        with (self.folder / f"{name}.log").open("ab") as log:
+            self.daemons[name] = subprocess.Popen(
+                words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+
+    def logs(self) -> str:
+        return "\n".join(f"{path.name}: {path.read_text()[-2000:]}" for path in sorted(self.folder.glob("*.log")))
+
+    def idle(self) -> bool:
+        """Whether both nodes are there, and free."""
+        return said("sinfo", "--noheader", "--Node", "--partition=all", "--format=%T").split() == ["idle"] * 2
+
+
 @contextmanager
-def slurm(folder: Path) -> Iterator[None]:
+def slurm(folder: Path) -> Iterator[Cluster]:
     """Inside, Slurm's commands find this cluster; at the end nothing of it runs."""
-    started: list[subprocess.Popen[bytes]] = []
-    before = os.environ.get("SLURM_CONF")
-
-    def start(*words: str) -> None:
-        with (folder / f"{len(started)}-{words[0]}.log").open("wb") as log:
-            process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
-        started.append(process)
-
-    def logs() -> str:
-        return "\n".join(f"{path.name}: {path.read_text()[-2000:]}" for path in sorted(folder.glob("*.log")))
-
+    cluster, before = Cluster(folder), os.environ.get("SLURM_CONF")
     folder.chmod(0o755)
     (folder / "munge.key").write_bytes(os.urandom(128))
     (folder / "munge.key").chmod(0o400)
@@ -75,24 +94,20 @@ def slurm(folder: Path) -> Iterator[None]:
     (folder / "gres.conf").write_text("NodeName=n1,n2 Name=gpu File=/dev/null\n")  # stands for one
     os.environ["SLURM_CONF"] = str(folder / "slurm.conf")
     try:
-        files = {"socket": "munge.socket", "key-file": "munge.key", "pid-file": "munge.pid", "seed-file": "munge.seed"}
-        start("munged", "--foreground", "--force", *(f"--{name}={folder / file}" for name, file in files.items()))
-        wait_until((folder / "munge.socket").exists, logs)
-        start("slurmctld", "-D", "-f", os.environ["SLURM_CONF"])
-        for node in ("n1", "n2"):
-            start("slurmd", "-D", "-f", os.environ["SLURM_CONF"], "-N", node)
-        wait_until(
-            lambda: said("sinfo", "--noheader", "--Node", "--partition=all", "--format=%T").split() == ["idle"] * 2,
-            logs,
-        )
-        yield
+        cluster.start("munged")
+        wait_until((folder / "munge.socket").exists, cluster.logs)
+        for name in ("slurmctld", "n1", "n2"):
+            cluster.start(name)
+        wait_until(cluster.idle, cluster.logs)
+        yield cluster
     finally:
         said("scancel", f"--user={os.getuid()}")
         with suppress(AssertionError):
             wait_until(lambda: not queue(), patience_s=20)  # a job outlives its daemon
-        for process in reversed(started):
+        started = list(reversed(cluster.daemons.values()))
+        for process in started:
             process.terminate()
-        for process in reversed(started):
+        for process in started:
             with suppress(subprocess.TimeoutExpired):
                 process.wait(10)
             process.kill()

@@ -176,6 +176,7 @@ def test_a_job_that_dies_fails_in_slurms_own_words(
         wait_until(lambda: all(worker_of(job.run_id) for job in asked))
         os.kill(worker_of(asked[0].run_id), signal.SIGKILL)
         said("scancel", f"--name={job_name(asked[1].run_id)}")
+        wait_until(lambda: not {job_name(job.run_id) for job in asked[:2]} & set(queue()))  # else the node took them
         node = said("squeue", "--noheader", f"--name={job_name(asked[2].run_id)}", "--format=%N").strip()
         said("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=lost")
 
