@@ -17,6 +17,7 @@ INSTALLS = "installs from a package index; CI has done it before this test runs"
 SERVER = "asks for an MLflow server of the reader's; its options are looked up all the same"
 SERVICES = "starts servers: tests/cli/test_services.py does, and stops them"
 CLUSTER = "needs a cluster: tests/study/test_slurm.py runs a study through a real Slurm of two nodes"
+RAY = "tests/study/test_ray.py does the same"
 EXCUSED = {  # commands that no test runs, each with its reason
     "make study": "installs, and runs the mini-study for minutes: run_study.py is run here",
     "make test": INSTALLS + ", as this",
@@ -40,6 +41,18 @@ EXCUSED = {  # commands that no test runs, each with its reason
             "tail -f mlruns/slurm/RUN_ID/log",
         ),
         CLUSTER,
+    ),
+    **dict.fromkeys(
+        (
+            "ray get-auth-token --generate",
+            "export RAY_AUTH_MODE=token",
+            "export RAY_USAGE_STATS_ENABLED=0",
+            "ray start --head --node-ip-address=10.0.0.1 --port=6379 --include-dashboard=false",
+            "ray start --address=10.0.0.1:6379 --node-ip-address=10.0.0.2",
+            "litsexp study experiments/paper.yaml --data /shared/LiTS --tracking-uri http://HEAD:5000 --executor ray "
+            "--address 10.0.0.1:6379 --executor-option num_gpus=0.5 --retries 1",
+        ),
+        RAY,
     ),
     **dict.fromkeys(
         (

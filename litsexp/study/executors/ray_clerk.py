@@ -59,7 +59,7 @@ def serve(pipe: Connection, log: str, address: str, needs: Mapping[str, float]) 
     file = os.open(log, os.O_WRONLY | os.O_APPEND)
     os.dup2(file, 1)
     os.dup2(file, 2)
-    os.environ |= SETTINGS
+    os.environ.update({name: value for name, value in SETTINGS.items() if name not in os.environ})
     pipe.send(("begun",))
     try:
         nodes = connect(address)

@@ -176,7 +176,7 @@ class Line:
             self.process.kill()
             self.process.join()
         said = "" if self.log.closed else self.log.read().decode(errors="replace")
-        lines = [" ".join(line.split()) for line in said.splitlines() if line.strip()]
+        lines = [re.sub(r"^\[[^]]*\] (\S+:\d+: )?", "", line.strip()) for line in said.splitlines() if line.strip()]
         self.log.close()
         return lines[-1][:200] if lines else f"its process ended with exit code {self.process.exitcode}"
 
