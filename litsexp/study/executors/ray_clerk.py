@@ -14,6 +14,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -57,6 +58,7 @@ def serve(pipe: Connection, log: str, address: str, needs: Mapping[str, float]) 
     hear_interrupts(signal.SIG_IGN)  # Ctrl-C reaches the whole group; the driver decides
     die_with_parent()
     file = os.open(log, os.O_WRONLY | os.O_APPEND)
+    Path(log).unlink()  # who has it open has it
     os.dup2(file, 1)
     os.dup2(file, 2)
     os.environ.update({name: value for name, value in SETTINGS.items() if name not in os.environ})

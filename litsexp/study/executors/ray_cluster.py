@@ -157,8 +157,9 @@ class Line:
         _check_listens(address)
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()  # when this end is forgotten, the process ends itself
-        self.log = tempfile.NamedTemporaryFile(prefix="litsexp-ray-", suffix=".log")  # noqa: SIM115 (lives as the line)
-        asked = (theirs, self.log.name, address, dict(needs))
+        handle, name = tempfile.mkstemp(prefix="litsexp-ray-", suffix=".log")
+        self.log = os.fdopen(handle, "rb")
+        asked = (theirs, name, address, dict(needs))
         self.process = context.Process(target=ray_clerk.serve, args=asked, daemon=True, name="litsexp-ray")
         try:
             with held_while_starting():
