@@ -94,7 +94,7 @@ def run_study(
         executor: where cells run, a name of the table; default: by ``workers``.
         workers: runs at a time; default: one a core (at most 8), one on a GPU, 20 jobs of a cluster.
         threads: of a run; default: 1. Another number changes the last bits.
-        executor_options: of a cluster's jobs: ``partition=gpu``, as sbatch's long options.
+        executor_options: of a cluster's jobs: ``partition=gpu``, as sbatch's long options; ``num_gpus=0.5`` of Ray.
         retries: how often a run whose worker died is run again, when the others have ended.
         send_stores: whether slice stores are sent to MLflow, for workers that do not see the stores' folder.
         observer: told of what happens; default: a live table in the terminal or notebook.

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from litsexp.spec.errors import LitsexpError
+
 STUDIES, DATA, MASKS, BELIEVE = "Studies", "CT", "Masks", "Can it be believed?"  # groups of commands in the help
 
 File = Annotated[Path, typer.Argument(metavar="FILE.yaml", help="The study file.")]
@@ -45,6 +47,20 @@ SendStores = Annotated[
         "--send-stores", help="Send the slice stores to MLflow once, for workers that do not see the --stores folder."
     ),
 ]
+
+Address = Annotated[
+    str | None,
+    typer.Option(metavar="HOST:PORT", help="Of --executor ray: the cluster's head. Default: RAY_ADDRESS, or auto."),
+]
+
+
+def engine_options(executor: str | None, options: list[str] | None, address: str | None) -> list[str]:
+    """What the executor is given: ``--executor-option``, and ``--address`` as one; LitsexpError where it takes none."""
+    if address is None:
+        return options or []
+    if executor != "ray":
+        raise LitsexpError(f"--address {address}: {executor or 'this machine'} has none; expected --executor ray")
+    return [*(options or ()), f"address={address}"]
 
 
 @contextmanager

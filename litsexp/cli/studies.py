@@ -12,6 +12,7 @@ import typer
 from litsexp.cli.answer import pace, show
 from litsexp.cli.options import (
     STUDIES,
+    Address,
     Data,
     External,
     File,
@@ -23,6 +24,7 @@ from litsexp.cli.options import (
     Storage,
     Stores,
     Uri,
+    engine_options,
     going_on,
 )
 from litsexp.cli.where import opener, pages
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
 
 Workers = Annotated[
     int | None,
-    typer.Option(min=1, help="Runs at a time; default: a core each (at most 8), one on a GPU, 20 in Slurm."),
+    typer.Option(min=1, help="Runs at a time; default: a core each (at most 8), one on a GPU, 20 on a cluster."),
 ]
 Threads = Annotated[
     int | None, typer.Option(min=1, help="Threads a run; another number changes the last bits. Default: 1.")
@@ -48,7 +50,9 @@ Executor = Annotated[
 Options = Annotated[
     list[str] | None,
     typer.Option(
-        "--executor-option", metavar="KEY=VALUE", help="A long option of sbatch, such as partition=gpu; repeatable."
+        "--executor-option",
+        metavar="KEY=VALUE",
+        help="A long option of sbatch, such as partition=gpu; what a Ray task needs, such as num_gpus=0.5; repeatable.",
     ),
 ]
 Retries = Annotated[
@@ -72,6 +76,7 @@ def study(
     threads: Threads = None,
     executor: Executor = None,
     executor_options: Options = None,
+    address: Address = None,
     retries: Retries = 0,
     send_stores: SendStores = False,
     native: Native = False,
@@ -90,12 +95,16 @@ def study(
 
     Example: `litsexp study experiments/paper.yaml --data ~/LiTS --tracking-uri http://head:5000 --executor slurm
     --executor-option partition=gpu --executor-option gres=gpu:1 --executor-option time=04:00:00 --retries 1`
+
+    Example: `litsexp study experiments/paper.yaml --data ~/LiTS --tracking-uri http://head:5000 --executor ray
+    --address head:6379 --executor-option num_gpus=0.5 --retries 1`
     """
     from litsexp.cli.outset import tell_outset
     from litsexp.pipeline import run_study
     from litsexp.study.places import Places
 
     load_plugins(plugins or ())
+    engine = engine_options(executor, executor_options, address)
     asked, name = load_study(file, settings or (), data, external), experiment_name(file, data)
     places = Places.below(mlruns, tracking_uri, storage, stores)
     command = command_of(file, data, external, settings, plugins, native)
@@ -112,7 +121,7 @@ def study(
             executor=executor,
             workers=workers,
             threads=threads,
-            executor_options=executor_options or (),
+            executor_options=engine,
             retries=retries,
             send_stores=send_stores,
             native=native,
@@ -138,6 +147,7 @@ def score_runs(
     threads: Threads = None,
     executor: Executor = None,
     executor_options: Options = None,
+    address: Address = None,
     settings: Settings = None,
     plugins: Plugins = None,
     tracking_uri: Uri = None,
@@ -157,6 +167,7 @@ def score_runs(
     from litsexp.study.places import Places
 
     load_plugins(plugins or ())
+    engine = engine_options(executor, executor_options, address)
     asked, name = load_study(file, settings or (), data, external), experiment_name(file, data)
     places = Places.below(mlruns, tracking_uri, storage, stores)
     command = command_of(file, data, external, settings, plugins, native)
@@ -167,7 +178,7 @@ def score_runs(
             executor=executor,
             workers=workers,
             threads=threads,
-            executor_options=executor_options or (),
+            executor_options=engine,
             train=False,
             score=True,
             native=native,

@@ -169,7 +169,7 @@ def _status(client: MlflowClient, cell: Cell | None, run: Run | None, now_s: flo
         since_s=max(0.0, end_s - run.info.start_time / 1000),
         epoch=len(client.get_metric_history(run.info.run_id, "valid/score")) if state == "running" else 0,
         epochs=int(run.data.params.get("epochs", 0)),
-        where=" ".join(filter(None, (tags.get("host", ""), tags.get("slurm_job", ""), tags.get("device", "")))),
+        where=" ".join(tags[name] for name in ("host", "slurm_job", "ray_node", "device") if tags.get(name)),
         reason=tags.get("reason", ""),
         run_id=run.info.run_id,
     )

@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.bench_kills --kills 100 --seed 0
 
-A tiny study runs on a real PostgreSQL and a real ``mlflow server``. At a random moment something is killed with SIGKILL,
+A tiny study runs on a real PostgreSQL and a real ``mlflow server``. At a random moment something is killed (SIGKILL),
 the same command goes on, and so until the study has ended; then the next one begins. Each study is then compared with
 one that nobody disturbed: a cell lost, doubled or different, or anything left RUNNING, is a failure. Needs root for
 Slurm; parts that a machine lacks are left out, and said.

@@ -17,7 +17,7 @@ from .pages import ROOT
 from .sandbox import small
 
 PATIENCE_S = 300
-STAYS = re.compile(r"(cd|\.) ")  # the next command needs it, too
+STAYS = re.compile(r"(cd|\.|export) ")  # the next command needs it, too
 VENV = re.compile(r"python[\d.]* -m venv (\S+)")
 CHECKOUT = ("litsexp", "tests", "docs", "experiments")
 FILES = ("pyproject.toml", "constraints.txt", "Makefile", "run_study.py", "README.md", "LICENSE", "MANIFEST.in")
@@ -25,7 +25,7 @@ FILES = ("pyproject.toml", "constraints.txt", "Makefile", "run_study.py", "READM
 
 @dataclass
 class Terminal:
-    """Commands are typed here one after the other, each with what ``cd`` and ``.`` before it have done."""
+    """Commands are typed here one after the other, each with what ``cd``, ``.`` and ``export`` before it did."""
 
     folder: Path
     names: dict[str, str] = field(default_factory=dict)  # on the page -> here

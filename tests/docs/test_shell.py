@@ -16,6 +16,7 @@ from litsexp.data.phantom.patient import PhantomConfig
 from litsexp.services.postgres import programs
 from litsexp.spec.errors import LitsexpError
 
+from ..ray_cluster import HEAD, OTHER, needs_ray
 from ..slurm_cluster import free_ports, needs_slurm, queue, slurm
 from .pages import PAGES, blocks
 from .sandbox import answers
@@ -26,7 +27,8 @@ WITH_MAKE = "make study"
 SERVER = "litsexp study experiments/mini.yaml --tracking-uri http://127.0.0.1:5001 --storage sqlite:////tmp/o.db"
 SERVICES = "pip install -c constraints.txt '.[services]'"
 SLURM = "python3.11 -m venv /shared/env"
-IN_A_SHELL = (WITHOUT_MAKE, WITH_MAKE, SERVER, SERVICES, SLURM)  # the first command of each such block
+RAY = "ray get-auth-token --generate"
+IN_A_SHELL = (WITHOUT_MAKE, WITH_MAKE, SERVER, SERVICES, SLURM, RAY)  # the first command of each such block
 
 
 def commands_from(first: str) -> list[str]:
@@ -40,12 +42,14 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Terminal:
     """A terminal in a checkout, with an environment of its own, made as README says without make."""
     terminal = Terminal(checkout(tmp_path_factory.mktemp("shell") / "checkout"))
     terminal.environment["PYTEST_ADDOPTS"] = "-p no:cacheprovider -n 0 tests/test_files.py"  # of all the tests
+    for command in commands_from(WITHOUT_MAKE)[:2]:
+        terminal.type(command)
     return terminal
 
 
 def test_what_the_readme_says_installs_runs_and_tests(reader: Terminal) -> None:
-    printed = [reader.type(command) for command in commands_from(WITHOUT_MAKE)]
-    assert "report" in printed[2] and " passed" in printed[3]
+    study, tests = (reader.type(command) for command in commands_from(WITHOUT_MAKE)[2:])
+    assert "report" in study and " passed" in tests
     (reader.folder / ".venv" / ".installed").unlink(missing_ok=True)
     study, tests = (reader.type(command) for command in commands_from(WITH_MAKE))
     assert (reader.folder / ".venv" / ".installed-dev").exists()
@@ -79,6 +83,45 @@ def test_services_start_serve_a_study_and_end(reader: Terminal, servers_folder: 
         assert (tmp_path / "o.db").is_file()
     finally:
         assert terminal.type(down) == "ended: MLflow and PostgreSQL\n"
+
+
+@needs_ray
+def test_a_study_goes_through_a_ray_that_was_started_by_hand(reader: Terminal, tmp_path: Path) -> None:
+    shared, (port, head) = tmp_path / "shared", free_ports(2)
+    write_cohort(shared / "LiTS", PhantomConfig(6, seed=2, size=48, slices=10, lesions="large"), processes=1)
+    (shared / "LiTS" / "phantom.json").unlink()
+    names = {
+        "10.0.0.1": HEAD,
+        "10.0.0.2": OTHER,
+        "6379": str(head),
+        "/shared": str(shared),
+        "HEAD:5000": f"127.0.0.1:{port}",
+    }
+    names["ray start"] = (
+        "ray start --num-cpus=2 --num-gpus=1 --object-store-memory=80000000"  # no GPU: one is pretended
+    )
+    home = Path(tempfile.mkdtemp(prefix="lr-", dir="/tmp"))  # a socket's path may have 107 characters
+    own = {"HOME": str(home), "RAY_TMPDIR": str(home), "RAY_memory_monitor_refresh_ms": "0"}
+    terminal = Terminal(reader.folder, names, own, [". .venv/bin/activate"])
+    serve = (
+        f"mlflow server --host 127.0.0.1 --port {port} --workers 1 --backend-store-uri sqlite:///{tmp_path}/server.db"
+    )
+    try:
+        with running(terminal, f"{serve} --artifacts-destination {tmp_path}/artifacts") as server:
+            answers(f"http://127.0.0.1:{port}/health", server)
+            printed = [terminal.type(command) for command in commands_from(RAY)]
+        assert "report" in printed[-1]
+    finally:
+        end_all_with(f"HOME={home}")
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def end_all_with(variable: str) -> None:
+    """Kill what was started with this in its environment: ``ray stop`` would end every Ray of the machine."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if variable.encode() in (folder / "environ").read_bytes().split(b"\0"):
+                os.kill(int(folder.name), signal.SIGKILL)
 
 
 @needs_slurm

@@ -3,17 +3,13 @@
 import os
 import re
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
-from mlflow.entities import Run
 
 from litsexp.data.splits import Split
 from litsexp.data.store import Store
@@ -23,34 +19,17 @@ from litsexp.study.executors import executor_of, slurm_commands
 from litsexp.study.executors.slurm import job_name
 from litsexp.study.jobs import Job, Outcome
 from litsexp.study.places import Places
-from litsexp.study.tracking import Tracking
 
 from ..slurm_cluster import needs_slurm, queue, said, slurm, wait_until, worker_of
+from .cluster_lab import STUDY, TOY, Lab
 
 pytestmark = needs_slurm
 PATIENCE_S = 240
-MAIN = "from litsexp.cli.app import main; main()"
-TOY = """\
+HANGS = """\
 import os, time
-import litsexp
-from torch import nn
 
 if "SLURM_JOB_ID" in os.environ and "HANG" in os.environ:
     time.sleep(300)
-
-def body(name):
-    def halve(channels):
-        return nn.Sequential(nn.Conv2d(channels, 8, 3, 2, 1), nn.ReLU())
-    return nn.Sequential(halve(3), halve(8))
-
-litsexp.register("encoder", "two_halvings", words="a toy", body=body)
-"""
-STUDY = """\
-question: Does a wide window help?
-data: {{cohort: {cohort}}}
-split: {{train: 0.5, valid: 0.25, test: 0.25}}
-run: {{encoder: two_halvings, init: scratch, window: wide, epochs: 2, steps_per_epoch: 2, batch_size: 4}}
-factors: {{window: [liver]}}
 """
 
 
@@ -64,49 +43,10 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield slurm_commands.send("sleeper", ["--time=1", "--nodelist=n1", f"--output={folder}/sleeper.log"], script)
 
 
-@dataclass
-class Lab:
-    """A folder to work in, as a user has one on a cluster."""
-
-    folder: Path
-    places: Places
-    options: list[str]
-    drivers: list[subprocess.Popen[str]] = field(default_factory=list)
-
-    def drive(self, *words: str, **environment: str) -> subprocess.Popen[str]:
-        """Start the command line."""
-        command = [sys.executable, "-c", MAIN, "study", "toy.yaml", "--plugin", "toy", *self.options, *words]
-        environ = {**os.environ, **environment}
-        log = (self.folder / f"driver{len(self.drivers)}.log").open("w")
-        driver = subprocess.Popen(command, cwd=self.folder, env=environ, stdout=log, stderr=log, text=True)
-        log.close()
-        self.drivers.append(driver)
-        return driver
-
-    def printed(self) -> str:
-        """By all drivers, one after the other."""
-        return "\n".join((self.folder / f"driver{n}.log").read_text() for n in range(len(self.drivers)))
-
-    def runs(self) -> list[Run]:
-        """Of cells, oldest first."""
-        tracking = Tracking(self.places.tracking_uri, "toy", self.places.root / "artifacts")
-        return [run for run in tracking.runs() if "run_key" in run.data.tags]
-
-    def cases(self) -> dict[str, bytes]:
-        """Run key of each finished cell -> its ``cases.parquet``."""
-        client = Tracking(self.places.tracking_uri, "toy", self.places.root / "artifacts").client
-        done = [run for run in self.runs() if run.info.status == "FINISHED"]
-        assert len({run.data.tags["run_key"] for run in done}) == len(done)  # nothing ran twice
-        return {
-            run.data.tags["run_key"]: Path(client.download_artifacts(run.info.run_id, "cases.parquet")).read_bytes()
-            for run in done
-        }
-
-
 @pytest.fixture
 def lab(cluster: str, tmp_path: Path, new_places: Callable[[Path], Places], phantom_store: Store) -> Iterator[Lab]:
     stores = phantom_store.directory.parents[1]
-    (tmp_path / "toy.py").write_text(TOY)
+    (tmp_path / "toy.py").write_text(HANGS + TOY)
     (tmp_path / "toy.yaml").write_text(STUDY.format(cohort=stores / "ct"))
     one = Lab(tmp_path, new_places(tmp_path), ["--stores", str(stores)])
     yield one

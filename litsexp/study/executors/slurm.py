@@ -11,20 +11,19 @@ import os
 import re
 import shlex
 import shutil
-import socket
 import sys
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from importlib.metadata import version
+from functools import partial
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from litsexp.spec.errors import LitsexpError, one_line
 from litsexp.study.executors import slurm_commands as commands
+from litsexp.study.executors.elsewhere import check_importable, check_tracking, checkout, order_of
 from litsexp.study.executors.slurm_job import EPOCHS, JOB, LOG, OUTCOME, SCRIPT, STOP
-from litsexp.study.jobs import Executor, Job, OnEpoch, Outcome, job_to_json, outcome_from_json
+from litsexp.study.jobs import Executor, Job, OnEpoch, Outcome, outcome_from_json
 from litsexp.study.places import Places
 
 POLL_S = 2.0
@@ -60,7 +59,7 @@ def slurm(workers: int, threads: int, options: Sequence[str], places: Places) ->
     """
     flags = [*map(_flag, options)]
     commands.check_installed()
-    _check_tracking(places.tracking_uri, options)
+    check_tracking(places.tracking_uri, "slurm", partial(_hosts, options))
 
     def run(jobs: Iterable[Job], on_epoch: OnEpoch) -> Generator[tuple[Job, Outcome]]:
         crew, queue = Crew(places.root / "slurm", threads, flags), iter(jobs)
@@ -160,14 +159,13 @@ class Crew:
 
     def send(self, job: Job) -> None:
         """Write its folder and put it into the queue."""
-        _check_importable(job)
+        check_importable(job)
         folder, name = self.root / job.run_id, job_name(job.run_id)
         if folder.exists():  # of a finished run, that a killed driver was having scored
             end_left([job.run_id], self.root.parent)
-        asked = {"litsexp": version("litsexp"), "threads": self.threads, "job": json.loads(job_to_json(job))}
         try:
             folder.mkdir(0o700, parents=True, exist_ok=True)  # a network file system may keep a removed one for a while
-            (folder / JOB).write_text(json.dumps(asked, indent=1))
+            (folder / JOB).write_text(order_of(job, self.threads))
             (folder / SCRIPT).write_text(script(folder))
         except OSError as error:
             raise LitsexpError(f"{folder}: cannot be written ({error.strerror}); name another with --mlruns") from None
@@ -243,8 +241,8 @@ class Crew:
 
 def script(folder: Path) -> str:
     """What sbatch is given: the driver's own Python runs the job in this folder."""
-    package = Path(__file__).parents[3]
-    path = "" if package.name == "site-packages" else f"export PYTHONPATH={shlex.quote(str(package))}\n"
+    package = checkout()
+    path = f"export PYTHONPATH={shlex.quote(str(package))}\n" if package else ""
     words = [sys.executable, "-P", "-m", "litsexp.study.executors.slurm_job", str(folder)]
     return f"#!/bin/sh\n{path}exec {shlex.join(words)}\n"
 
@@ -261,30 +259,10 @@ def _flag(option: str) -> str:
     return f"--{option}"
 
 
-def _check_tracking(uri: str, options: Sequence[str]) -> None:
-    """A server that nodes reach, or what is this host's alone where all nodes are this very host.
-
-    Several hosts that write one SQLite file damage it; of another database, artifacts would go to a node's own folder.
-    """
-    parts, todo = urlsplit(uri), "start `mlflow server` where every node reaches it; --tracking-uri http://HOST:PORT"
-    server = parts.scheme in ("http", "https")
-    if not server and not uri.startswith("sqlite"):
-        raise LitsexpError(f"--tracking-uri: found {parts.scheme}, with --executor slurm; {todo}")
-    if server and not re.fullmatch(r"localhost|127(\.\d+){3}|::1", parts.hostname or ""):
-        return
+def _hosts(options: Sequence[str]) -> set[str]:
+    """Of the nodes that jobs may go to."""
     partition = next((option.partition("=")[2] for option in options if option.startswith("partition=")), None)
     try:
-        others = commands.hosts(partition) - {socket.gethostname(), socket.gethostname().split(".")[0], "localhost"}
+        return commands.hosts(partition)
     except commands.NoAnswer as error:
         raise LitsexpError(f"executor slurm: sinfo does not answer: {error}; is slurmctld up?") from None
-    if others:
-        what = f"{parts.hostname}, which is another host on every node" if server else "SQLite, for one host alone"
-        raise LitsexpError(f"--tracking-uri: found {what}, and the node {min(others)}; {todo}")
-
-
-def _check_importable(job: Job) -> None:
-    if "__main__" in job.modules:
-        raise LitsexpError(
-            "rows were registered in a notebook or in the script itself, which jobs cannot import; "
-            "put them into a module and import it"
-        )

@@ -6,14 +6,12 @@ epoch in ``epochs.jsonl``, a file ``stop`` where the driver gives the run up, ``
 
 import json
 import os
-import socket
 import sys
-from importlib.metadata import version
 from pathlib import Path
 
 from litsexp.files import whole_file
-from litsexp.spec.errors import LitsexpError, one_line
-from litsexp.study.jobs import Outcome, job_from_json, outcome_to_json
+from litsexp.study.executors.elsewhere import carry_out
+from litsexp.study.jobs import Outcome, outcome_to_json
 
 JOB, EPOCHS, STOP, OUTCOME, LOG, SCRIPT = "job.json", "epochs.jsonl", "stop", "outcome.json", "log", "job.sh"
 TAKEN = "taken"  # by a worker: another one of the same job, as after a requeue, ends at once
@@ -27,37 +25,18 @@ def main(folder: Path) -> None:
         sys.exit(f"{folder}: found {TAKEN}; another worker has this job")
     except OSError as error:
         sys.exit(f"{folder}: {error.strerror}; expected a folder that every node sees; is --mlruns on a shared disk?")
-    try:
-        outcome = _run(folder)
-    except LitsexpError as error:
-        outcome = Outcome("failed", reason=str(error))
-    except Exception as error:  # before the run's own failures are outcomes: reading the job, reaching MLflow
-        outcome = Outcome("failed", reason=one_line(error))
+    outcome = _run(folder)
     with whole_file(folder / OUTCOME) as temporary:
         temporary.write_text(outcome_to_json(outcome))
 
 
 def _run(folder: Path) -> Outcome:
-    asked = json.loads((folder / JOB).read_text())
-    if asked["litsexp"] != version("litsexp"):
-        there = f"host {socket.gethostname()}: found litsexp {version('litsexp')} at {Path(__file__).parents[2]}"
-        raise LitsexpError(f"{there}; expected the driver's, {asked['litsexp']}; install that there")
-    job = job_from_json(json.dumps(asked["job"]))
-
-    from litsexp.study.cells import run_cell
-    from litsexp.study.executors.elsewhere import introduce, with_stores
-    from litsexp.study.executors.inline import torch_threads
-
-    introduce(job, {"slurm_job": os.environ.get("SLURM_JOB_ID", "")})
-    job = with_stores(job)
-
     def on_epoch(epoch: int, metrics: dict[str, float]) -> bool:
         with (folder / EPOCHS).open("a") as file:
             file.write(json.dumps([epoch, metrics]) + "\n")
         return not (folder / STOP).exists()
 
-    with torch_threads(asked["threads"]):
-        return run_cell(job, on_epoch)
+    return carry_out((folder / JOB).read_text, {"slurm_job": os.environ.get("SLURM_JOB_ID", "")}, on_epoch)
 
 
 if __name__ == "__main__":
