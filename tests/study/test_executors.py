@@ -65,8 +65,7 @@ def test_one_worker_runs_inline_and_more_run_as_processes() -> None:
     assert executor_of("processes", 1, None).__qualname__.startswith("processes.")
     assert executor_of("inline", 3, None).__qualname__.startswith("inline.")
     assert 1 <= default_workers() <= 8
-    expected = "expected one of inline, processes, slurm, ray; did you mean"
-    with pytest.raises(LitsexpError, match=f"found 'inlin'; {expected}"):
+    with pytest.raises(LitsexpError, match=r"found 'inlin'; expected one of inline, .*, slurm, ray; did you mean"):
         executor_of("inlin", 1, None)
 
 

@@ -35,7 +35,7 @@ PASSWORD = "hush-f3b1c9"  # of nothing
 HANGS = """\
 import os, pathlib, sys, time
 
-if "ray" in sys.modules:  # in a worker; drivers do not load it
+if "default_worker" in sys.argv[0]:  # Ray's
     pathlib.Path("password").write_text(os.environ.get("MLFLOW_TRACKING_PASSWORD", ""))
     while pathlib.Path("hang").exists():
         time.sleep(0.1)
