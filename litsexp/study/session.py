@@ -34,6 +34,7 @@ from litsexp.study.observer import Observer
 from litsexp.study.pictures import TALLEST, read_tallest
 from litsexp.study.places import Places
 from litsexp.study.preflight import check_needs
+from litsexp.study.reading import read
 from litsexp.study.results import Parent, Results
 from litsexp.study.scorings import CohortKind, Scoring, wanted_scorings
 from litsexp.study.tracking import Tracking, value_of
@@ -93,12 +94,14 @@ class Session:
             close_interrupted(self.tracking, self.ledger, self.parent)
             raise
         finally:
+            self.tracking.forget()
             self.wall_s = time.perf_counter() - start_s
 
-    def results(self) -> Results:
-        """What the finished cells gave."""
+    def results(self, runs: Iterable[Run] | None = None) -> Results:
+        """What the finished cells gave; of these ``runs`` of the experiment, where they are known already."""
         wanted = {key: self._scorings(key) for key in self.cells}
-        return self.tracking.read(self.cells, wanted, epochs="epochs" in self.study.needs)
+        asked = (self.tracking.runs() if runs is None else runs, self.cells, wanted, "epochs" in self.study.needs)
+        return read(self.tracking.client, *asked)
 
     def tallest(self, run_id: str, kind: CohortKind) -> dict[int, NDArray[np.uint8]]:
         """``pictures.read_tallest`` of a run's test cases, or of the external cohort's; empty of an older run."""

@@ -21,7 +21,7 @@ from litsexp.data.splits import Split
 from litsexp.data.store import Store
 from litsexp.spec.keys import digest
 from litsexp.spec.run import RunConfig
-from litsexp.study import pictures
+from litsexp.study import pictures, reading
 from litsexp.study.cells import points, run_cell, table1
 from litsexp.study.jobs import Job
 from litsexp.study.scorings import scoring_of
@@ -112,7 +112,7 @@ def test_a_pretraining_is_logged_beside_the_run_and_sees_training_slices_alone(
     assert data.metrics["time/ssl_s"] == float(data.tags["ssl_seconds"]) > 0
     assert run_cell(job(init="ssl:restoration", ssl_steps=7, ssl_batch_size=4, dice_weight=0), go_on).value >= 0
     assert len(reads) == 7  # the other arm has found it
-    rows = tracking.read({"key": one.cell}, {"key": ()}).runs
+    rows = reading.read(tracking.client, tracking.runs(), {"key": one.cell}, {"key": ()}).runs
     assert rows["pretraining_steps"].tolist() == [7]
     assert rows["pretraining_minutes"].iat[0] == pytest.approx(data.metrics["time/ssl_s"] / 60)
 
