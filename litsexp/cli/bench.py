@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import json
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -86,8 +88,8 @@ def bench_driver(
         raise LitsexpError(f"--cells: found {counts!r}; expected numbers from 1 on, as 200,1000")
     if json_file:
         refuse_to_overwrite(json_file)
-    rows = []
-    with measuring(), tempfile.TemporaryDirectory(prefix="litsexp-driver-") as name:
+    rows: list[Driven] = []
+    with measuring(), _shown(rows), tempfile.TemporaryDirectory(prefix="litsexp-driver-") as name:
         places = Places.below(Path(name) / "mlruns", tracking_uri, storage, Path(name) / "data")
         store = store_of(DataConfig(patients=20, size=32), places.stores, progress_bar)
         for count in asked:
@@ -95,7 +97,16 @@ def bench_driver(
                 rows.append(drive(count, store, places, Counter(advance, count), _report))
     if json_file:
         write_new(json_file, (json.dumps([dataclasses.asdict(row) for row in rows], indent=1) + "\n").encode())
-    console.print(driver_table(rows))
+
+
+@contextlib.contextmanager
+def _shown(rows: list[Driven]) -> Iterator[None]:
+    """Print what there is at the end, also where a later study is stopped, or fails."""
+    try:
+        yield
+    finally:
+        if rows:
+            console.print(driver_table(rows))
 
 
 def _report(session: Session) -> Path:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -18,10 +18,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from mlflow import MlflowClient
 from mlflow.entities import Run, RunStatus
+from mlflow.exceptions import MlflowException
 from mlflow.utils.file_utils import local_file_uri_to_path
 
 from litsexp.interrupts import unbroken
 from litsexp.spec.design import Cell
+from litsexp.spec.errors import LitsexpError, one_line
 from litsexp.study.epochs import curve_names, curve_table, images_an_epoch
 from litsexp.study.jobs import CURVES_TAG, EPOCHS_TAG
 from litsexp.study.results import Results
@@ -86,11 +88,15 @@ def within(folder: str, name: str) -> str:
 
 
 def artifact(client: MlflowClient, run: Run, path: str) -> bytes:
-    """The bytes of one artifact of a run."""
-    if (file := _on_disk(run, path)) is not None:
-        return file.read_bytes()
-    with unbroken(), TemporaryDirectory() as directory:
-        return Path(client.download_artifacts(run.info.run_id, path, directory)).read_bytes()
+    """The bytes of one artifact of a run; LitsexpError where it cannot be read."""
+    try:
+        if (file := _on_disk(run, path)) is not None:
+            return file.read_bytes()
+        with unbroken(), TemporaryDirectory() as directory:
+            return Path(client.download_artifacts(run.info.run_id, path, directory)).read_bytes()
+    except (OSError, MlflowException) as error:
+        lost = f"its artifact {path} cannot be read ({one_line(error)})"
+        raise LitsexpError(f"run {run.info.run_id}: {lost}; expected what the run logged; was it deleted?") from None
 
 
 def curves(client: MlflowClient, run: Run) -> pd.DataFrame:
@@ -139,11 +145,12 @@ def _folder(run: Run) -> Path | None:
 
 
 def _on_disk(run: Run, path: str) -> Path | None:
-    """None for one that is not there, or not below the run's folder: MLflow says what is wrong."""
+    """None for one that is not there: MLflow says what is wrong. OSError for one that is not below the run's folder."""
+    inside = PurePosixPath(path)
+    if inside.is_absolute() or ".." in inside.parts:
+        raise OSError(f"{path!r} is not below the run's own artifacts")
     folder = _folder(run)
-    file = folder / path if folder is not None else None
-    inside = file is not None and ".." not in file.parts and folder in file.parents
-    return file if file is not None and inside and file.is_file() else None
+    return folder / path if folder is not None and (folder / path).is_file() else None
 
 
 def _joined(parts: Sequence[tuple[Cell, pa.Table]]) -> pd.DataFrame:
