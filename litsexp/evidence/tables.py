@@ -149,7 +149,8 @@ def write_tables(evidence: Evidence, directory: Path) -> list[Path]:
     for name, frame in long.items():
         if frame is not None and len(frame) > SHOWN_ROWS:
             written.append(directory / f"{name}.csv")
-            frame.assign(cohort=evidence.cohort).to_csv(written[-1], index=False, lineterminator="\n")
+            labelled = frame.assign(cohort=evidence.cohort)[["cohort", *frame.columns]]
+            labelled.to_csv(written[-1], index=False, lineterminator="\n")
     return written
 
 

@@ -62,7 +62,10 @@ class Driven:
 
 
 def study_of(count: int) -> StudyConfig:
-    """A fixed design of about so many cells: two arms, five folds, seeds as they are needed."""
+    """A fixed design of about so many cells: two arms, five folds, seeds as they are needed; of a small network.
+
+    A study asks for room for its weights.
+    """
     content = {
         "question": "What does a cell cost?",
         "split": {"folds": FOLDS},

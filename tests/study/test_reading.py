@@ -1,5 +1,6 @@
 """Results read back: from one file a run and table, as from MLflow's metrics before; and how often MLflow is asked."""
 
+import contextlib
 import copy
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from litsexp.study.cells import run_cell
 from litsexp.study.epochs import CURVES
 from litsexp.study.jobs import CURVES_TAG, Job
 from litsexp.study.tracking import Tracking
+
 from .conftest import Instant, Quiet, finish, go_on
 
 EVERY_RUN = ("", "attributes.status = 'FINISHED'")  # filters without a bound: they fetch a study whole
@@ -132,9 +134,11 @@ def test_how_often_mlflow_is_asked_does_not_grow_with_the_cells(
     monkeypatch.setattr(pipeline, "shown_side_by_side", lambda *_: [])  # of a few runs, whichever kept their pictures
     monkeypatch.setattr(pipeline, "register_best", lambda *_: None)
     bench.executor = Instant(bench.places, with_curves(bench))
-    session, _ = bench.run(study(seeds=seeds))
-    with asked() as opening, bench.open(study(seeds=seeds)) as session:
-        session.run(bench.executor, Quiet())
+    bench.run(study(seeds=seeds))
+    with contextlib.ExitStack() as left:
+        with asked() as opening:
+            session = left.enter_context(bench.open(study(seeds=seeds)))
+            session.run(bench.executor, Quiet())
         with asked() as concluding:
             pipeline.conclude(session)
     assert len(session.cells) == len(cells(study(seeds=seeds))) == len(bench.executor.ran)
