@@ -99,9 +99,8 @@ class Session:
 
     def results(self, runs: Iterable[Run] | None = None) -> Results:
         """What the finished cells gave; of these ``runs`` of the experiment, where they are known already."""
-        wanted = {key: self._scorings(key) for key in self.cells}
-        asked = (self.tracking.runs() if runs is None else runs, self.cells, wanted, "epochs" in self.study.needs)
-        return read(self.tracking.client, *asked)
+        found, wanted = self.tracking.runs() if runs is None else runs, {key: self._scorings(key) for key in self.cells}
+        return read(self.tracking.client, found, self.cells, wanted, "epochs" in self.study.needs)
 
     def tallest(self, run_id: str, kind: CohortKind) -> dict[int, NDArray[np.uint8]]:
         """``pictures.read_tallest`` of a run's test cases, or of the external cohort's; empty of an older run."""
@@ -272,6 +271,7 @@ def open_study(
         by_key = _by_key(_sampled(study, ledger), study, store) if study.search else planned
         donors = {run.data.tags[MLFLOW_PARENT_RUN_ID] for key, run in finished.items() if key in by_key}
         tags = {**cohort_tags(study, store), **leak_tags(study.leaks)}
+        del finished  # this frame lasts as long as the session
         parent = tracking.open_parent(study, study_digest, name, sorted(donors), tags, fixed)
         try:
             end_left(tracking.below(parent, left_over(places.root)), places.root)

@@ -52,7 +52,9 @@ def test_where_arms_differ_the_curves_follow_over_images(shown, table):
 
 
 def test_of_many_epochs_as_many_points_are_drawn_as_a_panel_has_room_for(shown, table):
-    long = pd.concat([table.assign(epoch=epoch, value=epoch * 37 % 101 / 101) for epoch in range(1000)], ignore_index=True)
+    long = pd.concat(
+        [table.assign(epoch=epoch, value=epoch * 37 % 101 / 101) for epoch in range(1000)], ignore_index=True
+    )
     path = lines(drawn(shown, long), "baseline")[0]
     ends = lines(drawn(shown, long[long["epoch"].isin([0, 999])]), "baseline")[0]
     across, whole = ([float(x) for x in re.findall(r"[ML] ([\d.]+)", line)] for line in (path, ends))
