@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
@@ -19,11 +20,13 @@ import pyarrow.parquet as pq
 from mlflow import MlflowClient
 from mlflow.entities import Run, RunStatus
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.utils.file_utils import local_file_uri_to_path
 
 from litsexp.interrupts import unbroken
 from litsexp.spec.design import Cell
 from litsexp.spec.errors import LitsexpError, one_line
+from litsexp.study.clients import one_try
 from litsexp.study.epochs import curve_names, curve_table, images_an_epoch
 from litsexp.study.jobs import CURVES_TAG, EPOCHS_TAG
 from litsexp.study.results import Results
@@ -93,6 +96,10 @@ def artifact(client: MlflowClient, run: Run, path: str) -> bytes:
         if (file := _on_disk(run, path)) is not None:
             return file.read_bytes()
         with unbroken(), TemporaryDirectory() as directory:
+            file = Path(directory) / "fetched"
+            with suppress(Exception), one_try():  # one request; MLflow's own way is four, and says what is wrong
+                get_artifact_repository(run.info.artifact_uri, client.tracking_uri)._download_file(path, str(file))
+                return file.read_bytes()
             return Path(client.download_artifacts(run.info.run_id, path, directory)).read_bytes()
     except (OSError, MlflowException) as error:
         lost = f"its artifact {path} cannot be read ({one_line(error)})"

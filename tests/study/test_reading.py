@@ -110,6 +110,18 @@ def test_what_is_not_on_the_disk_is_asked_of_mlflow_several_at_a_time(bench: Any
     assert found["download"] == len(session.cells)
 
 
+def test_a_servers_file_is_one_request(bench: Any, study: Any, asked: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    session, _ = bench.run(study())
+    here, runs = session.results(), session.tracking.runs()
+    folders = {f"mlflow-artifacts:/{run.info.run_id}": run.info.artifact_uri for run in runs}
+    real = reading.get_artifact_repository
+    monkeypatch.setattr(reading, "get_artifact_repository", lambda uri, *_: real(folders[uri]))
+    with asked() as found:
+        there = session.results([elsewhere(run) for run in runs])
+    pd.testing.assert_frame_equal(here.cases, there.cases)
+    assert found["download"] == 0
+
+
 def test_a_tag_that_leaves_the_runs_folder_is_not_followed(bench: Any, study: Any) -> None:
     session, _ = bench.run(study())
     run = next(run for run in session.tracking.runs() if "run_key" in run.data.tags)
