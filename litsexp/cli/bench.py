@@ -71,7 +71,7 @@ def bench_driver(
     tables and report. SQLite in a temporary folder, or the servers that are named: a study is left in those.
 
     A column that does not grow is what to look for; "resume" and "conclude" are of the whole study, and grow with it.
-    10,000 cells take about half an hour and 3 GB.
+    10,000 cells take half an hour or more, and 4 GB.
 
     Example: `litsexp bench driver --cells 200,1000,3000`
 
