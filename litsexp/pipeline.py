@@ -39,6 +39,7 @@ from litsexp.study.jobs import Executor
 from litsexp.study.models import Registered, register_best
 from litsexp.study.observer import Observer
 from litsexp.study.places import Places
+from litsexp.study.reading import finished_of
 from litsexp.study.results import Results
 from litsexp.study.session import Session, open_study
 from litsexp.study.supply import check_sending, send
@@ -167,8 +168,10 @@ def train_missing(
 
 def conclude(session: Session, command: str = "") -> Conclusion:
     """Judge the claims, write report and tables, log them to the parent run; what has not finished is missing."""
-    study, results, phantom = session.study, session.results(), session.store.phantom
-    failures, registered, model = failures_of(session), session.parent.preregistered, register_best(session)
+    tracking, runs = session.tracking, session.tracking.runs()  # once: what is asked of them stays as it is
+    study, results, phantom = session.study, session.results(runs), session.store.phantom
+    failures, registered = failures_of(session), session.parent.preregistered
+    model = register_best(session, finished_of(runs))
     names = _best_first(session) if study.search else arm_names(study, results.runs, results.cases)
     trivial = trivial_cases(session.store, held_out_rows(session.store, session.splits) if study.leaks else None)
     evidence = Evidence(
@@ -198,15 +201,14 @@ def conclude(session: Session, command: str = "") -> Conclusion:
     tags = {**cohort_tags(study, session.store), **verdict_tags(evidence)}
     if session.external is not None and evidence.external is not None:
         tags |= {"external_cohort": evidence.external.cohort, "external_fingerprint": session.external.fingerprint}
-    session.tracking.mark("failed_to_learn", failed_runs(evidence), results.runs.get("run_id", ()))
+    tracking.mark("failed_to_learn", failed_runs(evidence), results.runs.get("run_id", ()), runs)
     edited = directory.name if directory.parent.name != "reports" else ""
     said = note(evidence, f"{edited}/report.html" if edited else "report.html")
-    session.tracking.conclude(session.parent, said, tags, scalars(evidence), directory, edited)
-    tracking = session.tracking
-    own = [run for run in tracking.runs() if run.data.tags.get("run_key") in session.cells]
+    tracking.conclude(session.parent, said, tags, scalars(evidence), directory, edited)
+    own = [run for run in runs if run.data.tags.get("run_key") in session.cells]
     prepare(tracking.client, tracking.experiment_id, own)
-    spent = (session.trained_s, session.wall_s)
-    return Conclusion(evidence, report, results, failures, *spent, session.name, tracking.experiment_id)
+    told = (session.trained_s, session.wall_s, session.name, tracking.experiment_id)
+    return Conclusion(evidence, report, results, failures, *told)
 
 
 def _best_first(session: Session) -> list[str]:
@@ -286,6 +288,7 @@ def facts(session: Session, runs: pd.DataFrame, command: str, model: Registered 
     experiment, run, uri = session.tracking.experiment_id, session.parent.run_id, session.tracking.uri
     server = linked(uri) if uri.startswith("http") else LOCAL
     after = "" if uri.startswith("http") else "after litsexp ui: "
+    whose = "search's" if session.study.search else "baseline's"
     return {
         "command": command,
         "design digest": session.digest,
@@ -299,10 +302,6 @@ def facts(session: Session, runs: pd.DataFrame, command: str, model: Registered 
         "MLflow": f"{masked(uri)}, experiment {session.name}, run {run}",
         "in the MLflow UI": f"{after}{address(server, experiment)}",
         "the study's own run there": f"{server.rstrip('/')}/#/experiments/{experiment}/runs/{run}",
-        **(
-            {"the search's best model" if session.study.search else "the baseline's best model": model.how}
-            if model
-            else {}
-        ),
+        **({f"the {whose} best model": model.how} if model else {}),
         **versions(),
     }

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import json
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -18,6 +20,8 @@ from litsexp.spec.errors import LitsexpError
 
 if TYPE_CHECKING:
     from litsexp.evidence.simulation import Row
+    from litsexp.study.driving import Driven
+    from litsexp.study.session import Session
 
 bench = typer.Typer(no_args_is_help=True, help="Measure what litsexp claims of itself.")
 COLUMNS = {  # of the table: title -> field of a row
@@ -32,6 +36,16 @@ COLUMNS = {  # of the table: title -> field of a row
     "patients alone: false of 4": "patients_only_family",
 }
 NARROW = ("cover", "false", "of 4", "equi-\nvalent", "power", "of 4", "half-\nwidth", "alone", "of 4")  # on a terminal
+DRIVER = {  # the same of the driver's: title -> field, digits
+    "cells": ("cells", 0),
+    "driver,\nms a cell": ("cell_ms", 1),
+    "resume,\ns": ("resume_s", 1),
+    "results,\nms a cell": ("results_ms", 1),
+    "conclude,\ns": ("conclude_s", 1),
+    "report,\nMB": ("report_mb", 2),
+    "peak\nmemory, MB": ("memory_mb", 0),
+}
+JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write every number as JSON, too.")]
 BELOW, CHANCE, MISSED = "gate", "chance?", "misses"
 
 
@@ -47,14 +61,23 @@ def bench_driver(
     ] = "200,1000",
     tracking_uri: Uri = None,
     storage: Storage = None,
+    json_file: JsonFile = None,
 ) -> None:
     """What does a cell cost the driver, and does the cost grow with the study? Trains nothing.
 
-    Runs that end as soon as they are handed out: what is timed is queueing, asking, opening a run in MLflow, telling;
-    then opening the finished study again. SQLite in a temporary folder, or the servers that are named.
+    Runs that end as soon as they are handed out, and leave in MLflow what real ones do. Timed are, of the driver alone:
+    a cell queued, asked for, its run opened, told; the finished study opened again, nothing left to do; its results
+    read, curves and cases of each cell; the end of a study, which reads them once more, judges the claim and writes
+    tables and report. SQLite in a temporary folder, or the servers that are named: a study is left in those.
+
+    A column that does not grow is what to look for; "resume" and "conclude" are of the whole study, and grow with it.
+    10,000 cells take half an hour or more, and 4 GB.
 
     Example: `litsexp bench driver --cells 200,1000,3000`
+
+    Example: `litsexp bench driver --cells 10000 --json driver.json`
     """
+    from litsexp.cli.findings import refuse_to_overwrite, write_new
     from litsexp.data.cohorts import store_of
     from litsexp.spec.cohort import DataConfig
     from litsexp.study.driving import Counter, drive
@@ -63,18 +86,43 @@ def bench_driver(
     asked = [int(part) for part in counts.split(",") if part.strip().isdigit()]
     if not asked or min(asked) < 1:
         raise LitsexpError(f"--cells: found {counts!r}; expected numbers from 1 on, as 200,1000")
-    table = Table(box=None, pad_edge=False)
-    for title in ("cells", "driver, ms a cell", "resume, s", "peak memory, MB"):
-        table.add_column(title, justify="right")
-    with measuring(), tempfile.TemporaryDirectory(prefix="litsexp-driver-") as name:
+    if json_file:
+        refuse_to_overwrite(json_file)
+    rows: list[Driven] = []
+    with measuring(), _shown(rows), tempfile.TemporaryDirectory(prefix="litsexp-driver-") as name:
         places = Places.below(Path(name) / "mlruns", tracking_uri, storage, Path(name) / "data")
-        store = store_of(DataConfig(patients=10, size=32), places.stores, progress_bar)
+        store = store_of(DataConfig(patients=20, size=32), places.stores, progress_bar)
         for count in asked:
             with progress_bar(f"{count} cells") as advance:
-                found = drive(count, store, places, Counter(advance, count))
-            row = (found.cells, f"{found.cell_ms:.1f}", f"{found.resume_s:.1f}", f"{found.memory_mb:.0f}")
-            table.add_row(*map(str, row))
-    console.print(table)
+                rows.append(drive(count, store, places, Counter(advance, count), _report))
+    if json_file:
+        write_new(json_file, (json.dumps([dataclasses.asdict(row) for row in rows], indent=1) + "\n").encode())
+
+
+@contextlib.contextmanager
+def _shown(rows: list[Driven]) -> Iterator[None]:
+    """Print what there is at the end, also where a later study is stopped, or fails."""
+    try:
+        yield
+    finally:
+        if rows:
+            console.print(driver_table(rows))
+
+
+def _report(session: Session) -> Path:
+    from litsexp.pipeline import conclude
+
+    return conclude(session, "litsexp bench driver").report
+
+
+def driver_table(rows: list[Driven]) -> Table:
+    """A line a study."""
+    table = Table(box=None, pad_edge=False)
+    for title in DRIVER:
+        table.add_column(title, justify="right")
+    for row in rows:
+        table.add_row(*(f"{getattr(row, field):.{digits}f}" for field, digits in DRIVER.values()))
+    return table
 
 
 @bench.command("stats")
@@ -89,9 +137,7 @@ def bench_stats(
     ] = None,
     short: Annotated[bool, typer.Option("--short", help="A dozen rows that tell the story, in seconds.")] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown.")] = False,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write every number as JSON, too.")
-    ] = None,
+    json_file: JsonFile = None,
 ) -> None:
     """Are verdicts right where the truth is known? Simulates studies and judges them as real ones are.
 

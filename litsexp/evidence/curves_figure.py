@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 CURVE_ARMS = 12  # more lines than this cannot be told apart
+DRAWN_EPOCHS = 200  # a panel is not as many pixels wide
 DRAWN_METRICS = 2  # of those that every epoch logs, beside the loss
 IMAGES = EngFormatter(sep="")  # 1500 -> 1.5k
 
@@ -89,7 +90,20 @@ def _axis(axes: Axes, x: str, title: str, rates: Sequence[float]) -> None:
 
 def _curve(axes: Axes, table: pd.DataFrame, x: str, arm: str, colour: str, index: int) -> None:
     values = table.dropna(subset=["value"]).sort_values([x, "fold", "seed"]).groupby(x)["value"]
-    mean, low, high = values.mean(), values.min(), values.max()
+    mean, low, high = (_thin(line) for line in (values.mean(), values.min(), values.max()))
     axes.fill_between(mean.index, low, high, color=colour, alpha=0.13, linewidth=0)
     marker = "o" if len(mean) == 1 else None
     axes.plot(mean, color=colour, linestyle=dash_of(index), linewidth=1.7, label=arm, marker=marker)
+
+
+def _thin(line: pd.Series[float]) -> pd.Series[float]:
+    """At most ``DRAWN_EPOCHS`` of its points, evenly apart, the first and the last among them."""
+    if len(line) <= DRAWN_EPOCHS:
+        return line
+    return line.iloc[np.linspace(0, len(line) - 1, DRAWN_EPOCHS).round().astype(int)]
+
+
+def thinned(table: pd.DataFrame) -> str:
+    """What has to be said of curves of which not every epoch is drawn; else empty."""
+    epochs = table["epoch"].nunique() if len(table) else 0
+    return f"Drawn are {DRAWN_EPOCHS} of {epochs:,} epochs." if epochs > DRAWN_EPOCHS else ""

@@ -59,11 +59,12 @@ def failed_to_learn(cases: pd.DataFrame, metrics: Sequence[str] = EVERYWHERE) ->
 def _difficulty(scores: pd.Series[float], relative: pd.Series[float]) -> list[float]:
     """Of each run: the median of what the other arms' runs in its fold are of their medians; 1 where there is none."""
     folds = {fold: part.dropna() for fold, part in relative.groupby("fold")}
-    found = []
+    known: dict[tuple[str, int], float] = {}
     for arm, fold, _ in scores.index:
-        others = folds[fold][folds[fold].index.get_level_values("arm") != arm]
-        found.append(float(others.median()) if len(others) else 1.0)
-    return found
+        if (arm, fold) not in known:
+            others = folds[fold][folds[fold].index.get_level_values("arm") != arm]
+            known[arm, fold] = float(others.median()) if len(others) else 1.0
+    return [known[arm, fold] for arm, fold, _ in scores.index]
 
 
 def reasons(failed: pd.DataFrame) -> dict[Run, str]:

@@ -11,6 +11,8 @@ from litsexp.evidence.shown import deciding
 from litsexp.evidence.tables import arm_scores
 from litsexp.evidence.words import named, noise, patients, plain
 
+SEEDS = 20  # that are named
+
 
 class Asked(NamedTuple):
     """A question, its answer, and the id of the section to read on in."""
@@ -53,7 +55,7 @@ def _runs(evidence: Evidence) -> str:
     finished = int((runs["status"] == "FINISHED").sum()) if len(runs) else 0
     if study.design == "search":
         return f"{finished} finished trials of one fold and seed {study.seeds[0]}."
-    seeds = ", ".join(map(str, study.seeds))
+    seeds = ", ".join(map(str, study.seeds[:SEEDS])) + (", …" if len(study.seeds) > SEEDS else "")
     made = f"{_number(len(evidence.arm_names), 'arm')} × {_number(study.split.n_folds, 'fold')} × "
     return f"{finished} of {len(runs)}: {made}{_number(len(study.seeds), 'seed')} ({seeds})."
 

@@ -19,7 +19,7 @@ from markupsafe import Markup
 
 from litsexp.evidence import figures, inline
 from litsexp.evidence.controls import controls
-from litsexp.evidence.curves_figure import CURVE_ARMS, curves
+from litsexp.evidence.curves_figure import CURVE_ARMS, curves, thinned
 from litsexp.evidence.failed import RULE, reasons
 from litsexp.evidence.glance import glance
 from litsexp.evidence.judge import MIN_PATIENTS, MIN_RUN_PAIRS, Verdict
@@ -27,7 +27,7 @@ from litsexp.evidence.lesions_figure import RECALL_ARMS, recalls
 from litsexp.evidence.material import PICTURE_ARMS, Evidence, SideBySide
 from litsexp.evidence.measures import main_metrics, measure_of
 from litsexp.evidence.native import COMPARED, FINDINGS, beside_stored, by_kind, lesion_findings
-from litsexp.evidence.tables import arm_scores, best_trials, gap_table
+from litsexp.evidence.tables import SHOWN_ROWS, arm_scores, best_trials, gap_table, run_table
 from litsexp.evidence.words import COVERED, MODELS, cautions, digits_for, noise, plain, uncertainty
 from litsexp.files import whole_file
 from litsexp.spec.design import cells, format_level, leaking_arms
@@ -40,6 +40,7 @@ RUN_COLUMNS = (
     *(*WHERE_PRETRAINED, "best_epoch", "epochs", "lr"),
 )
 BEST_TRIALS = 10
+NOTES = 20  # of what went wrong, above the answer
 EXTERNAL_METRICS = 2  # of the main ones: compared between cohorts, beside the claims' own
 
 
@@ -90,12 +91,16 @@ def _content(evidence: Evidence) -> dict[str, Any]:
         "forest": figures.forest(evidence.verdicts, evidence.noise) if evidence.verdicts else "",
         "metrics": metrics,
         "colours": colours,
+        "listed": names[:SHOWN_ROWS],
+        "more_arms": _more(len(names), "arms.csv"),
+        "most_listed": {"rows": SHOWN_ROWS, "notes": NOTES},
         "scores": scores.set_index(["arm", "metric"]).to_dict("index"),
         "trivial": trivial.set_index(["predictor", "metric"]).to_dict("index"),
         "most": scores.groupby("metric")["patients"].max().to_dict(),
         "predictors": list(trivial["predictor"].unique()),
         "curves": curves(evidence.curves, colours) if len(evidence.curves) else "",
         "curve_arms": CURVE_ARMS,
+        "thinned": thinned(evidence.curves),
         "recalls": _recalls(evidence, colours),
         "recall_arms": RECALL_ARMS,
         "picture_arms": PICTURE_ARMS,
@@ -108,10 +113,12 @@ def _content(evidence: Evidence) -> dict[str, Any]:
         "named": {arm: ", ".join(f"{f}={format_level(x)}" for f, x in of.items()) for arm, of in study.arms.items()},
         "own_rates": any("lr" in settings for settings in study.arms.values()),
         "leaking": leaking_arms(study),
-        "split": grid(split.assign(test_fold=split["test_fold"].where(split["test_fold"] >= 0))),  # -1 is no fold
+        "split": grid(
+            split.assign(test_fold=split["test_fold"].where(split["test_fold"] >= 0)), "split.csv"
+        ),  # -1: none
         "folds": grid(_folds(split)),
-        "runs": grid(runs),
-        "failures": grid(failures),
+        "runs": grid(runs, "runs.csv"),
+        "failures": grid(failures, "runs.csv"),
         "unlearned": [(f"{arm}, fold {fold}, seed {seed}", why) for (arm, fold, seed), why in unlearned.items()],
         "rule": RULE,
         "covered": COVERED,
@@ -160,7 +167,7 @@ def _native(evidence: Evidence) -> dict[str, Any] | None:
         "findings": FINDINGS,
         "lesions": lesions.set_index(["arm", "finding"]).to_dict("index"),
         "there": lesions.groupby("finding")["lesions"].max().to_dict(),
-        "arms": [name for name in names if (lesions["arm"] == name).any()],
+        "arms": [name for name in names if (lesions["arm"] == name).any()][:SHOWN_ROWS],
         "runs": len(evidence.native[["arm", "fold", "seed"]].drop_duplicates()),
         "slices": int(evidence.native.drop_duplicates("case")["slices"].sum()),
     }
@@ -168,10 +175,7 @@ def _native(evidence: Evidence) -> dict[str, Any] | None:
 
 def _runs(evidence: Evidence) -> pd.DataFrame:
     """A row a run: how it ended, and whether it failed to learn."""
-    runs, why = evidence.runs, reasons(evidence.failed)
-    if why:
-        cells = zip(runs["arm"], runs["fold"], runs["seed"], strict=True)
-        runs = runs.assign(failed_to_learn=[why.get(cell, "") for cell in cells])
+    runs = run_table(evidence)
     empty = {column for column in WHERE_PRETRAINED if column in runs and runs[column].isna().all()}
     return runs[[column for column in RUN_COLUMNS if column in runs and column not in empty]]
 
@@ -228,11 +232,21 @@ def _folds(split: pd.DataFrame) -> pd.DataFrame:
     return tested.groupby("test_fold", as_index=False)[columns].sum()
 
 
-def grid(frame: pd.DataFrame) -> dict[str, Any]:
-    """A data frame as text: ``head`` with (title, is a number), ``rows`` of cells."""
+def grid(frame: pd.DataFrame, csv: str = "") -> dict[str, Any]:
+    """A data frame as text: ``head`` with (title, is a number), ``rows`` of cells, of ``count`` that there are.
+
+    Of one that has a ``csv`` beside the page the first rows alone, and then ``more`` says so.
+    """
     numeric = frame.select_dtypes("number").columns
     head = [(str(name).replace("_", " "), name in numeric) for name in frame]
-    return {"head": head, "rows": [[_text(value) for value in row] for row in frame.itertuples(index=False)]}
+    shown, more = (frame.head(SHOWN_ROWS), _more(len(frame), csv)) if csv else (frame, "")
+    rows = [[_text(value) for value in row] for row in shown.itertuples(index=False)]
+    return {"head": head, "rows": rows, "count": len(frame), "more": more}
+
+
+def _more(count: int, csv: str) -> str:
+    """What a page says of a table that it does not show whole; empty where it does."""
+    return f"The first {SHOWN_ROWS} of {count:,}; all are in {csv}, beside this file." if count > SHOWN_ROWS else ""
 
 
 def _text(value: Any) -> str:

@@ -41,6 +41,6 @@ def render(evidence: Evidence) -> str:
             shares=shares,
             importances=importances(shares) if shares else "",
             history=history(trials) if len(done) > 1 else "",
-            trials=grid(trials) if len(trials) else None,
+            trials=grid(trials, "trials.csv") if len(trials) else None,
         )
     )

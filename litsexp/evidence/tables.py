@@ -11,6 +11,7 @@ import pandas as pd
 
 from litsexp.evidence import stats
 from litsexp.evidence.external import Replication
+from litsexp.evidence.failed import reasons
 from litsexp.evidence.judge import Verdict
 from litsexp.evidence.material import Evidence
 from litsexp.evidence.measures import Measured, measure_of
@@ -19,6 +20,7 @@ from litsexp.evidence.noise import Noise
 from litsexp.evidence.words import COVERED, MODELS, digits_for, interval, plain
 
 NOTE = f"95 % CI: {COVERED}; of these models: {MODELS}"
+SHOWN_ROWS = 500  # of a table on a page; a longer one is a CSV beside it, too
 EFFECT = ("effect", "low", "high", "p", "p_adjusted", "models_low", "models_high", "runs_share", "false_claim")
 
 
@@ -121,6 +123,7 @@ def write_tables(evidence: Evidence, directory: Path) -> list[Path]:
     """``verdicts``, ``arms``, ``noise``; of whole volumes ``native``, ``lesions``; ``external_...``; returns paths.
 
     Each as .csv (numbers unrounded, the cohort in its first column) and .tex (booktabs, rounded). A phantom's say so.
+    What is too long for a page is a .csv more: ``runs``, ``split``, ``trials``.
     """
     directory.mkdir(parents=True, exist_ok=True)
     verdicts, metrics, names = evidence.verdicts, evidence.metrics, evidence.arm_names
@@ -142,7 +145,22 @@ def write_tables(evidence: Evidence, directory: Path) -> list[Path]:
         written += write_both(directory / "external_verdicts", *claims, there, NOTE)
         written += write_both(directory / "external_arms", gaps, _wide(names, gaps, _paper_gap), there)
         written += write_both(directory / "external_noise", noise_table(noise), _paper_noise(noise), there)
+    long = {"runs": run_table(evidence), "split": evidence.split, "trials": evidence.search}
+    for name, frame in long.items():
+        if frame is not None and len(frame) > SHOWN_ROWS:
+            written.append(directory / f"{name}.csv")
+            labelled = frame.assign(cohort=evidence.cohort)[["cohort", *frame.columns]]
+            labelled.to_csv(written[-1], index=False, lineterminator="\n")
     return written
+
+
+def run_table(evidence: Evidence) -> pd.DataFrame:
+    """A row a run: how it ended, and, where some run failed to learn, why it counts as one that did."""
+    runs, why = evidence.runs, reasons(evidence.failed)
+    if not why:
+        return runs
+    cells = zip(runs["arm"], runs["fold"], runs["seed"], strict=True)
+    return runs.assign(failed_to_learn=[why.get(cell, "") for cell in cells])
 
 
 def write_both(stem: Path, numbers: pd.DataFrame, rounded: pd.DataFrame, source: Source, note: str = "") -> list[Path]:

@@ -35,8 +35,8 @@ from litsexp.spec.errors import LitsexpError
 from litsexp.spec.tables import load_plugins
 from litsexp.study.clients import patient_client
 from litsexp.study.datasets import COHORT, dataset_input, log_inputs
-from litsexp.study.epochs import EPOCHS, epoch_rows, write_epochs
-from litsexp.study.jobs import EPOCHS_TAG, Job, Outcome
+from litsexp.study.epochs import CURVES, EPOCHS, epoch_rows, write_curves, write_epochs
+from litsexp.study.jobs import CURVES_TAG, EPOCHS_TAG, Job, Outcome
 from litsexp.study.pictures import draw_extremes, draw_slice, fixed_slices, write_tallest
 from litsexp.study.scorings import Scoring
 from litsexp.training.course import Epoch
@@ -203,11 +203,12 @@ class TrainingLog:
         return self.on_epoch(epoch.number, epoch.metrics)
 
     def results(self, trained: Trained) -> Outcome:
-        """Log the best weights, ``run.json``, the validation cases of every epoch, ``table1.csv`` and facts."""
+        """Log the best weights, ``run.json``, curves, validation cases of every epoch, ``table1.csv`` and facts."""
         fit_s, start_s = trained.fit_s - self.log_s, time.perf_counter()
         with tempfile.TemporaryDirectory() as name:
             save_file(trained.weights, Path(name) / WEIGHTS)
             write_epochs(self.rows, trained, self.job.cell.arm.run.batch_size, Path(name))
+            write_curves(trained, self.job.cell.arm.run.batch_size, Path(name))
             (Path(name) / "run.json").write_text(json.dumps(self._description(trained), indent=1))
             table1(trained.history).to_csv(Path(name) / "table1.csv", index=False, lineterminator="\n")
             with unbroken():
@@ -220,7 +221,7 @@ class TrainingLog:
             scalars["time/ssl_s"] = float(trained.facts["ssl_seconds"])
         scalars["time/log_s"] = self.log_s + time.perf_counter() - start_s
         tags = [RunTag(name, value) for name, value in trained.facts.items()]
-        tags += [RunTag("pruned", str(trained.pruned).lower()), RunTag(EPOCHS_TAG, EPOCHS)]
+        tags += [RunTag(EPOCHS_TAG, EPOCHS), RunTag(CURVES_TAG, CURVES), RunTag("pruned", str(trained.pruned).lower())]
         with unbroken():
             self.client.log_batch(self.job.run_id, metrics=points(scalars, 0), tags=tags)
         return Outcome("pruned" if trained.pruned else "finished", scalars["best/score"], seconds=fit_s)

@@ -11,7 +11,8 @@ def close_interrupted(tracking: Tracking, ledger: Ledger, parent: Parent) -> Non
     with leaving():
         if ledger.ours():
             tracking.close_interrupted(parent)
-            ledger.close_interrupted({key: value_of(run) for key, run in tracking.finished().items()})
+            finished = tracking.finished_among(ledger.running())
+            ledger.close_interrupted({key: value_of(run) for key, run in finished.items()})
 
 
 def end_study(tracking: Tracking, ledger: Ledger, parent: Parent, error: BaseException) -> None:

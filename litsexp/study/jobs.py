@@ -15,6 +15,7 @@ from litsexp.spec.tables import load_plugins
 from litsexp.study.scorings import Scoring
 
 EPOCHS_TAG = "validation_cases"  # of a run that has a table of them after each epoch; its value is where
+CURVES_TAG = "learning_curves"  # the same of its learning curves; older runs have them as MLflow's metrics alone
 
 
 @dataclass(frozen=True)

@@ -81,6 +81,10 @@ class Ledger:
             value = finished.get(_key(trial))
             self._tell(trial.number, TrialState.FAIL if value is None else TrialState.COMPLETE, value)
 
+    def running(self) -> set[str]:
+        """Run keys of the trials that run."""
+        return {_key(trial) for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))}
+
     def complete(self) -> set[str]:
         """Run keys of the complete trials."""
         return {_key(trial) for trial in self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))}

@@ -11,6 +11,7 @@ import json
 import logging
 import re
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -61,14 +62,15 @@ class Registered:
         return f'{loaded} after mlflow.set_tracking_uri("{masked(self.uri)}"); it is version {self.version}'
 
 
-def register_best(session: Session) -> Registered | None:
-    """Log and register the study's best run, unless it is; the alias moves to it. None where no run has finished.
+def register_best(session: Session, finished: Mapping[str, Run]) -> Registered | None:
+    """Log and register the best of the study's ``finished`` runs, unless it is; the alias moves to it.
 
-    No study fails for that: where MLflow refuses, a warning says why in one line, and None is returned. Ctrl-C waits.
+    None where no run has finished. No study fails for that: where MLflow refuses, a warning says why in one line, and
+    None is returned. Ctrl-C waits.
     """
     try:
         with unbroken():
-            best = best_run(session)
+            best = best_run(session, finished)
             return _registered(session, best) if best else None
     except Exception as error:  # the study is over: whatever breaks here must not cost its report
         why = str(error) if isinstance(error, LitsexpError) else one_line(error)
@@ -76,9 +78,8 @@ def register_best(session: Session) -> Registered | None:
         return None
 
 
-def best_run(session: Session) -> Run | None:
+def best_run(session: Session, finished: Mapping[str, Run]) -> Run | None:
     """The finished run with the best validation score: of the baseline, or of a search; None where none has one."""
-    finished = session.tracking.finished()
     arm = None if session.study.search else cells(session.study)[0].arm.name
     runs = [finished[key] for key, cell in session.cells.items() if key in finished and arm in (None, cell.arm.name)]
     scored = [run for run in runs if "best/score" in run.data.metrics]

@@ -10,6 +10,7 @@ from litsexp.spec.design import Cell, cells
 from litsexp.spec.study import StudyConfig
 from litsexp.study.clients import no_answer, opened_client
 from litsexp.study.places import Places
+from litsexp.study.reading import finished_of, read
 from litsexp.study.results import Results
 from litsexp.study.scorings import scoring_of
 from litsexp.study.tracking import Tracking
@@ -34,6 +35,7 @@ def finished_cells(name: str, study: StudyConfig, store: Store, places: Places) 
         return [], None
     tracking = Tracking(uri, name, places.root / "artifacts")
     by_key = {cell.run_key(study.split, store.fingerprint): cell for cell in cells(study)}
-    done = {key: by_key[key] for key in tracking.finished() if key in by_key}
+    runs = tracking.runs("attributes.status = 'FINISHED'")
+    done = {key: by_key[key] for key in finished_of(runs) if key in by_key}
     wanted = {key: [scoring_of("test", key, store, "", True, study.leaks)] for key in done}
-    return list(done.values()), tracking.read(done, wanted) if done else None
+    return list(done.values()), read(tracking.client, runs, done, wanted) if done else None

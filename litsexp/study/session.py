@@ -34,6 +34,7 @@ from litsexp.study.observer import Observer
 from litsexp.study.pictures import TALLEST, read_tallest
 from litsexp.study.places import Places
 from litsexp.study.preflight import check_needs
+from litsexp.study.reading import read
 from litsexp.study.results import Parent, Results
 from litsexp.study.scorings import CohortKind, Scoring, wanted_scorings
 from litsexp.study.tracking import Tracking, value_of
@@ -93,12 +94,13 @@ class Session:
             close_interrupted(self.tracking, self.ledger, self.parent)
             raise
         finally:
+            self.tracking.forget()
             self.wall_s = time.perf_counter() - start_s
 
-    def results(self) -> Results:
-        """What the finished cells gave."""
-        wanted = {key: self._scorings(key) for key in self.cells}
-        return self.tracking.read(self.cells, wanted, epochs="epochs" in self.study.needs)
+    def results(self, runs: Iterable[Run] | None = None) -> Results:
+        """What the finished cells gave; of these ``runs`` of the experiment, where they are known already."""
+        found, wanted = self.tracking.runs() if runs is None else runs, {key: self._scorings(key) for key in self.cells}
+        return read(self.tracking.client, found, self.cells, wanted, "epochs" in self.study.needs)
 
     def tallest(self, run_id: str, kind: CohortKind) -> dict[int, NDArray[np.uint8]]:
         """``pictures.read_tallest`` of a run's test cases, or of the external cohort's; empty of an older run."""
@@ -269,6 +271,7 @@ def open_study(
         by_key = _by_key(_sampled(study, ledger), study, store) if study.search else planned
         donors = {run.data.tags[MLFLOW_PARENT_RUN_ID] for key, run in finished.items() if key in by_key}
         tags = {**cohort_tags(study, store), **leak_tags(study.leaks)}
+        del finished  # this frame lasts as long as the session
         parent = tracking.open_parent(study, study_digest, name, sorted(donors), tags, fixed)
         try:
             end_left(tracking.below(parent, left_over(places.root)), places.root)

@@ -1,40 +1,36 @@
-"""MLflow: one experiment a study name, a parent run a study, a child run a cell; and reading them back as data frames.
+"""MLflow: one experiment a study name, a parent run a study, a child run a cell. ``reading`` makes data frames of them.
 
 Only ``MlflowClient`` with explicit run ids is used: the fluent API's active run belongs to a thread. Runs are found by
 the tag ``run_key``, never by name.
 """
 
-import io
 import json
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
-import pandas as pd
 import yaml
-from mlflow.entities import Param, Run, RunStatus
+from mlflow.entities import Param, Run
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME, MLFLOW_RUN_NOTE, MLFLOW_SOURCE_NAME
 from sqlalchemy.exc import SQLAlchemyError
 
 from litsexp.interrupts import unbroken_methods
-from litsexp.spec.catalog import METRICS
 from litsexp.spec.claim import Claim
 from litsexp.spec.design import Cell
 from litsexp.spec.errors import LitsexpError
 from litsexp.spec.study import StudyConfig
 from litsexp.study.addresses import artifacts_are_shared
 from litsexp.study.clients import no_answer, opened_client
-from litsexp.study.epochs import images_an_epoch
-from litsexp.study.jobs import EPOCHS_TAG
 from litsexp.study.names import run_name, short_name
-from litsexp.study.results import Parent, Results
-from litsexp.study.scorings import Scoring
+from litsexp.study.reading import finished_of, within
+from litsexp.study.results import Parent
 from litsexp.study.versions import versions
 from litsexp.study.views import every_run
 
+CLOCKS_MS = 10_000  # by which other machines' clocks may be wrong
 UI_KIND = {"mlflow.experimentKind": "custom_model_development"}  # the UI shows runs and charts, not traces
 
 
@@ -44,6 +40,8 @@ class Tracking:
 
     def __init__(self, uri: str, experiment: str, artifacts: Path):
         self.uri = uri
+        self._finished: dict[str, Run] = {}
+        self._asked_ms = 0
         local = not artifacts_are_shared(uri)
         if local:
             artifacts.mkdir(parents=True, exist_ok=True)
@@ -64,9 +62,24 @@ class Tracking:
         return every_run(self.client, self.experiment_id, filter_string)
 
     def finished(self) -> dict[str, Run]:
-        """The finished run of each run key, in the whole experiment: a cell is its content, not its study."""
-        runs = self.runs("attributes.status = 'FINISHED'")
-        return {run.data.tags["run_key"]: run for run in runs if "run_key" in run.data.tags and not _pruned(run)}
+        """The finished run of each run key, in the whole experiment: a cell is its content, not its study.
+
+        Asked again, only what has ended since is fetched; after ``forget`` all of it, with what was scored meanwhile.
+        """
+        asked, now_ms = "attributes.status = 'FINISHED'", int(time.time() * 1000)
+        if self._finished:
+            asked += f" and attributes.end_time >= {self._asked_ms - CLOCKS_MS}"
+        self._finished |= finished_of(self.runs(asked))
+        self._asked_ms = now_ms
+        return dict(self._finished)
+
+    def forget(self) -> None:
+        """What is finished was changed: the next ``finished`` asks anew."""
+        self._finished.clear()
+
+    def finished_among(self, run_keys: Iterable[str]) -> dict[str, Run]:
+        """The same of a few run keys."""
+        return finished_of(run for key in run_keys if key for run in self.runs(f"tags.run_key = '{key}'"))
 
     def open_parent(
         self,
@@ -147,18 +160,19 @@ class Tracking:
             self.client.log_text(run_id, detail, "failure.txt")
         self.client.set_terminated(run_id, status)
 
-    def mark(self, tag: str, values: Mapping[str, str], among: Iterable[str]) -> None:
-        """Set a tag on the runs that ``values`` names, by run id, and take it from the others ``among`` a study's.
+    def mark(self, tag: str, values: Mapping[str, str], among: Iterable[str], runs: Iterable[Run]) -> None:
+        """Set a tag on those of ``runs`` that ``values`` names, by id, and take it from the others ``among`` a study's.
 
         What an earlier conclusion said and no longer holds is gone.
         """
         theirs = set(among)
-        for run in self.runs():
+        for run in runs:
             run_id, known = run.info.run_id, run.data.tags.get(tag)
             if run_id in values and known != values[run_id][:1000]:
                 self.client.set_tag(run_id, tag, values[run_id][:1000])
             elif run_id in theirs and run_id not in values and known is not None:
-                self.client.delete_tag(run_id, tag)
+                with suppress(MlflowException):  # another study that shares it was faster
+                    self.client.delete_tag(run_id, tag)
 
     def conclude(
         self,
@@ -180,60 +194,16 @@ class Tracking:
         self.client.log_artifacts(parent.run_id, str(directory), within or None)
         self.client.set_terminated(parent.run_id, "FINISHED")
 
-    def read(self, cells: Mapping[str, Cell], wanted: Mapping[str, Sequence[Scoring]], epochs: bool = False) -> Results:
-        """The finished cells' curves and tables of cases, and the state of every cell.
-
-        Args:
-            cells: run key -> cell.
-            wanted: run key -> the scorings whose tables are asked for; a cell that lacks one gives no rows there.
-            epochs: whether the validation cases after each epoch are asked for; older runs have none.
-        """
-        latest = {run.data.tags["run_key"]: run for run in self.runs() if "run_key" in run.data.tags}
-        latest |= self.finished()
-        known = {key: latest[key] for key in cells if key in latest}
-        done = {key: run for key, run in known.items() if run.info.status == "FINISHED" and not _pruned(run)}
-        curves = [_labelled(self.curves(run), cells[key]) for key, run in done.items()]
-        rows = [_labelled(pd.DataFrame([_run_row(known.get(key))]), cell) for key, cell in cells.items()]
-        later = ("external", "train", "epochs", "native")
-        tables: dict[str, list[pd.DataFrame]] = {kind: [] for kind in ("test", *later)}
-        for key, run in done.items():
-            for scoring in wanted[key]:
-                if scoring.tag in run.data.tags:
-                    tables[scoring.kind].append(_labelled(self.cases(run, scoring), cells[key]))
-            if epochs and (place := run.data.tags.get(EPOCHS_TAG)):
-                tables["epochs"].append(_labelled(self.table(run, place), cells[key]))
-        parts = (tables["test"], curves, rows, *(tables[name] for name in later))
-        return Results(*map(_joined, parts))
-
-    def cases(self, run: Run, scoring: Scoring) -> pd.DataFrame:
-        """A finished cell's table of cases."""
-        return self.table(run, _within(run.data.tags[scoring.tag], "cases.parquet"))
-
     def beside_cases(self, run_id: str, folder: str, name: str) -> bytes | None:
         """A file in a scoring's folder (``.``: that of the run); None where there is none."""
-        path = _within(folder, name)
+        path = within(folder, name)
         there = self.client.list_artifacts(run_id, None if folder == "." else folder)
         return self.artifact(run_id, path) if any(file.path == path for file in there) else None
-
-    def table(self, run: Run, path: str) -> pd.DataFrame:
-        """A table among a run's artifacts."""
-        return pd.read_parquet(io.BytesIO(self.artifact(run.info.run_id, path)))
 
     def artifact(self, run_id: str, path: str) -> bytes:
         """The bytes of one artifact of a run."""
         with tempfile.TemporaryDirectory() as directory:
             return Path(self.client.download_artifacts(run_id, path, directory)).read_bytes()
-
-    def curves(self, run: Run) -> pd.DataFrame:
-        """A finished cell's learning curves: epoch (from 0), metric, value, and ``images`` seen in training by then."""
-        names = ["train/loss", "valid/loss", *(f"valid/{name}" for name, metric in METRICS.items() if metric.curve)]
-        points = [
-            {"epoch": point.step, "metric": name, "value": point.value}
-            for name in names
-            for point in self.client.get_metric_history(run.info.run_id, name)
-        ]
-        table = pd.DataFrame(points, columns=["epoch", "metric", "value"])
-        return table.assign(images=(table["epoch"] + 1) * _images_an_epoch(run))
 
 
 def value_of(run: Run) -> float:
@@ -244,50 +214,3 @@ def value_of(run: Run) -> float:
 def to_yaml(study: StudyConfig) -> str:
     """The resolved study file."""
     return yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-
-
-def _images_an_epoch(run: Run) -> float:
-    """Training images that each of its epochs saw; NaN where the run does not tell."""
-    tags, epochs = run.data.tags, run.data.metrics.get("time/epochs")
-    if not epochs or not {"steps", "training_slices"} <= set(tags):
-        return float("nan")
-    return images_an_epoch(tags, int(epochs), int(run.data.params["batch_size"]))
-
-
-def _within(folder: str, name: str) -> str:
-    return name if folder == "." else f"{folder}/{name}"
-
-
-def _pruned(run: Run) -> bool:
-    return bool(run.data.tags.get("pruned") == "true")
-
-
-def _joined(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
-
-
-def _labelled(table: pd.DataFrame, cell: Cell) -> pd.DataFrame:
-    table.insert(0, "arm", cell.arm.name)
-    table.insert(1, "fold", cell.fold)
-    table.insert(2, "seed", cell.seed)
-    return table
-
-
-def _run_row(run: Run | None) -> dict[str, Any]:
-    """One line of the report's run table."""
-    if run is None:
-        return {"status": "MISSING", "reason": "not run yet", "run_id": ""}
-    metrics, tags = run.data.metrics, run.data.tags
-    return {
-        "status": RunStatus.to_string(RunStatus.from_string(run.info.status)),
-        "reason": tags.get("reason", ""),
-        "run_id": run.info.run_id,
-        "minutes": (metrics.get("time/fit_s", float("nan")) + metrics.get("time/evaluation_s", float("nan"))) / 60,
-        "pretraining_steps": float(tags.get("ssl_steps", "nan")),
-        "pretraining_minutes": metrics.get("time/ssl_s", float("nan")) / 60,
-        "best_epoch": metrics.get("best/epoch", float("nan")),
-        "epochs": metrics.get("time/epochs", float("nan")),
-        "lr": metrics.get("best/lr_max", float("nan")),
-        "device": tags.get("device", ""),
-        "precision": tags.get("precision_used", ""),
-    }

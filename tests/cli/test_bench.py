@@ -71,9 +71,16 @@ def test_the_driver_is_measured_and_nothing_is_left(
     litsexp: Callable[..., tuple[int, str, str]], refused: Callable[..., str], files: Callable[[Path], list[str]]
 ) -> None:
     before = files(Path())
-    code, out, error = litsexp("bench", "driver", "--cells", "10,20")
+    code, out, error = litsexp("bench", "driver", "--cells", "10,20", "--json", "driver.json")
     assert code == 0, error
     rows = [line.split() for line in out.splitlines()[-2:]]
-    assert [row[0] for row in rows] == ["10", "20"] and all(float(row[1]) > 0 for row in rows)
+    assert [row[0] for row in rows] == ["10", "20"]
+    assert all(len(row) == len(bench.DRIVER) and all(float(number) > 0 for number in row) for row in rows)
+    told = json.loads(Path("driver.json").read_text())
+    assert [row["cells"] for row in told] == [10, 20] and all(0 < row["report_mb"] < 1 for row in told)
+    assert "not registered" not in error
+    Path("driver.json").unlink()
     assert files(Path()) == before
+    Path("there.json").touch()
+    assert "is there already" in refused("bench", "driver", "--cells", "10", "--json", "there.json")
     assert "--cells: found 'many'; expected numbers" in refused("bench", "driver", "--cells", "many")

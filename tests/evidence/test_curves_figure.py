@@ -2,9 +2,10 @@
 
 import re
 
+import pandas as pd
 import pytest
 
-from litsexp.evidence.curves_figure import curves
+from litsexp.evidence.curves_figure import curves, thinned
 from litsexp.evidence.figures import arm_colours
 
 
@@ -48,3 +49,15 @@ def test_where_arms_differ_the_curves_follow_over_images(shown, table):
     assert len(lines(svg, "baseline")) == 6
     ends = [float(re.findall(r"[ML] ([\d.]+)", path)[-1]) for path in (by_epoch, by_images, fewer)]
     assert ends[0] == pytest.approx(ends[1], abs=8) and ends[2] < ends[1] - 50  # it has seen half as many
+
+
+def test_of_many_epochs_as_many_points_are_drawn_as_a_panel_has_room_for(shown, table):
+    long = pd.concat(
+        [table.assign(epoch=epoch, value=epoch * 37 % 101 / 101) for epoch in range(1000)], ignore_index=True
+    )
+    path = lines(drawn(shown, long), "baseline")[0]
+    ends = lines(drawn(shown, long[long["epoch"].isin([0, 999])]), "baseline")[0]
+    across, whole = ([float(x) for x in re.findall(r"[ML] ([\d.]+)", line)] for line in (path, ends))
+    assert 50 < len(across) <= 200 and across == sorted(across)
+    assert (across[0], across[-1]) == pytest.approx((whole[0], whole[-1]), abs=1)
+    assert thinned(long) == "Drawn are 200 of 1,000 epochs." and thinned(table) == thinned(pd.DataFrame()) == ""

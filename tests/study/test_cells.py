@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from mlflow import MlflowClient
+from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from PIL import Image
 from safetensors.torch import load
@@ -21,10 +23,10 @@ from litsexp.data.splits import Split
 from litsexp.data.store import Store
 from litsexp.spec.keys import digest
 from litsexp.spec.run import RunConfig
-from litsexp.study import pictures
+from litsexp.study import pictures, reading
 from litsexp.study.cells import points, run_cell, table1
 from litsexp.study.jobs import Job
-from litsexp.study.scorings import scoring_of
+from litsexp.study.scorings import Scoring, scoring_of
 from litsexp.study.tracking import Tracking
 from litsexp.training import architectures
 from litsexp.training.loaders import Slices
@@ -67,7 +69,7 @@ def test_a_cell_logs_curves_scores_weights_and_pictures(job: Callable[..., Job],
         [epoch + 1, *(curve[epoch] for curve in curves)] for epoch in (0, 1)
     ]
 
-    cases = tracking.cases(run, one.scorings[0])
+    cases = cases_of(tracking, run, one.scorings[0])
     assert tuple(cases["case"]) == one.split.test
     assert {"tp_tumor", "dice_tumor", "dice_liver"} <= set(cases.columns)
     about = json.loads(tracking.artifact(one.run_id, "run.json"))
@@ -112,7 +114,7 @@ def test_a_pretraining_is_logged_beside_the_run_and_sees_training_slices_alone(
     assert data.metrics["time/ssl_s"] == float(data.tags["ssl_seconds"]) > 0
     assert run_cell(job(init="ssl:restoration", ssl_steps=7, ssl_batch_size=4, dice_weight=0), go_on).value >= 0
     assert len(reads) == 7  # the other arm has found it
-    rows = tracking.read({"key": one.cell}, {"key": ()}).runs
+    rows = reading.read(tracking.client, tracking.runs(), {"key": one.cell}, {"key": ()}).runs
     assert rows["pretraining_steps"].tolist() == [7]
     assert rows["pretraining_minutes"].iat[0] == pytest.approx(data.metrics["time/ssl_s"] / 60)
 
@@ -125,9 +127,9 @@ def test_an_external_cohort_is_scored_beside_the_test_cases_and_leaves_them_as_t
     tested = [tracking.artifact(run.run_id, "cases.parquet") for run in (plain, one)]
     assert tested[0] == tested[1]
     run = tracking.client.get_run(one.run_id)
-    cases = tracking.cases(run, one.scorings[1])
+    cases = cases_of(tracking, run, one.scorings[1])
     assert list(cases["case"]) == external_store.cases  # each once
-    assert list(cases.columns) == list(tracking.cases(run, one.scorings[0]).columns)
+    assert list(cases.columns) == list(cases_of(tracking, run, one.scorings[0]).columns)
     assert cases["slices"].sum() == len(external_store.index)
     assert run.data.metrics["external/dice_liver"] == pytest.approx(cases["dice_liver"].mean())
     contexts = {source.tags[0].value: source.dataset for source in run.inputs.dataset_inputs}
@@ -243,7 +245,7 @@ def test_a_leaking_and_an_honest_cell_are_scored_on_the_same_held_out_slices(
         one = replace(job(split_unit=unit), scorings=(scoring,))
         outcome = run_cell(one, go_on)
         assert outcome.status == "finished", outcome.detail
-        table = tracking.cases(tracking.client.get_run(one.run_id), scoring)
+        table = cases_of(tracking, tracking.client.get_run(one.run_id), scoring)
         assert table["slices"].tolist() == [np.count_nonzero(slices == case) for case in phantom_split.test]
         assert len(drawings(tracking, one.run_id, "test")) == 2
         assert len(drawings(tracking, one.run_id, "images")) >= 2  # watched slices of its own validation
@@ -254,3 +256,8 @@ def test_what_is_scored_where_nothing_leaks_has_the_key_that_it_had(phantom_stor
     whole, held_out = (scoring_of("test", "key", phantom_store, "ours", True, held_out=part) for part in (False, True))
     assert whole.key == digest({"format": 1, **asked})
     assert held_out.key != whole.key
+
+
+def cases_of(tracking: Tracking, run: Run, scoring: Scoring) -> pd.DataFrame:
+    path = reading.within(run.data.tags[scoring.tag], "cases.parquet")
+    return pd.read_parquet(io.BytesIO(tracking.artifact(run.info.run_id, path)))

@@ -385,7 +385,7 @@ def test_a_registered_model_that_no_study_made_is_left_alone(own: Ran, caplog: p
 
 def test_of_a_study_without_a_finished_run_nothing_is_registered(bench: Any, study: Any) -> None:
     with bench.open(study()) as session:
-        assert models.register_best(session) is None
+        assert models.register_best(session, {}) is None
     assert MlflowClient(bench.places.tracking_uri).search_registered_models() == []
 
 
@@ -415,14 +415,14 @@ def test_only_the_baselines_runs_are_asked_and_of_a_search_all(bench: Any, study
         job, MlflowClient(job.tracking_uri), bench.places.root / "tmp", next(scores)
     )
     session, _ = bench.run(study())
-    best = models.best_run(session)
+    best = models.best_run(session, session.tracking.finished())
     assert best is not None and (best.data.params["arm"], best.data.params["fold"]) == ("baseline", "1")
     bench.name = "searched"
     asked = study(
         design="search", factors={"window": ["liver", "wide"]}, claims=[], search={"trials": 3, "lr": [1e-4, 1e-2]}
     )
     session, _ = bench.run(asked)
-    best = models.best_run(session)
+    best = models.best_run(session, session.tracking.finished())
     assert best is not None and best.data.metrics["best/score"] == 0.7
 
 

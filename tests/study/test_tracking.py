@@ -133,8 +133,11 @@ def test_a_mark_is_set_and_taken_back_when_it_no_longer_holds(bench: Any, study:
     tracking, asked = bench.tracking(), study()
     parent = parent_of(tracking, asked)
     first, second, third, beside = (tracking.start_cell(cell, key, parent, {}) for key, cell in keyed(asked).items())
-    tracking.mark("failed_to_learn", {first: "tumor Dice 0.04", second: "x" * 5000, beside: "theirs"}, [])
-    tracking.mark("failed_to_learn", {second: "tumor Dice 0.05", third: "liver Dice 0.01"}, [first, second, third, ""])
+    tracking.mark(
+        "failed_to_learn", {first: "tumor Dice 0.04", second: "x" * 5000, beside: "theirs"}, [], tracking.runs()
+    )
+    values = {second: "tumor Dice 0.05", third: "liver Dice 0.01"}
+    tracking.mark("failed_to_learn", values, [first, second, third, ""], tracking.runs())
     tags = [tracking.client.get_run(run).data.tags for run in (first, second, third, beside)]
     found = [tag.get("failed_to_learn") for tag in tags]
     assert found == [None, "tumor Dice 0.05", "liver Dice 0.01", "theirs"]
