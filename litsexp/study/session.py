@@ -83,6 +83,7 @@ class Session:
                 died: list[tuple[Job, Ticket | None]] = []
                 with closing(executor(jobs, on_epoch)) as ended:
                     for job, outcome in ended:
+                        job, outcome = self.tracking.as_far_as_it_came(job, outcome)
                         ticket = self._settle(job, outcome, again=outcome.died and left > 0)
                         died += [(job, ticket)] if outcome.died else []
                         observer.ended(job.cell, outcome)
@@ -216,25 +217,23 @@ class Session:
         return wanted_scorings(self.study, key, self.store, self.external, self.native, first)
 
     def _settle(self, job: Job, outcome: Outcome, again: bool) -> Ticket | None:
-        """Write a job's end to the ledger (MLflow has it already, unless a training failed); its trial, if it had one.
+        """Write a job's end to the ledger, and to MLflow what that has not; its trial, if that failed.
 
         A failure counts unless it is run ``again``.
         """
         ticket = self._tickets.pop(job.run_id, None)  # none: it was only scored
         if outcome.status in ("failed", "unscored") and not again:
             self.failures[job.cell] = outcome
-        if ticket is None:
-            return None
-        if outcome.status == "failed":
+        if ticket and outcome.status == "failed":
             self.tracking.end(job.run_id, "FAILED", outcome.reason, outcome.detail)
             self.ledger.tell_failed(ticket.number)
             return ticket
-        self.trained_s.append(outcome.seconds)
-        if outcome.status == "pruned":
+        if ticket and outcome.status == "pruned":
             self.ledger.tell_pruned(ticket.number)
-        else:
+        elif ticket:
             self.ledger.tell(ticket.number, outcome.value)
-        return ticket
+        self.trained_s += [outcome.seconds] if ticket else []
+        return None
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import yaml
@@ -23,14 +24,14 @@ from litsexp.spec.design import Cell
 from litsexp.spec.errors import LitsexpError
 from litsexp.spec.study import StudyConfig
 from litsexp.study.addresses import artifacts_are_shared
-from litsexp.study.clients import no_answer, opened_client
+from litsexp.study.clients import CLOCK_S, no_answer, opened_client
+from litsexp.study.jobs import Job, Outcome
 from litsexp.study.names import run_name, short_name
-from litsexp.study.reading import finished_of, within
+from litsexp.study.reading import finished_of, is_done, within
 from litsexp.study.results import Parent
 from litsexp.study.versions import versions
 from litsexp.study.views import every_run
 
-CLOCKS_MS = 10_000  # by which other machines' clocks may be wrong
 UI_KIND = {"mlflow.experimentKind": "custom_model_development"}  # the UI shows runs and charts, not traces
 
 
@@ -68,7 +69,7 @@ class Tracking:
         """
         asked, now_ms = "attributes.status = 'FINISHED'", int(time.time() * 1000)
         if self._finished:
-            asked += f" and attributes.end_time >= {self._asked_ms - CLOCKS_MS}"
+            asked += f" and attributes.end_time >= {self._asked_ms - int(CLOCK_S * 1000)}"
         self._finished |= finished_of(self.runs(asked))
         self._asked_ms = now_ms
         return dict(self._finished)
@@ -76,6 +77,19 @@ class Tracking:
     def forget(self) -> None:
         """What is finished was changed: the next ``finished`` asks anew."""
         self._finished.clear()
+
+    def as_far_as_it_came(self, job: Job, outcome: Outcome) -> tuple[Job, Outcome]:
+        """Where a job's worker died, what it had done by then: its run may have finished, and lack a scoring."""
+        if job.trained or not outcome.died:
+            return job, outcome
+        run = self.client.get_run(job.run_id)
+        if run.info.status != "FINISHED":
+            return job, outcome
+        if not is_done(run):
+            return job, Outcome("pruned")
+        left = tuple(scoring for scoring in job.scorings if scoring.tag not in run.data.tags)
+        told = replace(outcome, status="unscored") if left else Outcome("finished")
+        return replace(job, trained=True, scorings=left), replace(told, value=value_of(run))
 
     def finished_among(self, run_keys: Iterable[str]) -> dict[str, Run]:
         """The same of a few run keys."""

@@ -1,6 +1,7 @@
 """A cell whose worker died is run again in the same session; one that failed by itself is not."""
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,6 +10,8 @@ from litsexp.spec.errors import LitsexpError
 from litsexp.spec.study import SearchConfig
 from litsexp.study.jobs import Job, Outcome
 from litsexp.study.observer import Observer
+
+from .conftest import finish
 
 NAMES = [f"{arm} · fold {fold} · seed 0" for fold in (0, 1) for arm in ("baseline", "window=wide")]
 
@@ -127,3 +130,40 @@ def test_a_scoring_whose_worker_died_is_done_again_and_trains_nothing(bench: Any
     assert bench.executor.ran == NAMES
     assert session.failures == {}
     assert session.results().train["arm"].nunique() == 2
+
+
+@pytest.mark.parametrize("retries", [0, 1])
+def test_a_worker_that_died_after_its_run_had_finished_has_lost_nothing(bench: Any, study: Any, retries: int) -> None:
+    def behave(job: Job, _: Any) -> Outcome | None:
+        if job.cell.name != NAMES[0]:
+            return None
+        finish(job, bench.tracking().client, bench.places.root / "tmp")
+        return Outcome("failed", reason="it died", died=True)
+
+    bench.executor.behave = behave
+    session = run(bench, study(), retries)
+    assert bench.executor.ran == NAMES and session.failures == {}
+    assert Counter(bench.statuses()) == {(name, "FINISHED"): 1 for name in NAMES}
+    assert Counter(bench.trial_states(study())) == {"COMPLETE": 4}
+
+
+@pytest.mark.parametrize("retries", [0, 1])
+def test_one_that_died_between_two_scorings_lacks_the_second_alone(bench: Any, study: Any, retries: int) -> None:
+    claim = {"id": "gap", "says": "It overfits.", "metric": "gap:dice_liver", "factor": "window"}
+    asked = study(claims=[{**claim, "better": "wide", "than": "liver"}])
+
+    def behave(job: Job, _: Any) -> Outcome | None:
+        if job.cell.name != NAMES[0] or job.trained:
+            return None
+        finish(replace(job, scorings=job.scorings[:1]), bench.tracking().client, bench.places.root / "tmp")
+        return Outcome("failed", reason="it died", died=True)
+
+    bench.executor.behave = behave
+    session = run(bench, asked, retries)
+    assert bench.executor.ran == NAMES
+    assert [outcome.status for outcome in session.failures.values()] == ["unscored"] * (1 - retries)
+    assert bench.executor.scored == NAMES[:1] * retries
+    run(bench, asked, 0)
+    assert bench.executor.ran == NAMES and bench.executor.scored == NAMES[:1]
+    assert Counter(bench.statuses()) == {(name, "FINISHED"): 1 for name in NAMES}
+    assert Counter(bench.trial_states(asked)) == {"COMPLETE": 4}
