@@ -4,7 +4,10 @@ import os
 import shutil
 import signal
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +94,38 @@ def servers() -> Iterator[Any]:
     finally:
         services.down(folder)
         shutil.rmtree(folder)
+
+
+@pytest.fixture
+def answering() -> Iterator[Callable[[dict[str, tuple[Any, ...]]], str]]:
+    """``answering({path: (status, text)})``: the address of a server that answers so, and 404 elsewhere.
+
+    A third value: by how many seconds its clock is ahead.
+    """
+    begun: list[HTTPServer] = []
+
+    def start(answers: dict[str, tuple[Any, ...]]) -> str:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                status, text, *ahead_s = answers.get(self.path, (404, "<html>not here</html>"))
+                self.send_response_only(status)
+                self.send_header("Date", self.date_time_string(time.time() + sum(ahead_s)))
+                self.end_headers()
+                self.wfile.write(text.encode())
+
+            do_POST = do_GET
+
+            def log_message(self, *_: Any) -> None: ...
+
+        server = HTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        begun.append(server)
+        return f"http://127.0.0.1:{server.server_port}"
+
+    yield start
+    for server in begun:
+        server.shutdown()
+        server.server_close()
 
 
 @pytest.fixture

@@ -6,10 +6,7 @@ import shutil
 import signal
 import socket
 import subprocess
-import threading
-import time
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,38 +17,6 @@ from litsexp.services import postgres
 from litsexp.services.daemons import group
 
 from .conftest import study_file
-
-
-@pytest.fixture
-def answering() -> Iterator[Callable[[dict[str, tuple[Any, ...]]], str]]:
-    """``answering({path: (status, text)})``: the address of a server that answers so, and 404 elsewhere.
-
-    A third value: by how many seconds its clock is ahead.
-    """
-    begun: list[HTTPServer] = []
-
-    def start(answers: dict[str, tuple[Any, ...]]) -> str:
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                status, text, *ahead_s = answers.get(self.path, (404, "<html>not here</html>"))
-                self.send_response_only(status)
-                self.send_header("Date", self.date_time_string(time.time() + sum(ahead_s)))
-                self.end_headers()
-                self.wfile.write(text.encode())
-
-            do_POST = do_GET
-
-            def log_message(self, *_: Any) -> None: ...
-
-        server = HTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        begun.append(server)
-        return f"http://127.0.0.1:{server.server_port}"
-
-    yield start
-    for server in begun:
-        server.shutdown()
-        server.server_close()
 
 
 def test_a_study_on_the_servers_has_the_same_cases_and_its_password_is_nowhere(

@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -404,6 +405,19 @@ def test_a_worker_whose_run_was_given_up_trains_nothing(job: Callable[..., Job],
     folder = write(tmp_path / "job", asked, version("litsexp"))
     slurm_job.main(folder)
     assert "is KILLED; expected RUNNING" in outcome_from_json((folder / "outcome.json").read_text()).reason
+    assert not (folder / "epochs.jsonl").exists()
+
+
+@pytest.mark.parametrize(("ahead_s", "words"), [(3600, "60 min ahead of"), (-3600, "60 min behind")])
+def test_a_worker_whose_clock_is_far_off_trains_nothing(
+    job: Callable[..., Job], answering: Callable[..., str], tmp_path: Path, ahead_s: float, words: str
+) -> None:
+    asked = replace(job(), tracking_uri=answering({"/version": (200, "3.17.0", ahead_s)}))
+    folder = write(tmp_path / "job", asked, version("litsexp"))
+    slurm_job.main(folder)
+    outcome = outcome_from_json((folder / "outcome.json").read_text())
+    assert outcome.status == "failed"
+    assert f"found its clock {words} that of host {socket.gethostname()}; expected them within 10 min" in outcome.reason
     assert not (folder / "epochs.jsonl").exists()
 
 
