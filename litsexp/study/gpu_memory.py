@@ -61,18 +61,19 @@ def watched(reader: Reader = free_on_gpu) -> Iterator[Watch]:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_watch, args=(theirs, reader), daemon=True, name="litsexp-gpu-memory")
-    with held_while_starting():
-        process.start()
-    theirs.close()
     try:
+        with held_while_starting():
+            process.start()
+        theirs.close()
         yield Watch(ours)
     finally:
         ours.close()
-        process.terminate()
-        process.join(STOP_WAIT_S)
-        if process.is_alive():
-            process.kill()
-            process.join()
+        if process.pid is not None:
+            process.terminate()
+            process.join(STOP_WAIT_S)
+            if process.is_alive():
+                process.kill()
+                process.join()
 
 
 def _watch(pipe: Connection, reader: Reader) -> None:

@@ -140,7 +140,7 @@ def test_a_study_is_measured_in_processes_of_its_own_and_left_as_it_was(
 def test_each_rehearsed_arm_is_really_trained_and_scored_and_an_external_cohort_counts(
     bench: Bench, study: Callable[..., StudyConfig], temporary: Path, external_store: Store
 ) -> None:
-    bench.external, factors = external_store, {"batch_size": [6], "encoder": ["resnet34"], "init": ["ssl:masked"]}
+    bench.external, factors = external_store, {"batch_size": [20], "encoder": ["resnet34"], "init": ["ssl:masked"]}
     epochs: list[Any] = []
 
     def alone(workers: int, threads: int) -> Any:
@@ -152,7 +152,7 @@ def test_each_rehearsed_arm_is_really_trained_and_scored_and_an_external_cohort_
     with bench.open(asked) as session:
         found = room_on_gpu(session, 2, lambda *_: None, readings(80, 60), alone)
     assert found.taken_bytes == 20 * GIB + 4 * external_store.labels.nbytes
-    assert [job.cell.arm.name for job, *_ in epochs] == ["batch_size=6", "encoder=resnet34", "init=ssl:masked"]
+    assert [job.cell.arm.name for job, *_ in epochs] == ["batch_size=20", "encoder=resnet34", "init=ssl:masked"]
     assert [len(job.scorings) for job, *_ in epochs] == [1, 1, 1]
 
 
