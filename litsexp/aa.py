@@ -12,11 +12,11 @@ from litsexp.display import console
 from litsexp.evidence.aa import AATest, aa_study, aa_test
 from litsexp.evidence.aa_figure import aa_figure
 from litsexp.files import whole_file
-from litsexp.pipeline import failures_of, opened, report_folder, study_and_name, train_missing
+from litsexp.pipeline import as_many_as_fit, failures_of, opened, report_folder, study_and_name, train_missing
 from litsexp.spec.errors import LitsexpError
 from litsexp.spec.study import StudyConfig
 from litsexp.study.cohorts import cohort_name, cohort_tags
-from litsexp.study.executors import executor_of
+from litsexp.study.executors import executor_of, workers_of
 from litsexp.study.names import run_name
 from litsexp.study.observer import Observer
 from litsexp.study.places import Places
@@ -42,7 +42,7 @@ def run_aa(
     seeds: int = 8,
     name: str = "",
     executor: str | None = None,
-    workers: int | None = None,
+    workers: int | str | None = None,
     threads: int | None = None,
     observer: Observer | None = None,
 ) -> AAResult:
@@ -57,7 +57,7 @@ def run_aa(
         seeds: of the baseline, 0, 1, ...; 2 or more. Half of them, times the folds, should be 5 run pairs or more.
         name: of the MLflow experiment, the study's own; default: the file's stem, or ``study``.
         executor: where cells run, a name of the table; default: by ``workers``.
-        workers: runs at a time; default: one a core (at most 8), one on a GPU.
+        workers: runs at a time; default: one a core (at most 8), one on a GPU; ``auto``: as many as fit on it.
         threads: of a run; default: 1. Another number changes the last bits.
         observer: told of what happens; default: a live table in the terminal or notebook.
 
@@ -68,8 +68,11 @@ def run_aa(
         raise LitsexpError(f"seeds: found {seeds}; expected 2 or more: two pretended arms need a run each")
     asked, name = study_and_name(study, name)
     places = places or Places.below()
-    engine = executor_of(executor, workers, threads, places=places)
+    number, measure = workers_of(executor, workers)
+    engine = executor_of(executor, number, threads, places=places)
     with opened(aa_study(asked, seeds), name, places, asked.claims) as session:
+        if measure:
+            engine = executor_of(executor, as_many_as_fit(session, threads), threads, places=places)
         train_missing(session, engine, observer)
         with console.status("dealing the runs") if observer is None else nullcontext():
             return conclude_aa(session, asked)

@@ -5,14 +5,11 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from litsexp.data.cohorts import store_of
 from litsexp.data.rows import held_out_rows
-from litsexp.data.splits import Split, make_splits
-from litsexp.data.store import Store
+from litsexp.data.splits import make_splits, split_table
 from litsexp.display import LiveDisplay, console, progress_bar, say
 from litsexp.evaluation.cases import trivial_cases
 from litsexp.evaluation.truths import NativeCohort
@@ -34,7 +31,8 @@ from litsexp.spec.study import StudyConfig
 from litsexp.study.addresses import linked, masked
 from litsexp.study.cohorts import cohort_name, cohort_tags
 from litsexp.study.datasets import cohort_inputs, log_inputs
-from litsexp.study.executors import executor_of
+from litsexp.study.executors import AUTO, executor_of, workers_of
+from litsexp.study.gpu_room import room_on_gpu
 from litsexp.study.jobs import Executor
 from litsexp.study.models import Registered, register_best
 from litsexp.study.observer import Observer
@@ -74,7 +72,7 @@ def run_study(
     *,
     name: str = "",
     executor: str | None = None,
-    workers: int | None = None,
+    workers: int | str | None = None,
     threads: int | None = None,
     executor_options: Sequence[str] = (),
     retries: int = 0,
@@ -84,7 +82,7 @@ def run_study(
     score: bool = False,
     native: bool = False,
     command: str = "",
-    before: Callable[[Session], None] | None = None,
+    before: Callable[[Session, int | None], None] | None = None,
 ) -> Conclusion:
     """Run a study to its verdicts; running it again goes on, and never runs a cell twice.
 
@@ -93,7 +91,7 @@ def run_study(
         places: where results and stores go; default: ``mlruns/`` and ``data/`` here.
         name: of the MLflow experiment; default: the file's stem, or ``study``.
         executor: where cells run, a name of the table; default: by ``workers``.
-        workers: runs at a time; default: one a core (at most 8), one on a GPU, 20 jobs of a cluster.
+        workers: runs at a time, or ``auto``: as many as a GPU holds; default: a core each, one on a GPU, 20 jobs.
         threads: of a run; default: 1. Another number changes the last bits.
         executor_options: of a cluster's jobs: ``partition=gpu``, as sbatch's long options; ``num_gpus=0.5`` of Ray.
         retries: how often a run whose worker died is run again, when the others have ended.
@@ -103,20 +101,26 @@ def run_study(
         score: whether, without ``train``, finished runs are scored where a scoring is missing.
         native: whether test cases are scored at native resolution, too; as a claim about it asks anyway.
         command: that repeats the study, for the report's reader.
-        before: told of the open study before anything is trained.
+        before: told of the open study, and of the number of workers, before anything is trained.
 
     Raises:
         LitsexpError: something the user can put right, in one line.
     """
     asked, name = study_and_name(study, name)
     places, engine = places or Places.below(), None
+    if workers == AUTO and score and not train:
+        raise LitsexpError(f"--workers {AUTO}: found a study that is only scored; expected a number")
+    number, measure = workers_of(executor, workers)
     if train or score:  # before anything is written
-        engine = executor_of(executor, workers, threads, executor_options, places)
+        engine = executor_of(executor, number, threads, executor_options, places)
     if send_stores:
         check_sending(executor, places.tracking_uri, native or "native" in asked.needs)
     with opened(asked, name, places, native=native) as session:
+        if measure and engine is not None:
+            number = as_many_as_fit(session, threads)
+            engine = executor_of(executor, number, threads, executor_options, places)
         if before is not None:
-            before(session)
+            before(session, number)
         if send_stores:
             for store in filter(None, (session.store, session.external)):
                 send(session.tracking.client, store, progress_bar)
@@ -164,6 +168,15 @@ def train_missing(
         say(said, style="red")
     with watch as watching:
         session.run(executor, watching, train, retries)
+
+
+def as_many_as_fit(session: Session, threads: int | None) -> int:
+    """Runs at a time on this machine's GPU; measured, and told in one line."""
+    with progress_bar("arms rehearsed for their memory") as advance:
+        room = room_on_gpu(session, threads or 1, advance)
+    if room.left:
+        say(room.words)
+    return room.workers
 
 
 def conclude(session: Session, command: str = "") -> Conclusion:
@@ -259,26 +272,6 @@ def external_part(session: Session, results: Results, names: Sequence[str]) -> E
         trivial=trivial,
         pictures=shown_side_by_side(session, store, results.external, results.runs, names, "external"),
     )
-
-
-def split_table(store: Store, splits: list[Split]) -> pd.DataFrame:
-    """A row a case: the fold that tests it (-1 for none), pixels, slices and voxel size in mm."""
-    tested = {case: fold for fold, split in enumerate(splits) for case in split.test}
-    by_case = store.index.groupby("case", sort=True)
-    table = by_case.agg(
-        liver_pixels=("liver_pixels", "sum"), tumor_pixels=("tumor_pixels", "sum"), slices=("z", "size")
-    ).reset_index()
-    table.insert(1, "test_fold", [tested.get(case, -1) for case in table["case"]])
-    spacing = by_case[["spacing_x_mm", "spacing_y_mm", "spacing_z_mm"]].first()
-    table["spacing"] = [_millimetres(row) for row in spacing.to_numpy()]
-    return table
-
-
-def _millimetres(spacing: NDArray[np.float64]) -> str:
-    """``0.70 × 0.70 × 5.00``; where the volume's header does not tell, ``unknown``."""
-    if np.isnan(spacing).all():
-        return "unknown"
-    return " × ".join("unknown" if np.isnan(value) else f"{value:.2f}" for value in spacing)
 
 
 def facts(session: Session, runs: pd.DataFrame, command: str, model: Registered | None) -> dict[str, str]:

@@ -19,6 +19,7 @@ from litsexp.spec.study import StudyConfig
 from litsexp.study.cohorts import check_external
 from litsexp.study.executors import executor_of, runs_at_a_time, runs_elsewhere
 from litsexp.study.forecast import Forecast, forecast
+from litsexp.study.gpu_room import runs_left
 from litsexp.study.pilot import finished_cells
 from litsexp.study.places import Places
 from litsexp.study.preflight import check_needs
@@ -114,10 +115,7 @@ def minutes_ahead(
 
     By the finished runs, or else by a rehearsal of the first arm; None, too, where this machine cannot rehearse.
     """
-    study, finished = session.study, session.tracking.finished()
-    left = [cell for key, cell in session.cells.items() if key not in finished]
-    if study.search:
-        left = cells(study)[:1] * max(0, study.search.trials - len(session.cells))
+    study, finished, left = session.study, session.tracking.finished(), runs_left(session)
     at_a_time = min(runs_at_a_time(executor, workers), max(1, len(left)))
     if sum(_steps(cell, session) for cell in left) < SOON_STEPS:
         return None

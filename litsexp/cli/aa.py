@@ -33,7 +33,11 @@ def aa(
     data: Data = None,
     external: External = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Runs at a time; default: one a core (at most 8), one on a GPU.")
+        str | None,
+        typer.Option(
+            metavar="N|auto",
+            help="Runs at a time; auto: as many as fit on the GPU. Default: one a core (at most 8), one on a GPU.",
+        ),
     ] = None,
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads a run; another number changes the last bits. Default: 1.")

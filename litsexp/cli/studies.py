@@ -37,6 +37,14 @@ if TYPE_CHECKING:
     from litsexp.study.session import Session
 
 Workers = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N|auto",
+        help="Runs at a time; auto: as many as fit on the GPU, by the memory that a rehearsal takes. Default: a core "
+        "each (at most 8), one on a GPU, 20 on a cluster.",
+    ),
+]
+Scorers = Annotated[
     int | None,
     typer.Option(min=1, help="Runs at a time; default: a core each (at most 8), one on a GPU, 20 on a cluster."),
 ]
@@ -109,8 +117,8 @@ def study(
     places = Places.below(mlruns, tracking_uri, storage, stores)
     command = command_of(file, data, external, settings, plugins, native)
 
-    def tell(session: Session) -> None:
-        tell_outset(session, executor, workers, threads, mlruns)
+    def tell(session: Session, number: int | None) -> None:
+        tell_outset(session, executor, number, threads, mlruns)
 
     with going_on("finished runs"):
         conclusion = run_study(
@@ -143,7 +151,7 @@ def score_runs(
     data: Data = None,
     external: External = None,
     native: Native = False,
-    workers: Workers = None,
+    workers: Scorers = None,
     threads: Threads = None,
     executor: Executor = None,
     executor_options: Options = None,

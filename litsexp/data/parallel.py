@@ -71,8 +71,12 @@ def map_parallel(
 
 def usable_cpus() -> int:
     """CPUs that this process may use, at most 8."""
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cpus, _MOST_PROCESSES)
+    return min(all_usable_cpus(), _MOST_PROCESSES)
+
+
+def all_usable_cpus() -> int:
+    """CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def die_with_parent() -> None:

@@ -5,7 +5,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
 
+from litsexp.data.store import Store
 from litsexp.spec.cohort import SplitConfig
 from litsexp.spec.errors import LitsexpError
 
@@ -110,3 +113,23 @@ def _shuffled(cases: Mapping[int, bool], has_tumor: bool, rng: np.random.Generat
 def _round(x: float) -> int:
     """Half up, unlike Python's round, and not tripped by 0.15 * 10 = 1.4999999999999998."""
     return math.floor(x + 0.5 + 1e-9)
+
+
+def split_table(store: Store, splits: list[Split]) -> pd.DataFrame:
+    """A row a case: the fold that tests it (-1 for none), pixels, slices and voxel size in mm."""
+    tested = {case: fold for fold, split in enumerate(splits) for case in split.test}
+    by_case = store.index.groupby("case", sort=True)
+    table = by_case.agg(
+        liver_pixels=("liver_pixels", "sum"), tumor_pixels=("tumor_pixels", "sum"), slices=("z", "size")
+    ).reset_index()
+    table.insert(1, "test_fold", [tested.get(case, -1) for case in table["case"]])
+    spacing = by_case[["spacing_x_mm", "spacing_y_mm", "spacing_z_mm"]].first()
+    table["spacing"] = [_millimetres(row) for row in spacing.to_numpy()]
+    return table
+
+
+def _millimetres(spacing: NDArray[np.float64]) -> str:
+    """``0.70 × 0.70 × 5.00``; where the volume's header does not tell, ``unknown``."""
+    if np.isnan(spacing).all():
+        return "unknown"
+    return " × ".join("unknown" if np.isnan(value) else f"{value:.2f}" for value in spacing)

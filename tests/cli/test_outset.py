@@ -3,16 +3,21 @@
 import math
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 from rich.console import Console
 
-from litsexp import display, plan
+from litsexp import aa, display, pipeline, plan
 from litsexp.cli import answer
 from litsexp.evidence.material import Evidence
+from litsexp.spec.errors import LitsexpError
 from litsexp.spec.study import StudyConfig
+from litsexp.study.executors import executor_of
+from litsexp.study.gpu_room import GIB, Room
+from litsexp.study.jobs import Executor
 
 from .conftest import CLAIM, STUDY, study_file
 
@@ -55,6 +60,55 @@ def test_the_time_comes_from_a_rehearsal_and_later_from_the_finished_runs(
     more = study_file(TEXT + "seeds: [0, 1]\n")
     code, out, error = litsexp("study", more, "--workers", 1, *places)
     assert re.match(r"about \d s, 1 at a time \(as the 4 finished runs took\)", lines(out)["time"])
+
+
+@pytest.mark.parametrize("command", [["study"], ["aa", "--seeds", 2]], ids=["study", "aa"])
+def test_as_many_as_fit_on_the_gpu_are_told_and_used(
+    litsexp: Litsexp, places: list[object], monkeypatch: pytest.MonkeyPatch, command: list[object]
+) -> None:
+    """The GPU is made up; the arithmetic and the measuring have tests of their own."""
+    asked: list[object] = []
+
+    def on_a_gpu(_: object, workers: object) -> tuple[None, bool]:
+        asked.append(workers)
+        return None, True
+
+    def measured(_: object, threads: int, *__: object) -> Room:
+        asked.append(threads)
+        return Room(3 * GIB, 78 * GIB, cpus=1, left=4)
+
+    def made(name: str | None, workers: int | None, *of: Any, **more: Any) -> Executor:
+        asked.append(workers)
+        return executor_of(name, 1, *of, **more)
+
+    for room in (pipeline, aa):
+        monkeypatch.setattr(room, "workers_of", on_a_gpu)
+        monkeypatch.setattr(room, "executor_of", made)
+    monkeypatch.setattr(pipeline, "room_on_gpu", measured)
+    code, out, error = litsexp(*command, study_file(TEXT), "--workers", "auto", "--threads", 2, *places)
+    assert code == 0, error
+    assert asked == ["auto", None, 2, 1]  # the default until the study is open
+    assert "auto: a run takes 3.0 of 78.0 GiB free on the GPU; 1 run at a time (1 core)" in out
+    if command == ["study"]:
+        assert lines(out)["time"].startswith("soon done, 1 at a time")
+
+
+def test_where_no_gpu_is_auto_is_the_default(litsexp: Litsexp, places: list[object]) -> None:
+    code, out, error = litsexp("study", study_file(TEXT), "--workers", "auto", "--executor", "inline", *places)
+    assert code == 0, error
+    assert lines(out)["time"].startswith("soon done, 1 at a time") and "auto:" not in out
+
+
+def test_other_numbers_of_workers_are_refused_before_anything_is_written(refused: Callable[..., str]) -> None:
+    study = study_file(TEXT)
+    for command in ("study", "aa"):
+        error = refused(command, study, "--workers", "many")
+        assert error == "error: --workers: found 'many'; expected a number from 1 on, or auto"
+    assert "found '0'" in refused("study", study, "--workers", 0)
+    assert "slurm places runs itself" in refused("study", study, "--workers", "auto", "--executor", "slurm")
+    with pytest.raises(LitsexpError, match="found a study that is only scored; expected a number"):
+        pipeline.run_study(study, workers="auto", train=False, score=True)
+    assert sorted(path.name for path in Path().iterdir()) == ["tiny.yaml"]
 
 
 @pytest.mark.parametrize(

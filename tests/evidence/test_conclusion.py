@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from litsexp.data.splits import split_table
 from litsexp.evidence.parent import failed_runs, note, scalars, verdict_tags
-from litsexp.pipeline import split_table
 
 
 def test_the_note_says_phantom_and_reports_the_external_cohort_apart(shown, shown_elsewhere):

@@ -1,6 +1,7 @@
 """Executors: where cells run. One is a generator of (job, outcome); ``executor_of`` makes the one that is asked for."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 from litsexp.data.parallel import usable_cpus
 from litsexp.spec.catalog import EXECUTORS
@@ -8,6 +9,8 @@ from litsexp.spec.errors import LitsexpError
 from litsexp.spec.tables import resolve
 from litsexp.study.jobs import Executor
 from litsexp.study.places import Places
+
+AUTO: Literal["auto"] = "auto"  # as many runs at a time as a GPU's memory holds
 
 
 def executor_of(
@@ -46,6 +49,30 @@ def runs_at_a_time(name: str | None, workers: int | None) -> int:
     if name == "inline":
         return 1
     return workers or (name and EXECUTORS[name].workers) or default_workers()
+
+
+def workers_of(name: str | None, asked: int | str | None) -> tuple[int | None, bool]:
+    """The number of workers that was asked for, None for the default; and whether it has to be measured on a GPU.
+
+    ``auto`` is the default where torch sees no GPU, and with the executor ``inline``.
+
+    Raises:
+        LitsexpError: neither a number from 1 on nor ``auto``; ``auto`` for an engine that places runs itself.
+    """
+    if asked is None:
+        return None, False
+    if asked != AUTO:
+        if not (str(asked).isdecimal() and int(asked) > 0):
+            raise LitsexpError(f"--workers: found {asked!r}; expected a number from 1 on, or {AUTO}")
+        return int(asked), False
+    if runs_elsewhere(name):
+        raise LitsexpError(
+            f"--workers {AUTO}: {name} places runs itself; expected a number; let runs share a GPU with "
+            "--executor-option num_gpus=0.5 (Ray) or gres=shard:1 (Slurm)"
+        )
+    import torch
+
+    return None, name != "inline" and torch.cuda.is_available()
 
 
 def runs_elsewhere(name: str | None) -> bool:
