@@ -16,7 +16,9 @@ from litsexp.data.store import Store
 from litsexp.spec.design import cells
 from litsexp.spec.study import StudyConfig
 from litsexp.study.executors import executor_of, slurm_commands
-from litsexp.study.executors.slurm import job_name
+from litsexp.study.executors.slurm import end_left
+from litsexp.study.executors.slurm_commands import Name
+from litsexp.study.executors.slurm_folder import job_name
 from litsexp.study.jobs import Job, Outcome
 from litsexp.study.places import Places
 
@@ -53,6 +55,14 @@ def lab(cluster: str, tmp_path: Path, new_places: Callable[[Path], Places], phan
     for driver in one.drivers:
         driver.kill()
         driver.wait()
+
+
+def sleepers(folder: Path, places: Places) -> list[Job]:
+    """Three jobs whose workers would not end by themselves."""
+    (folder / "slow.py").write_text("import time\ntime.sleep(300)\n")
+    where = (places.tracking_uri, Split((0,), (1,), (2,)), folder, (), folder)
+    cell = cells(StudyConfig(question="?"))[0]
+    return [Job(cell, f"k{n}", f"{n:032x}", *where, modules=("slow",)) for n in range(3)]
 
 
 def test_a_study_ends_as_inline_though_drivers_and_a_worker_are_killed(
@@ -107,10 +117,8 @@ def test_a_job_that_dies_fails_in_slurms_own_words(
     cluster: str, tmp_path: Path, new_places: Callable[[Path], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "slow.py").write_text("import time\ntime.sleep(300)\n")
-    places, cell = new_places(tmp_path), cells(StudyConfig(question="?"))[0]
-    where = (places.tracking_uri, Split((0,), (1,), (2,)), tmp_path, (), tmp_path)
-    asked = [Job(cell, f"k{n}", f"{n:032x}", *where, modules=("slow",)) for n in range(3)]
+    places = new_places(tmp_path)
+    asked = sleepers(tmp_path, places)
 
     def sabotage() -> None:
         wait_until(lambda: all(worker_of(job.run_id) for job in asked))
@@ -135,6 +143,87 @@ def test_a_job_that_dies_fails_in_slurms_own_words(
     assert re.search(r"ended as FAILED \(Reason=\w+, ExitCode=0:9\) on node n2; killed; out of", found["k0"].reason)
     assert "ended as CANCELLED" in found["k1"].reason
     assert "ended as NODE_FAIL" in found["k2"].reason
+
+
+def test_an_array_ends_as_inline_though_its_driver_and_a_worker_are_killed(
+    lab: Lab, tmp_path: Path, new_places: Callable[[Path], Places]
+) -> None:
+    array = ["--executor", "slurm", "--executor-option", "array", "--executor-option", "time=10", "--retries", "1"]
+
+    def tasks() -> list[str]:
+        rows = said("squeue", "--noheader", "--array", "--format=%i|%j").split()
+        return sorted(row.split("|")[0] for row in rows if "|litsexp-" in row)
+
+    aside = new_places(tmp_path / "aside")
+    inline = lab.drive("--executor", "inline", "--mlruns", "aside/mlruns")
+    killed = lab.drive(*array, HANG="1")
+    wait_until(lambda: len(tasks()) == 2, lab.printed, PATIENCE_S)
+    killed.kill()
+    killed.wait()
+    left = tasks()
+    number = left[0].removesuffix("_0")
+    assert left == [f"{number}_0", f"{number}_1"]
+
+    last = lab.drive(*array)
+    wait_until(lambda: any(worker_of(run.info.run_id) for run in lab.runs()[2:]), lab.printed, PATIENCE_S)
+    assert not set(tasks()) & set(left)
+    victim = next(run.info.run_id for run in lab.runs()[2:] if worker_of(run.info.run_id))
+    os.kill(worker_of(victim), signal.SIGKILL)
+    assert last.wait(PATIENCE_S) == 0, lab.printed()
+    runs = {run.info.run_id: run for run in lab.runs()}
+    assert sorted(run.info.status for run in runs.values()) == ["FAILED", *["FINISHED"] * 2, *["KILLED"] * 2]
+    assert runs.pop(victim).info.status == "FAILED"
+    assert re.search(r"Slurm job \d+_[01] ended as FAILED \(Reason=\w+, ExitCode=0:9\)", lab.printed())
+    numbers = [run.data.tags["slurm_job"] for run in runs.values() if run.info.status == "FINISHED"]
+    assert sorted(bool(re.fullmatch(r"\d+_[01]", one)) for one in numbers) == [False, True]  # the retry went alone
+    assert not list((lab.places.root / "slurm").iterdir())
+    theirs = lab.cases()
+
+    lab.places = aside
+    assert inline.wait(PATIENCE_S) == 0, lab.printed()
+    assert len(theirs) == 2
+    assert lab.cases() == theirs
+
+
+def test_one_task_is_cancelled_and_the_rest_of_its_array_goes_on_until_the_driver_ends(
+    cluster: str, tmp_path: Path, new_places: Callable[[Path], Places], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    places = new_places(tmp_path)
+    asked = sleepers(tmp_path, places)
+    folders = [places.root / "slurm" / job.run_id for job in asked]
+
+    def states() -> dict[str, str]:
+        rows = said("squeue", "--noheader", "--array", "--format=%i|%T").split()
+        return dict(row.split("|") for row in rows if "_" in row)
+
+    def sabotage() -> None:
+        wait_until(lambda: all(worker_of(job.run_id) for job in asked))
+        end_left([asked[1].run_id], places.root)
+
+    started = threading.Thread(target=sabotage)
+    started.start()
+    with closing(executor_of("slurm", 3, 1, ["nodelist=n2", "array"], places)(asked, lambda *_: True)) as ended:
+        job, outcome = next(ended)
+        started.join()
+        assert job == asked[1] and outcome.died
+        assert re.match(r"Slurm job \d+_1 ended as CANCELLED", outcome.reason)
+        assert sorted(number[-2:] for number in states()) == ["_0", "_2"]
+        assert [folder.exists() for folder in folders] == [True, False, True]
+    assert states() == {}
+    assert not list((places.root / "slurm").iterdir())
+
+
+def test_a_task_that_is_cancelled_while_it_waits_is_known_no_longer(cluster: str, tmp_path: Path) -> None:
+    script = tmp_path / "sleep.sh"
+    script.write_text("#!/bin/sh\nexec sleep 600\n")
+    number = slurm_commands.send("waits", ["--array=0-1", "--hold", f"--output={tmp_path}/%a"], script)
+    waiting = [job for job in slurm_commands.listed() if job.number.startswith(f"{number}_")]
+    assert [job.is_called() for job in waiting] == [Name("waits", 0), Name("waits", 1)]
+    slurm_commands.end(names=[Name("waits", 0)])
+    assert [job.number for job in slurm_commands.listed() if job.name == "waits"] == [f"{number}_1"]
+    assert slurm_commands.last_words(f"{number}_0") == f"no longer known (Job {number}_0 not found)"
+    slurm_commands.end([f"{number}_1"])
 
 
 def test_a_time_limit_is_named(cluster: str) -> None:
