@@ -5,7 +5,7 @@ import re
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,16 +45,40 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield slurm_commands.send("sleeper", ["--time=1", "--nodelist=n1", f"--output={folder}/sleeper.log"], script)
 
 
+@contextmanager
+def lab_in(folder: Path, places: Places, store: Store) -> Iterator[Lab]:
+    stores = store.directory.parents[1]
+    (folder / "toy.py").write_text(HANGS + TOY)
+    (folder / "toy.yaml").write_text(STUDY.format(cohort=stores / "ct"))
+    one = Lab(folder, places, ["--stores", str(stores)])
+    try:
+        yield one
+    finally:
+        for driver in one.drivers:
+            driver.kill()
+            driver.wait()
+
+
 @pytest.fixture
 def lab(cluster: str, tmp_path: Path, new_places: Callable[[Path], Places], phantom_store: Store) -> Iterator[Lab]:
-    stores = phantom_store.directory.parents[1]
-    (tmp_path / "toy.py").write_text(HANGS + TOY)
-    (tmp_path / "toy.yaml").write_text(STUDY.format(cohort=stores / "ct"))
-    one = Lab(tmp_path, new_places(tmp_path), ["--stores", str(stores)])
-    yield one
-    for driver in one.drivers:
-        driver.kill()
-        driver.wait()
+    with lab_in(tmp_path, new_places(tmp_path), phantom_store) as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def inline_cases(
+    tmp_path_factory: pytest.TempPathFactory, new_places: Callable[[Path], Places], phantom_store: Store
+) -> Iterator[Callable[[], dict[str, bytes]]]:
+    """The cases of the same study inline, once asked for; it runs while the others' jobs hang."""
+    folder = tmp_path_factory.mktemp("inline")
+    with lab_in(folder, new_places(folder), phantom_store) as one:
+        driver = one.drive("--executor", "inline")
+
+        def cases() -> dict[str, bytes]:
+            assert driver.wait(PATIENCE_S) == 0, one.printed()
+            return one.cases()
+
+        yield cases
 
 
 def sleepers(folder: Path, places: Places) -> list[Job]:
@@ -66,15 +90,12 @@ def sleepers(folder: Path, places: Places) -> list[Job]:
 
 
 def test_a_study_ends_as_inline_though_drivers_and_a_worker_are_killed(
-    lab: Lab, tmp_path: Path, new_places: Callable[[Path], Places]
+    lab: Lab, inline_cases: Callable[[], dict[str, bytes]]
 ) -> None:
     through_slurm = ["--executor", "slurm", "--executor-option", "partition=all", "--executor-option", "time=10"]
 
     def jobs() -> list[str]:
         return [name for name in queue() if name.startswith("litsexp-")]
-
-    aside = new_places(tmp_path / "aside")
-    inline = lab.drive("--executor", "inline", "--mlruns", "aside/mlruns")  # while the others' jobs hang
 
     killed = lab.drive(*through_slurm, HANG="1")
     wait_until(lambda: list(queue().values()).count("RUNNING") >= 3, lab.printed, PATIENCE_S)  # two, and the sleeper
@@ -105,12 +126,8 @@ def test_a_study_ends_as_inline_though_drivers_and_a_worker_are_killed(
     done = [run for run in lab.runs() if run.info.status == "FINISHED"]
     assert all(run.data.tags["slurm_job"].isdigit() and run.data.tags["host"] for run in done)
     assert {run.data.tags["attempt"] for run in done} == {"3", "4"}
-    theirs = lab.cases()
-
-    lab.places = aside
-    assert inline.wait(PATIENCE_S) == 0, lab.printed()
-    assert len(theirs) == 2
-    assert lab.cases() == theirs
+    assert len(lab.cases()) == 2
+    assert lab.cases() == inline_cases()
 
 
 def test_a_job_that_dies_fails_in_slurms_own_words(
@@ -146,7 +163,7 @@ def test_a_job_that_dies_fails_in_slurms_own_words(
 
 
 def test_an_array_ends_as_inline_though_its_driver_and_a_worker_are_killed(
-    lab: Lab, tmp_path: Path, new_places: Callable[[Path], Places]
+    lab: Lab, inline_cases: Callable[[], dict[str, bytes]]
 ) -> None:
     array = ["--executor", "slurm", "--executor-option", "array", "--executor-option", "time=10", "--retries", "1"]
 
@@ -154,8 +171,6 @@ def test_an_array_ends_as_inline_though_its_driver_and_a_worker_are_killed(
         rows = said("squeue", "--noheader", "--array", "--format=%i|%j").split()
         return sorted(row.split("|")[0] for row in rows if "|litsexp-" in row)
 
-    aside = new_places(tmp_path / "aside")
-    inline = lab.drive("--executor", "inline", "--mlruns", "aside/mlruns")
     killed = lab.drive(*array, HANG="1")
     wait_until(lambda: len(tasks()) == 2, lab.printed, PATIENCE_S)
     killed.kill()
@@ -177,12 +192,8 @@ def test_an_array_ends_as_inline_though_its_driver_and_a_worker_are_killed(
     numbers = [run.data.tags["slurm_job"] for run in runs.values() if run.info.status == "FINISHED"]
     assert sorted(bool(re.fullmatch(r"\d+_[01]", one)) for one in numbers) == [False, True]  # the retry went alone
     assert not list((lab.places.root / "slurm").iterdir())
-    theirs = lab.cases()
-
-    lab.places = aside
-    assert inline.wait(PATIENCE_S) == 0, lab.printed()
-    assert len(theirs) == 2
-    assert lab.cases() == theirs
+    assert len(lab.cases()) == 2
+    assert lab.cases() == inline_cases()
 
 
 def test_one_task_is_cancelled_and_the_rest_of_its_array_goes_on_until_the_driver_ends(

@@ -185,12 +185,13 @@ def test_an_array_that_arrived_though_sbatch_heard_no_answer_is_not_sent_again(
     row = f"echo \"echo '8_1|$(sed 's/ 1$//' {here}/run1/name)|RUNNING|None'\" > {tmp_path}/queue"
     fake.says("sbatch", f"{row}; {ends(places, Outcome('finished'), 'run1')}; echo 'Socket timed out' >&2; exit 1")
     fake.says("squeue", f". {tmp_path}/queue")
-    fake.says("scontrol", "echo 'Job 8_0 not found'")
+    fake.says("scontrol", "echo 'Job 8_0 not found'; exit 1")
     found = executor_of("slurm", 2, 1, ["array"], places)(
         [job_of(tmp_path, run_id=f"run{number}") for number in range(2)], lambda *_: True
     )
     reasons = {job.run_id: outcome.reason for job, outcome in found}
-    assert reasons == {"run1": "", "run0": "Slurm job 8_0 ended as no longer known (Job 8_0 not found)"}
+    gone = "Slurm job 8_0 ended as no longer known (Job 8_0 not found); cancelled before it began?"
+    assert reasons == {"run1": "", "run0": gone}
     assert len(fake.calls("sbatch")) == 1
 
 
@@ -284,6 +285,16 @@ def test_what_sbatch_refuses_ends_in_its_own_words_and_leaves_nothing(
         outcomes(places, [job_of(tmp_path)])
     assert len(fake.calls("sbatch")) == 1
     assert not (places.root / "slurm" / RUN).exists()
+
+
+def test_an_array_that_is_too_long_for_slurm_leaves_nothing(fake: Slurm, places: Places, tmp_path: Path) -> None:
+    fake.says(
+        "sbatch", "echo 'sbatch: error: Batch job submission failed: Invalid job array specification' >&2; exit 1"
+    )
+    jobs = [job_of(tmp_path, run_id=f"run{number}") for number in range(2)]
+    with pytest.raises(LitsexpError, match=r"Invalid job array specification; try fewer --workers, or without array$"):
+        outcomes(places, jobs, options=["array"])
+    assert list((places.root / "slurm").iterdir()) == []
 
 
 def test_a_job_that_arrived_though_sbatch_heard_no_answer_is_not_sent_again(

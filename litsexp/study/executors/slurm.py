@@ -43,6 +43,7 @@ ADVICE = {
     "TIMEOUT": "give it longer with --executor-option time=HH:MM:SS",
     "OUT_OF_MEMORY": "give it more with --executor-option mem=16G, or try a smaller run.batch_size",
     "ExitCode=0:9)": "killed; out of memory? try --executor-option mem=16G, or a smaller run.batch_size",
+    " not found)": "cancelled before it began?",  # of a task of an array Slurm keeps nothing then
     "ExitCode=0:53)": "expected an --mlruns folder that every node sees",
 }
 

@@ -89,7 +89,8 @@ def send(name: str, options: Sequence[str], script: Path) -> str:
             return said.strip().split(";")[0]
         except NoAnswer as error:
             if not AWAY.search(str(error)):
-                raise LitsexpError(f"executor slurm: sbatch refuses a job: {error}") from None
+                todo = "; try fewer --workers, or without array" if "job array" in str(error) else ""
+                raise LitsexpError(f"executor slurm: sbatch refuses a job: {error}{todo}") from None
             logger.warning("Slurm does not answer (%s); waiting", error)
         if arrived := [job for job in _listed_in_time(deadline_s) if job.name == name]:
             return arrived[0].number.partition("_")[0]
@@ -135,12 +136,9 @@ def end(numbers: Collection[str] = (), names: Iterable[Name] = ()) -> None:
 def last_words(number: str) -> str:
     """How a job ended, as Slurm says it: ``TIMEOUT (Reason=TimeLimit, ExitCode=0:15) on node a07``."""
     try:
-        said = _run(["scontrol", "--oneliner", "show", "job", number])
+        found = dict(re.findall(r"(\w+)=(\S+)", _run(["scontrol", "--oneliner", "show", "job", number])))
     except NoAnswer as error:
         return f"no longer known ({error})"
-    found = dict(re.findall(r"(\w+)=(\S+)", said))
-    if "JobState" not in found:  # a task that was cancelled before it began
-        return f"no longer known ({' '.join(said.split())})"
     where = f" on node {found['NodeList']}" if found.get("NodeList", "(null)") != "(null)" else ""
     return f"{found.get('JobState')} (Reason={found.get('Reason')}, ExitCode={found.get('ExitCode')}){where}"
 
@@ -152,7 +150,7 @@ def hosts(partition: str | None) -> set[str]:
 
 
 def _run(words: Sequence[str]) -> str:
-    """What a command prints; NoAnswer with its words on stderr where it fails.
+    """What a command prints; NoAnswer with its words where it fails.
 
     In a session of its own, so that Ctrl-C in the terminal is the driver's alone.
     """
@@ -172,7 +170,8 @@ def _run(words: Sequence[str]) -> str:
     except OSError as error:
         raise NoAnswer(f"{words[0]}: {error.strerror}") from None
     if done.returncode:
-        raise NoAnswer(" ".join(done.stderr.split()) or f"{words[0]} ended with exit code {done.returncode}")
+        said = done.stderr.split() or done.stdout.split()  # scontrol says there that it knows no such task
+        raise NoAnswer(" ".join(said) or f"{words[0]} ended with exit code {done.returncode}")
     return done.stdout
 
 
