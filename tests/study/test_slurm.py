@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from litsexp.data.store import Store
 from litsexp.spec.design import cells
 from litsexp.spec.study import StudyConfig
 from litsexp.study.executors import executor_of, slurm_commands
-from litsexp.study.executors.slurm import end_left
+from litsexp.study.executors.slurm import Crew, end_left, left_over
 from litsexp.study.executors.slurm_commands import Name
 from litsexp.study.executors.slurm_folder import job_name
 from litsexp.study.jobs import Job, Outcome
@@ -162,34 +163,20 @@ def test_a_job_that_dies_fails_in_slurms_own_words(
     assert "ended as NODE_FAIL" in found["k2"].reason
 
 
-def test_an_array_ends_as_inline_though_its_driver_and_a_worker_are_killed(
+def test_an_array_ends_as_inline_though_a_worker_is_killed(
     lab: Lab, inline_cases: Callable[[], dict[str, bytes]]
 ) -> None:
-    array = ["--executor", "slurm", "--executor-option", "array", "--executor-option", "time=10", "--retries", "1"]
-
-    def tasks() -> list[str]:
-        rows = said("squeue", "--noheader", "--array", "--format=%i|%j").split()
-        return sorted(row.split("|")[0] for row in rows if "|litsexp-" in row)
-
-    killed = lab.drive(*array, HANG="1")
-    wait_until(lambda: len(tasks()) == 2, lab.printed, PATIENCE_S)
-    killed.kill()
-    killed.wait()
-    left = tasks()
-    number = left[0].removesuffix("_0")
-    assert left == [f"{number}_0", f"{number}_1"]
-
-    last = lab.drive(*array)
-    wait_until(lambda: any(worker_of(run.info.run_id) for run in lab.runs()[2:]), lab.printed, PATIENCE_S)
-    assert not set(tasks()) & set(left)
-    victim = next(run.info.run_id for run in lab.runs()[2:] if worker_of(run.info.run_id))
+    array = ["--executor-option", "array", "--executor-option", "time=10"]
+    driver = lab.drive("--executor", "slurm", *array, "--retries", "1")
+    wait_until(lambda: any(worker_of(run.info.run_id) for run in lab.runs()), lab.printed, PATIENCE_S)
+    victim = next(run.info.run_id for run in lab.runs() if worker_of(run.info.run_id))
     os.kill(worker_of(victim), signal.SIGKILL)
-    assert last.wait(PATIENCE_S) == 0, lab.printed()
+    assert driver.wait(PATIENCE_S) == 0, lab.printed()
     runs = {run.info.run_id: run for run in lab.runs()}
-    assert sorted(run.info.status for run in runs.values()) == ["FAILED", *["FINISHED"] * 2, *["KILLED"] * 2]
     assert runs.pop(victim).info.status == "FAILED"
     assert re.search(r"Slurm job \d+_[01] ended as FAILED \(Reason=\w+, ExitCode=0:9\)", lab.printed())
-    numbers = [run.data.tags["slurm_job"] for run in runs.values() if run.info.status == "FINISHED"]
+    assert [run.info.status for run in runs.values()] == ["FINISHED"] * 2
+    numbers = [run.data.tags["slurm_job"] for run in runs.values()]
     assert sorted(bool(re.fullmatch(r"\d+_[01]", one)) for one in numbers) == [False, True]  # the retry went alone
     assert not list((lab.places.root / "slurm").iterdir())
     assert len(lab.cases()) == 2
@@ -222,6 +209,27 @@ def test_one_task_is_cancelled_and_the_rest_of_its_array_goes_on_until_the_drive
         assert sorted(number[-2:] for number in states()) == ["_0", "_2"]
         assert [folder.exists() for folder in folders] == [True, False, True]
     assert states() == {}
+    assert not list((places.root / "slurm").iterdir())
+
+
+def test_a_killed_drivers_array_is_found_by_its_name(
+    cluster: str, tmp_path: Path, new_places: Callable[[Path], Places], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    places = new_places(tmp_path)
+    asked = sleepers(tmp_path, places)
+    killed = Crew(places.root / "slurm", 1, ["--nodelist=n2"])
+    killed.send(asked)
+    live = Crew(places.root / "slurm", 1, ["--nodelist=n2"])
+    live.send([replace(job, run_id=f"{n:032x}") for n, job in enumerate(asked[:2], 10)])
+    try:
+        wait_until(lambda: worker_of(asked[0].run_id))
+        end_left([job.run_id for job in asked], places.root)
+        ours = {job.is_called() for job in slurm_commands.listed() if job.name.startswith("litsexp-")}
+        assert ours == {sent.name for sent in live.sent}
+        assert sorted(left_over(places.root)) == [sent.job.run_id for sent in live.sent]
+    finally:
+        live.end()
     assert not list((places.root / "slurm").iterdir())
 
 

@@ -173,6 +173,7 @@ def test_a_task_is_known_by_its_number_and_cancelled_alone(fake: Slurm, places: 
         assert job.run_id == "run1"
         assert outcome.reason.startswith("Slurm job 7_1 ended as FAILED (Reason=x, ExitCode=0:9) on node n")
         assert slurm.left_over(places.root) != [] and not (here / "run1").exists()
+    assert all(" --array " in call for call in fake.calls("squeue"))  # else what waits is one row
     assert set(fake.calls("scontrol")) == {"scontrol --oneliner show job 7_1"}
     assert fake.calls("scancel") == ["scancel --quiet 7_0 7_2"]
     assert list(here.iterdir()) == []
@@ -490,7 +491,11 @@ def test_a_second_worker_of_a_job_ends_at_once(tmp_path: Path) -> None:
         slurm_job.main(tmp_path / "elsewhere")
 
 
-def test_a_worker_trains_and_says_where(job: Callable[..., Job], tracking: Any, tmp_path: Path) -> None:
+def test_a_worker_trains_and_says_where(
+    job: Callable[..., Job], tracking: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"JOB_ID": "9", "ARRAY_JOB_ID": "7", "ARRAY_TASK_ID": "0"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
     asked = job()
     folder = write(tmp_path / "job", asked, version("litsexp"))
     slurm_job.main(folder)
@@ -502,6 +507,7 @@ def test_a_worker_trains_and_says_where(job: Callable[..., Job], tracking: Any, 
     run = tracking.client.get_run(asked.run_id)
     assert run.info.status == "FINISHED"
     assert run.data.tags["host"] and run.data.tags["version.torch"]
+    assert run.data.tags["slurm_job"] == "7_0"
 
 
 def test_a_worker_stops_when_it_is_told(job: Callable[..., Job], tmp_path: Path) -> None:
