@@ -60,6 +60,7 @@ run: {{encoder: two_halvings, init: scratch, window: wide, epochs: 2, steps_per_
 factors: {{window: [liver]}}
 """
 CELLS = 8
+ARRAY = "array"  # of Slurm's
 LONGEST_S = 14.0  # until the next kill
 AWAY_S = 4.0  # that a server or daemon stays away, at most
 STUCK_S = 420.0  # without a driver's end and without a kill to give: it hangs
@@ -116,7 +117,7 @@ class Lab:
         workers = self.workers(executor)
         if workers:
             found["worker"] = lambda: _kill(random.choice(workers))
-        if executor == "slurm" and self.cluster is not None:
+        if executor in ("slurm", ARRAY) and self.cluster is not None:
             found["node daemon"] = lambda: self._slurmd(random.choice(("n1", "n2", "slurmctld")))
         if executor == "ray" and self.nodes is not None:
             found["node daemon"] = self._node
@@ -128,8 +129,8 @@ class Lab:
         if executor == "processes":
             commands = group(self.driver.pid)
             return [pid for pid, words in commands.items() if "spawn_main" in words]
-        if executor == "slurm":
-            names = [name.removeprefix("litsexp-") for name in slurm.queue()]
+        if executor in ("slurm", ARRAY):
+            names = [folder.name for folder in (self.folder / "mlruns" / "slurm").glob("[!.]*")]
             return [pid for name in names if (pid := slurm.worker_of(name))]
         if executor == "ray" and self.nodes is not None:
             return [pid for node in self.nodes.nodes.values() for pid in ray.workers_of(node.pid)]
@@ -229,7 +230,7 @@ def laboratory(executors: list[str]) -> Iterator[Lab]:
         os.environ.update(servers.variables())
         lab = Lab(folder, servers)
         stack.callback(lambda: lab.driver and lab.driver.kill())
-        if "slurm" in executors:
+        if {"slurm", ARRAY} & {*executors}:
             (folder / "slurm").mkdir()
             lab.cluster = stack.enter_context(slurm.slurm(folder / "slurm"))
         if "ray" in executors:
@@ -241,7 +242,7 @@ def laboratory(executors: list[str]) -> Iterator[Lab]:
 def available(asked: list[str]) -> list[str]:
     """The executors that this machine has the parts of."""
     postgres.programs(Path("nowhere"))  # LitsexpError: without it there is nothing to do
-    lacks = {"slurm": slurm.needs_slurm, "ray": ray.needs_ray}
+    lacks = {"slurm": slurm.needs_slurm, ARRAY: slurm.needs_slurm, "ray": ray.needs_ray}
     missing = {name: mark for name, mark in lacks.items() if name in asked and mark.args[0]}
     for name, mark in missing.items():
         print(f"left out: {name} ({mark.kwargs['reason']})")
@@ -250,10 +251,14 @@ def available(asked: list[str]) -> list[str]:
 
 def words_of(executor: str, lab: Lab) -> list[str]:
     """How the study is run by it."""
-    words = ["--executor", executor, *([] if executor == "inline" else ["--workers", "2"])]
+    if executor == "inline":
+        return ["--executor", executor]
+    words = ["--executor", executor, "--workers", "2"]
+    if executor == ARRAY:
+        words = ["--executor", "slurm", "--executor-option", "array", "--workers", "4"]
     if executor == "ray" and lab.nodes is not None:
         words += ["--address", lab.nodes.address]
-    return [*words, "--retries", "1"] if executor != "inline" else words
+    return [*words, "--retries", "1"]
 
 
 def main() -> None:
@@ -261,7 +266,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--executors", default="inline,processes,slurm,ray")
+    parser.add_argument("--executors", default=f"inline,processes,slurm,{ARRAY},ray")
     parser.add_argument("--json", type=Path, metavar="FILE", help="the numbers, too")
     asked = parser.parse_args()
     random.seed(asked.seed)

@@ -5,7 +5,8 @@ import re
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from litsexp.data.store import Store
 from litsexp.spec.design import cells
 from litsexp.spec.study import StudyConfig
 from litsexp.study.executors import executor_of, slurm_commands
-from litsexp.study.executors.slurm import job_name
+from litsexp.study.executors.slurm import Crew, end_left, left_over
+from litsexp.study.executors.slurm_commands import Name
+from litsexp.study.executors.slurm_folder import job_name
 from litsexp.study.jobs import Job, Outcome
 from litsexp.study.places import Places
 
@@ -43,28 +46,57 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield slurm_commands.send("sleeper", ["--time=1", "--nodelist=n1", f"--output={folder}/sleeper.log"], script)
 
 
+@contextmanager
+def lab_in(folder: Path, places: Places, store: Store) -> Iterator[Lab]:
+    stores = store.directory.parents[1]
+    (folder / "toy.py").write_text(HANGS + TOY)
+    (folder / "toy.yaml").write_text(STUDY.format(cohort=stores / "ct"))
+    one = Lab(folder, places, ["--stores", str(stores)])
+    try:
+        yield one
+    finally:
+        for driver in one.drivers:
+            driver.kill()
+            driver.wait()
+
+
 @pytest.fixture
 def lab(cluster: str, tmp_path: Path, new_places: Callable[[Path], Places], phantom_store: Store) -> Iterator[Lab]:
-    stores = phantom_store.directory.parents[1]
-    (tmp_path / "toy.py").write_text(HANGS + TOY)
-    (tmp_path / "toy.yaml").write_text(STUDY.format(cohort=stores / "ct"))
-    one = Lab(tmp_path, new_places(tmp_path), ["--stores", str(stores)])
-    yield one
-    for driver in one.drivers:
-        driver.kill()
-        driver.wait()
+    with lab_in(tmp_path, new_places(tmp_path), phantom_store) as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def inline_cases(
+    tmp_path_factory: pytest.TempPathFactory, new_places: Callable[[Path], Places], phantom_store: Store
+) -> Iterator[Callable[[], dict[str, bytes]]]:
+    """The cases of the same study inline, once asked for; it runs while the others' jobs hang."""
+    folder = tmp_path_factory.mktemp("inline")
+    with lab_in(folder, new_places(folder), phantom_store) as one:
+        driver = one.drive("--executor", "inline")
+
+        def cases() -> dict[str, bytes]:
+            assert driver.wait(PATIENCE_S) == 0, one.printed()
+            return one.cases()
+
+        yield cases
+
+
+def sleepers(folder: Path, places: Places) -> list[Job]:
+    """Three jobs whose workers would not end by themselves."""
+    (folder / "slow.py").write_text("import time\ntime.sleep(300)\n")
+    where = (places.tracking_uri, Split((0,), (1,), (2,)), folder, (), folder)
+    cell = cells(StudyConfig(question="?"))[0]
+    return [Job(cell, f"k{n}", f"{n:032x}", *where, modules=("slow",)) for n in range(3)]
 
 
 def test_a_study_ends_as_inline_though_drivers_and_a_worker_are_killed(
-    lab: Lab, tmp_path: Path, new_places: Callable[[Path], Places]
+    lab: Lab, inline_cases: Callable[[], dict[str, bytes]]
 ) -> None:
     through_slurm = ["--executor", "slurm", "--executor-option", "partition=all", "--executor-option", "time=10"]
 
     def jobs() -> list[str]:
         return [name for name in queue() if name.startswith("litsexp-")]
-
-    aside = new_places(tmp_path / "aside")
-    inline = lab.drive("--executor", "inline", "--mlruns", "aside/mlruns")  # while the others' jobs hang
 
     killed = lab.drive(*through_slurm, HANG="1")
     wait_until(lambda: list(queue().values()).count("RUNNING") >= 3, lab.printed, PATIENCE_S)  # two, and the sleeper
@@ -95,22 +127,16 @@ def test_a_study_ends_as_inline_though_drivers_and_a_worker_are_killed(
     done = [run for run in lab.runs() if run.info.status == "FINISHED"]
     assert all(run.data.tags["slurm_job"].isdigit() and run.data.tags["host"] for run in done)
     assert {run.data.tags["attempt"] for run in done} == {"3", "4"}
-    theirs = lab.cases()
-
-    lab.places = aside
-    assert inline.wait(PATIENCE_S) == 0, lab.printed()
-    assert len(theirs) == 2
-    assert lab.cases() == theirs
+    assert len(lab.cases()) == 2
+    assert lab.cases() == inline_cases()
 
 
 def test_a_job_that_dies_fails_in_slurms_own_words(
     cluster: str, tmp_path: Path, new_places: Callable[[Path], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "slow.py").write_text("import time\ntime.sleep(300)\n")
-    places, cell = new_places(tmp_path), cells(StudyConfig(question="?"))[0]
-    where = (places.tracking_uri, Split((0,), (1,), (2,)), tmp_path, (), tmp_path)
-    asked = [Job(cell, f"k{n}", f"{n:032x}", *where, modules=("slow",)) for n in range(3)]
+    places = new_places(tmp_path)
+    asked = sleepers(tmp_path, places)
 
     def sabotage() -> None:
         wait_until(lambda: all(worker_of(job.run_id) for job in asked))
@@ -135,6 +161,88 @@ def test_a_job_that_dies_fails_in_slurms_own_words(
     assert re.search(r"ended as FAILED \(Reason=\w+, ExitCode=0:9\) on node n2; killed; out of", found["k0"].reason)
     assert "ended as CANCELLED" in found["k1"].reason
     assert "ended as NODE_FAIL" in found["k2"].reason
+
+
+def test_an_array_ends_as_inline_though_a_worker_is_killed(
+    lab: Lab, inline_cases: Callable[[], dict[str, bytes]]
+) -> None:
+    array = ["--executor-option", "array", "--executor-option", "time=10"]
+    driver = lab.drive("--executor", "slurm", *array, "--retries", "1")
+    wait_until(lambda: any(worker_of(run.info.run_id) for run in lab.runs()), lab.printed, PATIENCE_S)
+    victim = next(run.info.run_id for run in lab.runs() if worker_of(run.info.run_id))
+    os.kill(worker_of(victim), signal.SIGKILL)
+    assert driver.wait(PATIENCE_S) == 0, lab.printed()
+    runs = {run.info.run_id: run for run in lab.runs()}
+    assert runs.pop(victim).info.status == "FAILED"
+    assert re.search(r"Slurm job \d+_[01] ended as FAILED \(Reason=\w+, ExitCode=0:9\)", lab.printed())
+    assert [run.info.status for run in runs.values()] == ["FINISHED"] * 2
+    numbers = [run.data.tags["slurm_job"] for run in runs.values()]
+    assert sorted(bool(re.fullmatch(r"\d+_[01]", one)) for one in numbers) == [False, True]  # the retry went alone
+    assert not list((lab.places.root / "slurm").iterdir())
+    assert len(lab.cases()) == 2
+    assert lab.cases() == inline_cases()
+
+
+def test_one_task_is_cancelled_and_the_rest_of_its_array_goes_on_until_the_driver_ends(
+    cluster: str, tmp_path: Path, new_places: Callable[[Path], Places], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    places = new_places(tmp_path)
+    asked = sleepers(tmp_path, places)
+    folders = [places.root / "slurm" / job.run_id for job in asked]
+
+    def states() -> dict[str, str]:
+        rows = said("squeue", "--noheader", "--array", "--format=%i|%T").split()
+        return dict(row.split("|") for row in rows if "_" in row)
+
+    def sabotage() -> None:
+        wait_until(lambda: all(worker_of(job.run_id) for job in asked))
+        end_left([asked[1].run_id], places.root)
+
+    started = threading.Thread(target=sabotage)
+    started.start()
+    with closing(executor_of("slurm", 3, 1, ["nodelist=n2", "array"], places)(asked, lambda *_: True)) as ended:
+        job, outcome = next(ended)
+        started.join()
+        assert job == asked[1] and outcome.died
+        assert re.match(r"Slurm job \d+_1 ended as CANCELLED", outcome.reason)
+        assert sorted(number[-2:] for number in states()) == ["_0", "_2"]
+        assert [folder.exists() for folder in folders] == [True, False, True]
+    assert states() == {}
+    assert not list((places.root / "slurm").iterdir())
+
+
+def test_a_killed_drivers_array_is_found_by_its_name(
+    cluster: str, tmp_path: Path, new_places: Callable[[Path], Places], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    places = new_places(tmp_path)
+    asked = sleepers(tmp_path, places)
+    killed = Crew(places.root / "slurm", 1, ["--nodelist=n2"])
+    killed.send(asked)
+    live = Crew(places.root / "slurm", 1, ["--nodelist=n2"])
+    live.send([replace(job, run_id=f"{n:032x}") for n, job in enumerate(asked[:2], 10)])
+    try:
+        wait_until(lambda: worker_of(asked[0].run_id))
+        end_left([job.run_id for job in asked], places.root)
+        ours = {job.is_called() for job in slurm_commands.listed() if job.name.startswith("litsexp-")}
+        assert ours == {sent.name for sent in live.sent}
+        assert sorted(left_over(places.root)) == [sent.job.run_id for sent in live.sent]
+    finally:
+        live.end()
+    assert not list((places.root / "slurm").iterdir())
+
+
+def test_a_task_that_is_cancelled_while_it_waits_is_known_no_longer(cluster: str, tmp_path: Path) -> None:
+    script = tmp_path / "sleep.sh"
+    script.write_text("#!/bin/sh\nexec sleep 600\n")
+    number = slurm_commands.send("waits", ["--array=0-1", "--hold", f"--output={tmp_path}/%a"], script)
+    waiting = [job for job in slurm_commands.listed() if job.number.startswith(f"{number}_")]
+    assert [job.is_called() for job in waiting] == [Name("waits", 0), Name("waits", 1)]
+    slurm_commands.end(names=[Name("waits", 0)])
+    assert [job.number for job in slurm_commands.listed() if job.name == "waits"] == [f"{number}_1"]
+    assert slurm_commands.last_words(f"{number}_0") == f"no longer known (Job {number}_0 not found)"
+    slurm_commands.end([f"{number}_1"])
 
 
 def test_a_time_limit_is_named(cluster: str) -> None:

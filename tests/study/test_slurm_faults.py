@@ -2,11 +2,14 @@
 
 import json
 import os
+import re
 import shlex
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -19,7 +22,7 @@ from litsexp.data.store import Store
 from litsexp.spec.design import cells
 from litsexp.spec.errors import LitsexpError
 from litsexp.spec.study import StudyConfig
-from litsexp.study.executors import executor_of, slurm, slurm_commands, slurm_job
+from litsexp.study.executors import executor_of, slurm, slurm_commands, slurm_folder, slurm_job
 from litsexp.study.executors.elsewhere import with_stores
 from litsexp.study.executors.slurm_commands import COMMANDS
 from litsexp.study.jobs import Job, Outcome, outcome_from_json, outcome_to_json
@@ -81,9 +84,9 @@ def outcomes(
     return [outcome for _, outcome in executor_of("slurm", 2, 3, options, places)(jobs, on_epoch)]
 
 
-def ends(places: Places, outcome: Outcome) -> str:
+def ends(places: Places, outcome: Outcome, run_id: str = RUN) -> str:
     """Shell: the job ends, and so."""
-    file = places.root / "slurm" / RUN / "outcome.json"
+    file = places.root / "slurm" / run_id / "outcome.json"
     return f"{{ echo {shlex.quote(outcome_to_json(outcome))} > {file}.part; mv {file}.part {file}; }}"
 
 
@@ -110,9 +113,111 @@ def test_a_job_is_sent_by_a_list_of_words_and_its_folder_goes_when_it_has_ended(
 
 def test_the_script_is_read_by_a_shell_as_it_was_meant() -> None:
     folder = Path("/a b/it's $HOME `x`")
-    *_, last = slurm.script(folder).strip().splitlines()
+    *_, last = slurm_folder.script([folder]).strip().splitlines()
     module = "litsexp.study.executors.slurm_job"
     assert shlex.split(last) == ["exec", sys.executable, "-P", "-m", module, str(folder)]
+
+
+def test_a_task_of_an_array_finds_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    says = tmp_path / "python"
+    says.write_text('#!/bin/sh\nfor word; do folder=$word; done; echo "$folder"\n')
+    says.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(says))
+    folders = [tmp_path / "it's $HOME", tmp_path / "`x`;", *(tmp_path / f"{number}" for number in range(10))]
+    script = tmp_path / "job.sh"
+    script.write_text(slurm_folder.script(folders))
+
+    def run(index: str) -> tuple[int, str]:
+        environ = {**os.environ, "SLURM_ARRAY_TASK_ID": index}
+        done = subprocess.run(["sh", script], env=environ, capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout
+
+    assert [run(str(index)) for index in range(12)] == [(0, f"{folder}\n") for folder in folders]
+    assert run("12")[0] == 1
+
+
+def test_jobs_that_are_ready_together_go_as_one_array_if_asked(fake: Slurm, places: Places, tmp_path: Path) -> None:
+    runs, seen = [f"run{number}" for number in range(4)], tmp_path / "seen"
+    here = places.root / "slurm"
+    look = f"cat {here}/*/name >> {seen}; ls {here}/.l*/*/job.json >> {seen}"
+    ending = "; ".join(f"[ ! -e {here / run} ] || {ends(places, Outcome('finished'), run)}" for run in runs)
+    fake.says("sbatch", f"{look}\n{ending}\necho '7;cluster'")
+    jobs = [job_of(tmp_path, run_id=run) for run in runs]
+    found = executor_of("slurm", 3, 1, ["array", "partition=gpu"], places)(jobs, lambda *_: True)
+    assert [job.run_id for job, _ in found] == runs
+    together, alone = fake.calls("sbatch")
+    name = re.search(r"--job-name=(litsexp-array-[0-9a-f]{32}) ", together)[1]  # type: ignore[index]
+    assert f"--output={here}/.{name}/%a/log " in together
+    assert together.endswith(f" --array=0-2 {here}/run0/job.sh") and " --partition=gpu " in together
+    assert "--job-name=litsexp-run3 " in alone and "--array" not in alone
+    assert seen.read_text().splitlines()[:6] == [
+        *(f"{name} {index}" for index in range(3)),  # before sbatch was asked
+        *(f"{here}/.{name}/{index}/job.json" for index in range(3)),
+    ]
+    assert list(here.iterdir()) == []
+
+
+def test_a_task_is_known_by_its_number_and_cancelled_alone(fake: Slurm, places: Places, tmp_path: Path) -> None:
+    """One has died; Ctrl-C ends the other two, and no job of anybody else's."""
+    gone, here = tmp_path / "gone", places.root / "slurm"
+    fake.says(
+        "sbatch",
+        f"name=$(sed -n 's/ 0$//p' {here}/run0/name); echo \"echo '7_0|$name|RUNNING|None'\" > {tmp_path}/q\n"
+        f"echo \"echo '7_2|$name|PENDING|Resources'\" >> {tmp_path}/q; echo 7",
+    )
+    fake.says("squeue", f"echo '9_0|litsexp-array-x|RUNNING|None'; [ -e {gone} ] || . {tmp_path}/q")
+    fake.says("scontrol", "echo 'JobId=8 ArrayJobId=7 ArrayTaskId=1 JobState=FAILED Reason=x ExitCode=0:9 NodeList=n'")
+    fake.says("scancel", f"touch {gone}")
+    jobs = [job_of(tmp_path, run_id=f"run{number}") for number in range(3)]
+    with closing(executor_of("slurm", 3, 1, ["array"], places)(jobs, lambda *_: True)) as ended:
+        job, outcome = next(ended)
+        assert job.run_id == "run1"
+        assert outcome.reason.startswith("Slurm job 7_1 ended as FAILED (Reason=x, ExitCode=0:9) on node n")
+        assert slurm.left_over(places.root) != [] and not (here / "run1").exists()
+    assert all(" --array " in call for call in fake.calls("squeue"))  # else what waits is one row
+    assert set(fake.calls("scontrol")) == {"scontrol --oneliner show job 7_1"}
+    assert fake.calls("scancel") == ["scancel --quiet 7_0 7_2"]
+    assert list(here.iterdir()) == []
+
+
+def test_an_array_that_arrived_though_sbatch_heard_no_answer_is_not_sent_again(
+    fake: Slurm, places: Places, tmp_path: Path
+) -> None:
+    here = places.root / "slurm"
+    row = f"echo \"echo '8_1|$(sed 's/ 1$//' {here}/run1/name)|RUNNING|None'\" > {tmp_path}/queue"
+    fake.says("sbatch", f"{row}; {ends(places, Outcome('finished'), 'run1')}; echo 'Socket timed out' >&2; exit 1")
+    fake.says("squeue", f". {tmp_path}/queue")
+    fake.says("scontrol", "echo 'Job 8_0 not found'; exit 1")
+    found = executor_of("slurm", 2, 1, ["array"], places)(
+        [job_of(tmp_path, run_id=f"run{number}") for number in range(2)], lambda *_: True
+    )
+    reasons = {job.run_id: outcome.reason for job, outcome in found}
+    gone = "Slurm job 8_0 ended as no longer known (Job 8_0 not found); cancelled before it began?"
+    assert reasons == {"run1": "", "run0": gone}
+    assert len(fake.calls("sbatch")) == 1
+
+
+def test_of_a_killed_drivers_array_each_run_ends_its_own_task(fake: Slurm, places: Places, tmp_path: Path) -> None:
+    here, gone = places.root / "slurm", tmp_path / "gone"
+    for index in range(2):
+        slurm_folder.write(here / f"run{index}", "{}", slurm_commands.Name("litsexp-array-a", index))
+    assert sorted(slurm.left_over(places.root)) == ["run0", "run1"]
+    other = "echo '7_0|litsexp-array-a|RUNNING|None'; echo '9_1|litsexp-array-b|RUNNING|None'"
+    fake.says("squeue", f"{other}; [ -e {gone} ] || echo '7_1|litsexp-array-a|PENDING|Priority'")
+    fake.says("scancel", f"touch {gone}")
+    slurm.end_left(["run1"], places.root)
+    assert fake.calls("scancel") == ["scancel --quiet 7_1"]
+    assert slurm.left_over(places.root) == ["run0"]
+    assert (here / ".litsexp-array-a" / "0" / "job.json").exists()
+    fake.lists()
+    slurm.end_left(["run0"], places.root)
+    assert list(here.iterdir()) == []
+
+
+@pytest.mark.parametrize("option", ["array=5", "array=0-3%2", "array=", "arr"])
+def test_an_array_is_litsexps_own_to_make(fake: Slurm, places: Places, option: str) -> None:
+    with pytest.raises(LitsexpError, match=r"which litsexp sets itself; expected array, without a value$"):
+        executor_of("slurm", 1, 1, [option], places)
 
 
 @pytest.mark.parametrize(
@@ -182,6 +287,16 @@ def test_what_sbatch_refuses_ends_in_its_own_words_and_leaves_nothing(
         outcomes(places, [job_of(tmp_path)])
     assert len(fake.calls("sbatch")) == 1
     assert not (places.root / "slurm" / RUN).exists()
+
+
+def test_an_array_that_is_too_long_for_slurm_leaves_nothing(fake: Slurm, places: Places, tmp_path: Path) -> None:
+    fake.says(
+        "sbatch", "echo 'sbatch: error: Batch job submission failed: Invalid job array specification' >&2; exit 1"
+    )
+    jobs = [job_of(tmp_path, run_id=f"run{number}") for number in range(2)]
+    with pytest.raises(LitsexpError, match=r"Invalid job array specification; try fewer --workers, or without array$"):
+        outcomes(places, jobs, options=["array"])
+    assert list((places.root / "slurm").iterdir()) == []
 
 
 def test_a_job_that_arrived_though_sbatch_heard_no_answer_is_not_sent_again(
@@ -377,7 +492,11 @@ def test_a_second_worker_of_a_job_ends_at_once(tmp_path: Path) -> None:
         slurm_job.main(tmp_path / "elsewhere")
 
 
-def test_a_worker_trains_and_says_where(job: Callable[..., Job], tracking: Any, tmp_path: Path) -> None:
+def test_a_worker_trains_and_says_where(
+    job: Callable[..., Job], tracking: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"JOB_ID": "9", "ARRAY_JOB_ID": "7", "ARRAY_TASK_ID": "0"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
     asked = job()
     folder = write(tmp_path / "job", asked, version("litsexp"))
     slurm_job.main(folder)
@@ -389,6 +508,7 @@ def test_a_worker_trains_and_says_where(job: Callable[..., Job], tracking: Any, 
     run = tracking.client.get_run(asked.run_id)
     assert run.info.status == "FINISHED"
     assert run.data.tags["host"] and run.data.tags["version.torch"]
+    assert run.data.tags["slurm_job"] == "7_0"
 
 
 def test_a_worker_stops_when_it_is_told(job: Callable[..., Job], tmp_path: Path) -> None:

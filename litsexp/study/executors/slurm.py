@@ -1,34 +1,38 @@
 """Cells as jobs of a Slurm cluster: one job a cell, sent by sbatch from any machine that shares a file system with it.
 
-A job is named after its MLflow run and has a folder ``mlruns/slurm/RUN_ID`` (see slurm_job.py). Its end is its outcome
-file; a job that has left the queue without one is dead, and Slurm says why. Jobs outlive a killed driver: they train on
-and log to their runs; the next driver cancels those that have not ended.
+A job has a folder ``mlruns/slurm/RUN_ID`` (see slurm_folder.py, slurm_job.py). Its end is its outcome file; a job that
+has left the queue without one is dead, and Slurm says why. Jobs outlive a killed driver: they train on and log to their
+runs; the next driver cancels those that have not ended. With the option ``array``, the jobs that are ready at the same
+time are the tasks of one array, for queues that are asked to have few jobs; for all the rest a task is a job.
 """
 
 import json
 import logging
 import os
 import re
-import shlex
-import shutil
-import sys
 import time
+import uuid
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 from litsexp.spec.errors import LitsexpError, one_line
 from litsexp.study.executors import slurm_commands as commands
-from litsexp.study.executors.elsewhere import check_importable, check_tracking, checkout, order_of
-from litsexp.study.executors.slurm_job import EPOCHS, JOB, LOG, OUTCOME, SCRIPT, STOP
+from litsexp.study.executors.elsewhere import check_importable, check_tracking, order_of
+from litsexp.study.executors.slurm_commands import Name
+from litsexp.study.executors.slurm_folder import job_name, log_of, name_of, remove, write, write_script
+from litsexp.study.executors.slurm_job import EPOCHS, LOG, OUTCOME, STOP
 from litsexp.study.jobs import Executor, Job, OnEpoch, Outcome, outcome_from_json
 from litsexp.study.places import Places
 
 POLL_S = 2.0
 GONE_S = 5.0  # out of the queue without an outcome: dead
 LATE_S = 60.0  # the same where Slurm says that it ended well: its outcome may be late on a network file system
+ARRAY = "array"  # the option that is litsexp's own
+ARRAY_TASKS = 1000  # at most; a Slurm that is not told otherwise (MaxArraySize) takes 1001
 LOG_CHARACTERS = 4000  # of a dead job's log, that its run keeps
 OWN = {  # options of sbatch that are set here, and those that would make a job another kind of thing
     *("job-name", "output", "error", "input", "open-mode", "chdir", "requeue", "no-requeue", "parsable", "array"),
@@ -39,6 +43,7 @@ ADVICE = {
     "TIMEOUT": "give it longer with --executor-option time=HH:MM:SS",
     "OUT_OF_MEMORY": "give it more with --executor-option mem=16G, or try a smaller run.batch_size",
     "ExitCode=0:9)": "killed; out of memory? try --executor-option mem=16G, or a smaller run.batch_size",
+    " not found)": "cancelled before it began?",  # of a task of an array Slurm keeps nothing then
     "ExitCode=0:53)": "expected an --mlruns folder that every node sees",
 }
 
@@ -51,13 +56,14 @@ def slurm(workers: int, threads: int, options: Sequence[str], places: Places) ->
     Args:
         workers: jobs that wait or run.
         threads: of a job: its ``--cpus-per-task``.
-        options: ``partition=gpu``, ``gres=gpu:1``, ``exclusive``: sbatch's long options without their dashes.
+        options: ``partition=gpu``, ``gres=gpu:1``, ``exclusive``: sbatch's long options without their dashes;
+            ``array`` alone: jobs that are ready at the same time are sent as one array.
         places: where jobs' folders go, and whose tracking URI every node has to reach.
 
     Raises:
         LitsexpError: no Slurm here; an option that is not the user's; a tracking URI that nodes cannot share.
     """
-    flags = [*map(_flag, options)]
+    flags, at_once = [_flag(option) for option in options if option != ARRAY], ARRAY_TASKS if ARRAY in options else 1
     commands.check_installed()
     check_tracking(places.tracking_uri, "slurm", partial(_hosts, options))
 
@@ -65,8 +71,8 @@ def slurm(workers: int, threads: int, options: Sequence[str], places: Places) ->
         crew, queue = Crew(places.root / "slurm", threads, flags), iter(jobs)
         try:
             while True:
-                while len(crew.sent) < workers and (job := next(queue, None)) is not None:
-                    crew.send(job)
+                while ready := list(islice(queue, min(workers - len(crew.sent), at_once))):
+                    crew.send(ready)
                 if not crew.sent:
                     return
                 yield from crew.hear(on_epoch)
@@ -76,14 +82,10 @@ def slurm(workers: int, threads: int, options: Sequence[str], places: Places) ->
     return run
 
 
-def job_name(run_id: str) -> str:
-    """What the job of this MLflow run is called in the queue."""
-    return f"litsexp-{run_id}"
-
-
 def left_over(root: Path) -> list[str]:
     """MLflow run ids of the jobs that have a folder here: of drivers that run, and of killed ones."""
-    return [folder.name for folder in (root / "slurm").iterdir()] if (root / "slurm").is_dir() else []
+    folders = (root / "slurm").iterdir() if (root / "slurm").is_dir() else ()
+    return [folder.name for folder in folders if not folder.name.startswith(".")]
 
 
 def end_left(run_ids: Iterable[str], root: Path) -> None:
@@ -95,14 +97,14 @@ def end_left(run_ids: Iterable[str], root: Path) -> None:
     if not folders:
         return
     try:
-        commands.end(names=[job_name(folder.name) for folder in folders])
+        commands.end(names=map(name_of, folders))
     except commands.NoAnswer as error:
         raise LitsexpError(
             f"{root / 'slurm'}: found {len(folders)} jobs of a killed driver, and Slurm does not say that they have "
             f"ended: {error}; run this where squeue answers, or end them there and remove their folders here"
         ) from None
     for folder in folders:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(folder)
 
 
 @dataclass
@@ -111,7 +113,8 @@ class Sent:
 
     job: Job
     folder: Path
-    number: str = ""  # Slurm's; empty until sbatch has answered
+    name: Name
+    number: str = ""  # Slurm's, 812 or 812_3; empty until sbatch has answered
     gone_s: float | None = None  # since when it is in the queue no more
     heard: int = 0  # bytes of its epochs
 
@@ -157,23 +160,23 @@ class Crew:
     sent: list[Sent] = field(default_factory=list)
     told: set[str] = field(default_factory=set)  # what was said of a queue that does not move
 
-    def send(self, job: Job) -> None:
-        """Write its folder and put it into the queue."""
-        check_importable(job)
-        folder, name = self.root / job.run_id, job_name(job.run_id)
-        if folder.exists():  # of a finished run, that a killed driver was having scored
-            end_left([job.run_id], self.root.parent)
-        try:
-            folder.mkdir(0o700, parents=True, exist_ok=True)  # a network file system may keep a removed one for a while
-            (folder / JOB).write_text(order_of(job, self.threads))
-            (folder / SCRIPT).write_text(script(folder))
-        except OSError as error:
-            raise LitsexpError(f"{folder}: cannot be written ({error.strerror}); name another with --mlruns") from None
-        sent = Sent(job, folder)
-        self.sent.append(sent)  # before sbatch: what Ctrl-C cuts off is found by its name
-        log = str(folder / LOG).replace("%", "%%")
-        ours = ["--no-requeue", "--ntasks=1", f"--cpus-per-task={self.threads}", f"--output={log}"]
-        sent.number = commands.send(name, [*self.flags, *ours, f"--chdir={Path.cwd()}"], folder / SCRIPT)
+    def send(self, jobs: Sequence[Job]) -> None:
+        """Write their folders and put them into the queue: one as a job, several as the tasks of an array."""
+        for job in jobs:
+            check_importable(job)
+            if (self.root / job.run_id).exists():  # of a finished run, that a killed driver was having scored
+                end_left([job.run_id], self.root.parent)
+        new = [Sent(job, self.root / job.run_id, name) for job, name in zip(jobs, _names(jobs), strict=True)]
+        self.sent += new  # before sbatch: what Ctrl-C cuts off is found by its name
+        for sent in new:
+            write(sent.folder, order_of(sent.job, self.threads), sent.name)
+        first, script = new[0], write_script([sent.folder for sent in new])
+        ours = ["--no-requeue", "--ntasks=1", f"--cpus-per-task={self.threads}"]
+        ours += [f"--output={log_of(first.folder, first.name)}", f"--chdir={Path.cwd()}"]
+        ours += [f"--array=0-{len(new) - 1}"] if len(new) > 1 else []
+        number = commands.send(first.name.name, [*self.flags, *ours], script)
+        for sent in new:
+            sent.number = number if sent.name.index is None else f"{number}_{sent.name.index}"
 
     def hear(self, on_epoch: OnEpoch) -> Iterator[tuple[Job, Outcome]]:
         """Wait a moment; answer the epochs that ended in it, and give back the jobs that did."""
@@ -189,7 +192,7 @@ class Crew:
                 outcome = self._dead(sent, in_queue)
             if outcome is not None:
                 self.sent.remove(sent)
-                shutil.rmtree(sent.folder, ignore_errors=True)
+                remove(sent.folder)
                 yield sent.job, outcome
 
     def end(self) -> None:
@@ -197,14 +200,13 @@ class Crew:
         if not self.sent:
             return
         logger.info("ending %d Slurm jobs", len(self.sent))
-        numbers, names = {sent.number for sent in self.sent}, [job_name(sent.job.run_id) for sent in self.sent]
         try:
-            commands.end(numbers, names)
+            commands.end({sent.number for sent in self.sent}, {sent.name for sent in self.sent})
         except commands.NoAnswer as error:
             logger.warning("Slurm does not say that the jobs have ended (%s); the next driver will see to it", error)
             return
         for sent in self.sent:
-            shutil.rmtree(sent.folder, ignore_errors=True)
+            remove(sent.folder)
         self.sent = []
 
     def _in_queue(self) -> set[str] | None:
@@ -239,12 +241,12 @@ class Crew:
         return sent.died(f"ended as {why}")
 
 
-def script(folder: Path) -> str:
-    """What sbatch is given: the driver's own Python runs the job in this folder."""
-    package = checkout()
-    path = f"export PYTHONPATH={shlex.quote(str(package))}\n" if package else ""
-    words = [sys.executable, "-P", "-m", "litsexp.study.executors.slurm_job", str(folder)]
-    return f"#!/bin/sh\n{path}exec {shlex.join(words)}\n"
+def _names(jobs: Sequence[Job]) -> list[Name]:
+    """What these are called when they are sent together."""
+    if len(jobs) == 1:
+        return [Name(job_name(jobs[0].run_id))]
+    array = f"litsexp-array-{uuid.uuid4().hex}"
+    return [Name(array, index) for index in range(len(jobs))]
 
 
 def _flag(option: str) -> str:
@@ -254,8 +256,9 @@ def _flag(option: str) -> str:
     if not re.fullmatch(r"[a-z][a-z0-9-]+", key):
         raise LitsexpError(f"{found}; expected KEY=VALUE with a long option of sbatch, such as partition=gpu")
     if any(name.startswith(key) for name in OWN):  # sbatch takes an option's beginning for the whole
-        threads = "; --threads sets it" if key.startswith("cpus") else ""
-        raise LitsexpError(f"{found}, which litsexp sets itself{threads}; leave it out")
+        todo = {"cpus-per-task": "--threads sets it; leave it out", ARRAY: "expected array, without a value"}
+        said = next((text for name, text in todo.items() if name.startswith(key)), "leave it out")
+        raise LitsexpError(f"{found}, which litsexp sets itself; {said}")
     return f"--{option}"
 
 

@@ -32,13 +32,35 @@ class NoAnswer(Exception):
 
 
 @dataclass(frozen=True)
-class Listed:
-    """A job in the queue."""
+class Name:
+    """How a job is found whose number nobody has heard: the name that it was sent under, and of an array the index."""
 
-    number: str
+    name: str
+    index: int | None = None  # of a task, counted from 0
+
+    def __str__(self) -> str:
+        return self.name if self.index is None else f"{self.name} {self.index}"
+
+    @staticmethod
+    def read(text: str) -> "Name":
+        """What ``str`` gave; ValueError for anything else."""
+        name, *index = text.split()
+        return Name(name, *map(int, index))
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A job in the queue, or a task of an array."""
+
+    number: str  # 812; of a task 812_3
     name: str
     state: str  # PENDING, RUNNING, COMPLETING …
     reason: str  # why it waits: Resources, Priority, PartitionTimeLimit …; None where it does not
+
+    def is_called(self) -> Name:
+        """A task is told from the others of its array, which may be somebody else's."""
+        index = self.number.partition("_")[2]
+        return Name(self.name, int(index) if index.isdigit() else None)
 
 
 def check_installed() -> None:
@@ -52,7 +74,7 @@ def check_installed() -> None:
 
 
 def send(name: str, options: Sequence[str], script: Path) -> str:
-    """Put a script into the queue under this name; the job's number.
+    """Put a script into the queue under this name; the job's number, or the array's.
 
     A controller that is away is waited for: the job may have arrived all the same, so the queue is looked at first.
 
@@ -67,10 +89,11 @@ def send(name: str, options: Sequence[str], script: Path) -> str:
             return said.strip().split(";")[0]
         except NoAnswer as error:
             if not AWAY.search(str(error)):
-                raise LitsexpError(f"executor slurm: sbatch refuses a job: {error}") from None
+                todo = "; try fewer --workers, or without array" if "job array" in str(error) else ""
+                raise LitsexpError(f"executor slurm: sbatch refuses a job: {error}{todo}") from None
             logger.warning("Slurm does not answer (%s); waiting", error)
         if arrived := [job for job in _listed_in_time(deadline_s) if job.name == name]:
-            return arrived[0].number
+            return arrived[0].number.partition("_")[0]
 
 
 def _listed_in_time(deadline_s: float) -> list[Listed]:
@@ -85,19 +108,19 @@ def _listed_in_time(deadline_s: float) -> list[Listed]:
 
 
 def listed() -> list[Listed]:
-    """This user's jobs that wait, run or are about to end; NoAnswer."""
-    words = ["squeue", "--noheader", f"--user={os.getuid()}", "--format=%i|%j|%T|%r"]
+    """This user's jobs that wait, run or are about to end, the tasks of an array one by one; NoAnswer."""
+    words = ["squeue", "--noheader", "--array", f"--user={os.getuid()}", "--format=%i|%j|%T|%r"]
     rows = [line.strip().split("|") for line in _run(words).splitlines()]
     return [Listed(*row) for row in rows if len(row) == 4]
 
 
-def end(numbers: Collection[str] = (), names: Iterable[str] = ()) -> None:
+def end(numbers: Collection[str] = (), names: Iterable[Name] = ()) -> None:
     """Cancel these jobs, and wait until none is left in the queue; NoAnswer where Slurm does not say so in time."""
     names, error = set(names), NoAnswer(f"its jobs still end after {END_S:g} s")
     deadline_s = time.monotonic() + END_S
     while time.monotonic() < deadline_s:
         try:
-            left = [job for job in listed() if job.number in numbers or job.name in names]
+            left = [job for job in listed() if job.number in numbers or job.is_called() in names]
             if not left:
                 return
             to_cancel = [job.number for job in left if job.state != "COMPLETING"]
@@ -127,7 +150,7 @@ def hosts(partition: str | None) -> set[str]:
 
 
 def _run(words: Sequence[str]) -> str:
-    """What a command prints; NoAnswer with its words on stderr where it fails.
+    """What a command prints; NoAnswer with its words where it fails.
 
     In a session of its own, so that Ctrl-C in the terminal is the driver's alone.
     """
@@ -147,7 +170,8 @@ def _run(words: Sequence[str]) -> str:
     except OSError as error:
         raise NoAnswer(f"{words[0]}: {error.strerror}") from None
     if done.returncode:
-        raise NoAnswer(" ".join(done.stderr.split()) or f"{words[0]} ended with exit code {done.returncode}")
+        said = done.stderr.split() or done.stdout.split()  # scontrol says there that it knows no such task
+        raise NoAnswer(" ".join(said) or f"{words[0]} ended with exit code {done.returncode}")
     return done.stdout
 
 

@@ -36,7 +36,13 @@ def _run(folder: Path) -> Outcome:
             file.write(json.dumps([epoch, metrics]) + "\n")
         return not (folder / STOP).exists()
 
-    return carry_out((folder / JOB).read_text, {"slurm_job": os.environ.get("SLURM_JOB_ID", "")}, on_epoch)
+    return carry_out((folder / JOB).read_text, {"slurm_job": _number()}, on_epoch)
+
+
+def _number() -> str:
+    """Of this job as squeue shows it: 812; of a task of an array 812_3."""
+    array, index = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{index}" if array and index else os.environ.get("SLURM_JOB_ID", "")
 
 
 if __name__ == "__main__":
