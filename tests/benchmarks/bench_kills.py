@@ -38,19 +38,8 @@ from litsexp.study.addresses import database_url
 from litsexp.study.tracking import Tracking
 from tests import ray_cluster as ray
 from tests import slurm_cluster as slurm
+from tests.study.cluster_lab import MAIN, TOY
 
-MAIN = "from litsexp.cli.app import main; main()"
-TOY = """\
-import litsexp
-from torch import nn
-
-def body(name):
-    def halve(channels):
-        return nn.Sequential(nn.Conv2d(channels, 8, 3, 2, 1), nn.ReLU())
-    return nn.Sequential(halve(3), halve(8))
-
-litsexp.register("encoder", "two_halvings", words="a toy", body=body)
-"""
 STUDY = """\
 question: Does a wide window help?
 data: {{cohort: {cohort}, size: 64}}
