@@ -39,6 +39,7 @@ NARROW = ("cover", "false", "of 4", "equi-\nvalent", "power", "of 4", "half-\nwi
 DRIVER = {  # the same of the driver's: title -> field, digits
     "cells": ("cells", 0),
     "driver,\nms a cell": ("cell_ms", 1),
+    "of it\nCPU": ("cell_cpu_ms", 1),
     "resume,\ns": ("resume_s", 1),
     "results,\nms a cell": ("results_ms", 1),
     "conclude,\ns": ("conclude_s", 1),

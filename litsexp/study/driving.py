@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from mlflow import MlflowClient
 from mlflow.entities import RunTag
+from numpy.typing import NDArray
 from safetensors.torch import save_file
 
 from litsexp.data.parallel import Progress
@@ -54,6 +55,7 @@ class Driven:
 
     cells: int
     cell_ms: float  # of the driver alone, each: queued, asked for, its run opened, told
+    cell_cpu_ms: float  # of that processor time, which other programs lengthen less
     resume_s: float  # opening the finished study again, and finding nothing left
     results_ms: float  # reading curves and cases, each
     conclude_s: float  # the same once more, verdicts, tables, report, and what MLflow is told of them
@@ -84,9 +86,9 @@ def drive(count: int, store: Store, places: Places, observer: Observer, conclude
     with TemporaryDirectory(prefix="litsexp-driven-") as folder:
         workers = Pretending(store, Path(folder))
         with open_study(name, study, store, splits, places) as session:
-            start_s = time.perf_counter()
+            start = clocks()
             session.run(workers, observer)
-            driver_s = time.perf_counter() - start_s - workers.spent_s
+            cell_ms, cell_cpu_ms = 1000 * (clocks() - start - workers.spent) / made
         start_s = time.perf_counter()
         with open_study(name, study, store, splits, places) as session:
             session.run(workers, observer)
@@ -96,26 +98,31 @@ def drive(count: int, store: Store, places: Places, observer: Observer, conclude
             report = conclude(session)
             end_s = time.perf_counter()
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    each_ms = 1000 * driver_s / made, 1000 * (read_s - resumed_s) / made
-    size_mb = report.stat().st_size / 1e6
-    return Driven(made, each_ms[0], resumed_s - start_s, each_ms[1], end_s - read_s, size_mb, peak_mb)
+    size_mb, each_ms = report.stat().st_size / 1e6, 1000 * (read_s - resumed_s) / made
+    times = (float(cell_ms), float(cell_cpu_ms), resumed_s - start_s, each_ms, end_s - read_s)
+    return Driven(made, *times, size_mb, peak_mb)
+
+
+def clocks() -> NDArray[np.float64]:
+    """The time that passes and that of this process on the processor, in seconds."""
+    return np.array([time.perf_counter(), time.process_time()])
 
 
 class Pretending:
     """An executor without training: its runs log at once what the first of their arm and fold would have."""
 
     def __init__(self, store: Store, folder: Path):
-        self.store, self.folder, self.spent_s = store, folder, 0.0
+        self.store, self.folder, self.spent = store, folder, np.zeros(2)  # by ``clocks``
         self.scores: dict[Path, dict[str, float]] = {}
 
     def __call__(self, jobs: Iterable[Job], _: OnEpoch) -> Generator[tuple[Job, Outcome]]:
         """Each job, finished."""
         client = None
         for job in jobs:
-            start_s = time.perf_counter()
+            start = clocks()
             client = client or patient_client(job.tracking_uri)
             self._log(client, job)
-            self.spent_s += time.perf_counter() - start_s
+            self.spent += clocks() - start
             yield job, Outcome("finished", SCORE)
 
     def _log(self, client: MlflowClient, job: Job) -> None:
