@@ -15,7 +15,7 @@ import typer
 
 from .pages import PAGES, Block, blocks, commands_in_sentences, name_of
 from .sandbox import SMALL_ENCODER, Sandbox, build
-from .test_shell import IN_A_SHELL
+from .test_shell import COMPOSE, IN_A_SHELL
 
 QUICKER = {  # a command -> what is added to it, so that it takes seconds
     "litsexp bench stats --short --markdown": "--studies 100",
@@ -79,6 +79,8 @@ def sandbox(
 
 def run(sandbox: Sandbox, block: Block) -> None:
     """All that a block asks for."""
+    if block.file_name == COMPOSE:
+        return  # its server is started in test_shell.py
     if block.file_name:
         sandbox.save(block)
     elif block.kind == "yaml":

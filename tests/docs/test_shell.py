@@ -1,15 +1,20 @@
 """The blocks that install, start servers or want a cluster, typed as they stand on their page."""
 
+import base64
 import os
 import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import pytest
+import yaml
 
 from litsexp.data.phantom.cohort import write_cohort
 from litsexp.data.phantom.patient import PhantomConfig
@@ -28,6 +33,7 @@ SERVER = "litsexp study experiments/mini.yaml --tracking-uri http://127.0.0.1:50
 SERVICES = "pip install -c constraints.txt '.[services]'"
 SLURM = "python3.11 -m venv /shared/env"
 RAY = "ray get-auth-token --generate"
+COMPOSE = "compose.yaml"
 IN_A_SHELL = (WITHOUT_MAKE, WITH_MAKE, SERVER, SERVICES, SLURM, RAY)  # the first command of each such block
 
 
@@ -81,8 +87,35 @@ def test_services_start_serve_a_study_and_end(reader: Terminal, servers_folder: 
         (study,) = commands_from(SERVER)
         assert address in terminal.type(study)
         assert (tmp_path / "o.db").is_file()
+        assert_composed_server_asks_for_the_password(terminal, told, servers_folder, tmp_path)
     finally:
         assert terminal.type(down) == "ended: MLflow and PostgreSQL\n"
+
+
+def assert_composed_server_asks_for_the_password(
+    terminal: Terminal, told: str, servers_folder: Path, folder: Path
+) -> None:
+    """The command of compose.yaml's MLflow, on the PostgreSQL that ``services up`` has started."""
+    (composed,) = (yaml.safe_load(block.text) for page in PAGES for block in blocks(page) if block.file_name == COMPOSE)
+    service, (port,) = composed["services"]["mlflow"], free_ports(1)
+    assert all(one["ports"][0].startswith("127.0.0.1:") for one in composed["services"].values())
+    secret = (servers_folder / "password").read_text().strip()
+    assert set(service["environment"].values()) == {"${PASSWORD:?}"}
+    database = told.partition("--storage ")[2].split()[0].rpartition("@")[2].partition("/")[0]
+    names = {"0.0.0.0": "127.0.0.1", "--port 5000": f"--port {port}", "postgres:5432": database}
+    own = Terminal(
+        folder, {**names, "/artifacts": str(folder / "artifacts")}, dict.fromkeys(service["environment"], secret)
+    )
+    installs, _, serve = service["command"][-1].partition(" && exec ")
+    assert f"mlflow=={version('mlflow')}" in installs
+    with running(own, serve) as server:
+        assert answers(f"http://127.0.0.1:{port}/health", server) == b"OK"
+        asked = f"http://127.0.0.1:{port}/api/2.0/mlflow/experiments/search?max_results=1"
+        with pytest.raises(HTTPError, match="401"):
+            urlopen(asked)
+        named = base64.b64encode(f"admin:{secret}".encode()).decode()
+        with urlopen(Request(asked, headers={"Authorization": f"Basic {named}"})) as answer:
+            assert b"experiments" in answer.read()
 
 
 @needs_ray
