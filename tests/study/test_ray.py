@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -56,6 +57,16 @@ def run_cell(job, on_epoch):
 sys.modules["litsexp.study.cells"] = types.SimpleNamespace(run_cell=run_cell)
 elsewhere.introduce = lambda *_: None
 elsewhere.with_stores = lambda job: job
+"""
+
+
+DRIVER = """\
+from pathlib import Path
+from litsexp.study.executors import executor_of
+from litsexp.study.places import Places
+
+if __name__ == "__main__":
+    engine = executor_of("ray", 1, 1, ["address={address}"], Places.below(Path("mlruns")))
 """
 
 
@@ -213,6 +224,13 @@ def test_a_run_asks_after_each_epoch_and_keeps_its_cpus_while_it_waits(cluster: 
     assert sorted(heard) == [(f"k{n}", epoch, True) for n in range(4) for epoch in range(2)]
     assert {key: outcome.value for key, outcome in found.items()} == {"k0": 2, "k1": 1, "k2": 2, "k3": 2}
     assert {outcome.reason for outcome in found.values()} == {"2"}  # threads
+
+
+def test_a_driver_that_still_holds_its_engine_ends_all_the_same(cluster: Ray, tmp_path: Path) -> None:
+    (tmp_path / "driver.py").write_text(DRIVER.format(address=cluster.address))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    ended = subprocess.run([sys.executable, "driver.py"], cwd=tmp_path, env=environment, timeout=PATIENCE_S, check=True)
+    assert ended.returncode == 0
 
 
 def test_what_the_cluster_lacks_or_refuses_is_said_before_anything_is_written(

@@ -15,6 +15,9 @@ import time
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
+from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any
 
@@ -155,12 +158,12 @@ class Line:
     def __init__(self, address: str, needs: Mapping[str, float]):
         self.address, self.needs = address, needs
         _check_listens(address)
-        context = multiprocessing.get_context("spawn")
-        self.pipe, theirs = context.Pipe()  # when this end is forgotten, the process ends itself
+        self.pipe, theirs = (context := multiprocessing.get_context("spawn")).Pipe()
         handle, name = tempfile.mkstemp(prefix="litsexp-ray-", suffix=".log")
         self.log = os.fdopen(handle, "rb")
         asked = (theirs, name, address, dict(needs))
-        self.process = context.Process(target=ray_clerk.serve, args=asked, daemon=True, name="litsexp-ray")
+        self.process = context.Process(target=ray_clerk.serve, args=asked, daemon=True)
+        self._end = Finalize(self, _end, (self.pipe, self.process), exitpriority=0)  # at the driver's exit, too
         try:
             with held_while_starting():
                 self.process.start()
@@ -172,10 +175,7 @@ class Line:
 
     def close(self) -> str:
         """End the process; what it said last."""
-        self.pipe.close()
-        if self.process.pid is not None:
-            self.process.kill()
-            self.process.join()
+        self._end()
         said = "" if self.log.closed else self.log.read().decode(errors="replace")
         lines = [re.sub(r"^\[[^]]*\] (\S+:\d+: )?", "", line.strip()) for line in said.splitlines() if line.strip()]
         self.log.close()
@@ -202,6 +202,14 @@ class Line:
             if time.monotonic() > deadline_s:
                 return False
         return True
+
+
+def _end(pipe: Connection, process: SpawnProcess) -> None:
+    """The process hears no SIGTERM, so nothing may wait for it before this was done."""
+    pipe.close()
+    if process.pid is not None:
+        process.kill()
+        process.join()
 
 
 def _check_listens(address: str) -> None:
