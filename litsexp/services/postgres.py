@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from litsexp.services.daemons import HOST, Daemon
 from litsexp.spec.errors import LitsexpError
@@ -138,7 +139,7 @@ def _answers(port: int, user: str, password: Path) -> bool:
     return False
 
 
-def _connected(port: int, user: str, password: Path):  # type: ignore[no-untyped-def]  # psycopg is an extra
+def _connected(port: int, user: str, password: Path) -> Any:  # a psycopg.Connection: an extra, not always there
     import psycopg
 
     secret = password.read_text().strip()

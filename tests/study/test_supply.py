@@ -29,7 +29,8 @@ def bar(_: str) -> Any:
 
 @pytest.fixture
 def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A node that has fetched nothing yet."""
+    """A node that has fetched nothing yet; SQLite's MLflow keeps what is sent in the folder that it is used in."""
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LITSEXP_STORES", str(tmp_path / "node" / "stores"))
     return tmp_path / "node" / "stores"
 
