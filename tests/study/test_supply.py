@@ -27,7 +27,7 @@ def bar(_: str) -> Any:
     return nullcontext(advance)
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)  # before MLflow's store is opened
 def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A node that has fetched nothing yet; SQLite's MLflow keeps what is sent in the folder that it is used in."""
     monkeypatch.chdir(tmp_path)
