@@ -121,11 +121,11 @@ def no_answer(uri: str, error: Exception) -> LitsexpError:
     return LitsexpError(f"--tracking-uri {masked(uri)}: MLflow does not answer ({first}); check the address")
 
 
-def experiment_id_of(client: MlflowClient, name: str, *asked: Any) -> str:
+def experiment_id_of(client: MlflowClient, name: str, *asked: Any, todo: str = "rename the study file") -> str:
     """The id of the experiment of this name; ``asked`` is what else ``create_experiment`` takes, where there is none.
 
     Raises:
-        LitsexpError: it is deleted.
+        LitsexpError: it is deleted; ``todo`` is what helps beside restoring it.
     """
     found = client.get_experiment_by_name(name)
     if found is None:
@@ -136,7 +136,7 @@ def experiment_id_of(client: MlflowClient, name: str, *asked: Any) -> str:
                 raise
             found = client.get_experiment_by_name(name)  # another driver was faster
     if found.lifecycle_stage == "deleted":
-        raise LitsexpError(f"MLflow experiment {name!r} is deleted; restore it, or rename the study file")
+        raise LitsexpError(f"MLflow experiment {name!r} is deleted; restore it, or {todo}")
     return str(found.experiment_id)
 
 
