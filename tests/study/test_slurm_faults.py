@@ -118,6 +118,21 @@ def test_the_script_is_read_by_a_shell_as_it_was_meant() -> None:
     assert shlex.split(last) == ["exec", sys.executable, "-P", "-m", module, str(folder)]
 
 
+def test_a_job_imports_from_the_folders_that_its_driver_was_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    says, script = tmp_path / "python", tmp_path / "job.sh"
+    says.write_text('#!/bin/sh\necho "$PYTHONPATH"\n')
+    says.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(says))
+    monkeypatch.setattr(slurm_folder, "checkout", lambda: Path("/our checkout"))
+    script.write_text(slurm_folder.script([tmp_path]))
+    others = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    for given, found in (({}, "/our checkout"), ({"PYTHONPATH": "/my arms:/b"}, "/our checkout:/my arms:/b")):
+        done = subprocess.run(["sh", script], env=others | given, capture_output=True, text=True, check=True)
+        assert done.stdout == f"{found}\n"
+
+
 def test_a_task_of_an_array_finds_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     says = tmp_path / "python"
     says.write_text('#!/bin/sh\nfor word; do folder=$word; done; echo "$folder"\n')
