@@ -83,4 +83,5 @@ def test_the_driver_is_measured_and_nothing_is_left(
     assert files(Path()) == before
     Path("there.json").touch()
     assert "is there already" in refused("bench", "driver", "--cells", "10", "--json", "there.json")
-    assert "--cells: found 'many'; expected numbers" in refused("bench", "driver", "--cells", "many")
+    for wrong in ("many", "10,1k", "10,", "²", "0"):
+        assert f"--cells: found {wrong!r}; expected numbers" in refused("bench", "driver", "--cells", wrong)
