@@ -135,7 +135,7 @@ def test_a_worker_takes_what_was_sent_for_the_stores_it_does_not_see(
     found = with_stores(there)
     assert found.store == node / phantom_store.fingerprint
     assert [one.store.name for one in found.scorings] == [phantom_store.fingerprint, external_store.fingerprint]
-    assert found.cache == node.parent / "pretrained"  # the driver's is as far away
+    assert found.cache == node / "pretrained"  # the driver's is as far away, and nothing lies beside that folder
     assert with_stores(asked) == asked  # what is seen is not fetched
 
 
