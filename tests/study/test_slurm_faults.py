@@ -292,6 +292,7 @@ def test_a_tracking_uri_that_nodes_cannot_share_is_refused(
 def test_only_the_nodes_of_the_partition_count(fake: Slurm, places: Places) -> None:
     fake.says("sinfo", 'case "$*" in *--partition=mine*) echo localhost;; *) echo far;; esac')
     assert executor_of("slurm", 1, 1, ["partition=mine"], places)
+    assert executor_of("slurm", 1, 1, ["partition=other", "partition=mine"], places)  # as sbatch: the last one counts
 
 
 def test_what_sbatch_refuses_ends_in_its_own_words_and_leaves_nothing(
