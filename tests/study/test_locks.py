@@ -1,4 +1,4 @@
-"""A study's lock in a folder; that of PostgreSQL is in test_postgres.py."""
+"""A study's lock in a folder; that of PostgreSQL is in postgres/test_drivers.py."""
 
 from pathlib import Path
 
