@@ -74,9 +74,8 @@ def new_places(schemas: Path) -> Callable[[Path], Any]:
 
 
 @pytest.fixture(scope="module")
-def servers() -> Iterator[Any]:
-    """A PostgreSQL and an MLflow server of the module's own; the environment has their password."""
-    from litsexp import services
+def servers_folder() -> Iterator[Path]:
+    """Where PostgreSQL, which runs as another user where the tests run as root, may enter; there is none yet."""
     from litsexp.services.postgres import programs
 
     try:
@@ -84,16 +83,24 @@ def servers() -> Iterator[Any]:
     except LitsexpError as error:
         pytest.skip(str(error))
     folder = Path(tempfile.mkdtemp(prefix="litsexp-services-", dir="/var/tmp"))
-    folder.chmod(0o711)  # PostgreSQL runs as another user where the tests run as root
+    folder.chmod(0o711)
+    yield folder / "services"
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def servers(servers_folder: Path) -> Iterator[Any]:
+    """A PostgreSQL and an MLflow server of the module's own; the environment has their password."""
+    from litsexp import services
+
     try:
         with pytest.MonkeyPatch.context() as patch:
-            found = services.up(folder, fsync=False)
+            found = services.up(servers_folder, fsync=False)
             for name, value in found.variables().items():
                 patch.setenv(name, value)
             yield found
     finally:
-        services.down(folder)
-        shutil.rmtree(folder)
+        services.down(servers_folder)
 
 
 @pytest.fixture

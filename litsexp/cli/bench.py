@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import itertools
 import json
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -84,9 +85,9 @@ def bench_driver(
     from litsexp.study.driving import Counter, drive
     from litsexp.study.places import Places
 
-    asked = [int(part) for part in counts.split(",") if part.strip().isdigit()]
-    if not asked or min(asked) < 1:
+    if not re.fullmatch(r"0*[1-9][0-9]*(,0*[1-9][0-9]*)*", "".join(counts.split())):
         raise LitsexpError(f"--cells: found {counts!r}; expected numbers from 1 on, as 200,1000")
+    asked = [int(part) for part in counts.split(",")]
     if json_file:
         refuse_to_overwrite(json_file)
     rows: list[Driven] = []

@@ -60,7 +60,8 @@ Options = Annotated[
     typer.Option(
         "--executor-option",
         metavar="KEY=VALUE",
-        help="A long option of sbatch, such as partition=gpu; what a Ray task needs, such as num_gpus=0.5; repeatable.",
+        help="A long option of sbatch, such as partition=gpu, or array (jobs that are ready together go as one array); "
+        "what a Ray task needs, such as num_gpus=0.5; repeatable.",
     ),
 ]
 Retries = Annotated[

@@ -7,7 +7,7 @@ its digest, sorts tables and marks the section in sight; without it everything i
 import base64
 import math
 import re
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from litsexp.evidence.lesions_figure import RECALL_ARMS, recalls
 from litsexp.evidence.material import PICTURE_ARMS, Evidence, SideBySide
 from litsexp.evidence.measures import main_metrics, measure_of
 from litsexp.evidence.native import COMPARED, FINDINGS, beside_stored, by_kind, lesion_findings
-from litsexp.evidence.tables import SHOWN_ROWS, arm_scores, best_trials, gap_table, run_table
+from litsexp.evidence.tables import SHOWN_ROWS, arm_scores, best_trials, gap_table, run_table, tumor_free_table
 from litsexp.evidence.words import COVERED, MODELS, cautions, digits_for, noise, plain, uncertainty
 from litsexp.files import whole_file
 from litsexp.spec.design import cells, format_level, leaking_arms
@@ -77,6 +77,7 @@ def _content(evidence: Evidence) -> dict[str, Any]:
     colours = figures.arm_colours(names)
     scores = arm_scores(evidence.cases, metrics, order=names)
     trivial = arm_scores(evidence.tested_trivial, metrics, by="predictor")
+    free = tumor_free_table(evidence.cases, names)
     runs, unlearned = _runs(evidence), reasons(evidence.failed)
     failures = runs[runs["status"] != "FINISHED"] if len(runs) else runs
     return {
@@ -106,7 +107,8 @@ def _content(evidence: Evidence) -> dict[str, Any]:
         "picture_arms": PICTURE_ARMS,
         "pairs": [(v, _pairs_figure(v, colours, evidence.trivial)) for v in evidence.verdicts if len(v.differences)],
         "pictures": _affordable(evidence.pictures),
-        "false_positives": _false_positives(evidence.cases, names),
+        "tumor_free": free.head(SHOWN_ROWS).to_dict("records"),
+        "more_tumor_free": _more(len(free), "tumor_free.csv"),
         "rates": sorted({float(f"{lr:.3g}") for lr in runs["lr"].dropna()}) if "lr" in runs else [],
         "controls": controls(study),
         "rules": list(dict.fromkeys(verdict.asked.rule for verdict in evidence.verdicts if verdict.asked.rule)),
@@ -147,6 +149,7 @@ def _external(evidence: Evidence) -> dict[str, Any] | None:
         "predictors": list(trivial["predictor"].unique()),
         "pairs": [(pair, cautions(pair.there, external.trivial, evidence.failed)) for pair in evidence.replications],
         "forest": figures.forest(external.verdicts, evidence.external_noise) if external.verdicts else "",
+        "more_arms": _more(len(evidence.arm_names), "external_arms.csv"),
         "patients": external.trivial["case"].nunique() if len(external.trivial) else 0,
         "pictures": _affordable(external.pictures),
     }
@@ -161,13 +164,15 @@ def _native(evidence: Evidence) -> dict[str, Any] | None:
         beside_stored(evidence.cases, evidence.native, names),
         lesion_findings(evidence.native, names),
     )
+    arms = [name for name in names if (lesions["arm"] == name).any()]
     return {
         "metrics": COMPARED,
         "gaps": gaps.set_index(["arm", "metric"]).to_dict("index"),
         "findings": FINDINGS,
         "lesions": lesions.set_index(["arm", "finding"]).to_dict("index"),
         "there": lesions.groupby("finding")["lesions"].max().to_dict(),
-        "arms": [name for name in names if (lesions["arm"] == name).any()][:SHOWN_ROWS],
+        "arms": arms[:SHOWN_ROWS],
+        "more_arms": _more(len(arms), "native.csv and lesions.csv"),
         "runs": len(evidence.native[["arm", "fold", "seed"]].drop_duplicates()),
         "slices": int(evidence.native.drop_duplicates("case")["slices"].sum()),
     }
@@ -211,18 +216,6 @@ def _affordable(pictures: Sequence[SideBySide]) -> list[SideBySide]:
     """The first pictures, as many as keep the file a size that mail carries."""
     totals = accumulate(picture.size for picture in pictures)
     return [picture for picture, total in zip(pictures, totals, strict=True) if total <= PICTURE_BYTES]
-
-
-def _false_positives(cases: pd.DataFrame, names: list[str]) -> dict[Hashable, Any]:
-    """Arm -> tumor-free patients, those with any false-positive tumor pixel, and the pixels a patient on average."""
-    if not {"tp_tumor", "fp_tumor", "fn_tumor"} <= set(cases.columns):
-        return {}
-    free = cases[cases["tp_tumor"] + cases["fn_tumor"] == 0]
-    pixels = free.groupby(["arm", "case"])["fp_tumor"].agg(["mean", "max"])
-    by_arm = pixels.assign(any=pixels["max"] > 0).groupby("arm")
-    table = by_arm.agg(patients=("any", "size"), any=("any", "sum"), mean=("mean", "mean")).reindex(names)
-    whole = table.fillna({"patients": 0, "any": 0}).astype({"patients": int, "any": int})
-    return whole.to_dict("index") if len(free) else {}
 
 
 def _folds(split: pd.DataFrame) -> pd.DataFrame:

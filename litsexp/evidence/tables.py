@@ -119,11 +119,28 @@ def gap_table(
     return table[[by, "metric", "internal", "external", "low", "high", "patients", "gap"]]
 
 
+def tumor_free_table(cases: pd.DataFrame, order: Sequence[str]) -> pd.DataFrame:
+    """A row an arm: its patients without tumor, those with false-positive tumor, and such pixels a patient on average.
+
+    No row where no patient is free of tumor, or no pixels were counted.
+    """
+    counts = ["patients", "with_false_positives"]
+    if not {"tp_tumor", "fp_tumor", "fn_tumor"} <= set(cases.columns):
+        return pd.DataFrame(columns=["arm", *counts, "pixels_a_patient"])
+    free = cases[cases["tp_tumor"] + cases["fn_tumor"] == 0]
+    pixels = free.groupby(["arm", "case"])["fp_tumor"].agg(["mean", "max"])
+    by_arm = pixels.assign(any=pixels["max"] > 0).groupby("arm")
+    table = by_arm.agg(
+        patients=("any", "size"), with_false_positives=("any", "sum"), pixels_a_patient=("mean", "mean")
+    ).reindex(list(order) if len(free) else [])
+    return table.fillna(dict.fromkeys(counts, 0)).astype(dict.fromkeys(counts, int)).rename_axis("arm").reset_index()
+
+
 def write_tables(evidence: Evidence, directory: Path) -> list[Path]:
     """``verdicts``, ``arms``, ``noise``; of whole volumes ``native``, ``lesions``; ``external_...``; returns paths.
 
     Each as .csv (numbers unrounded, the cohort in its first column) and .tex (booktabs, rounded). A phantom's say so.
-    What is too long for a page is a .csv more: ``runs``, ``split``, ``trials``.
+    What is too long for a page is a .csv more: ``runs``, ``split``, ``trials``, ``tumor_free``.
     """
     directory.mkdir(parents=True, exist_ok=True)
     verdicts, metrics, names = evidence.verdicts, evidence.metrics, evidence.arm_names
@@ -146,6 +163,7 @@ def write_tables(evidence: Evidence, directory: Path) -> list[Path]:
         written += write_both(directory / "external_arms", gaps, _wide(names, gaps, _paper_gap), there)
         written += write_both(directory / "external_noise", noise_table(noise), _paper_noise(noise), there)
     long = {"runs": run_table(evidence), "split": evidence.split, "trials": evidence.search}
+    long["tumor_free"] = tumor_free_table(evidence.cases, names)
     for name, frame in long.items():
         if frame is not None and len(frame) > SHOWN_ROWS:
             written.append(directory / f"{name}.csv")

@@ -8,7 +8,7 @@ import json
 import secrets
 import shlex
 import socket
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -80,8 +80,7 @@ def up(folder: Path, postgres_port: int | None = None, mlflow_port: int | None =
         )
     folder = folder.resolve()
     programs = postgres.programs(folder / "postgres")  # before anything is made
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with _alone(folder):
+    with _alone(folder, make=True):
         services = _services(folder, postgres_port, mlflow_port)
         database, server = daemons(folder)
         _keep_password(services)
@@ -119,15 +118,20 @@ def daemons(folder: Path) -> tuple[Daemon, Daemon]:
 
 
 def _services(folder: Path, postgres_port: int | None, mlflow_port: int | None) -> Services:
-    """The ports: as asked, as last time, or free ones. LitsexpError: a running server has another port than asked."""
+    """The ports: as asked, as last time, or free ones.
+
+    LitsexpError: a running server has another port than asked; a port that is taken, or asked for both.
+    """
     file = folder / PORTS
     last = json.loads(file.read_text()) if file.is_file() else {}
-    found = []
+    found: list[int] = []
     for daemon, key, asked in zip(daemons(folder), ("postgres", "mlflow"), (postgres_port, mlflow_port), strict=True):
         runs = daemon.pid() is not None
         if runs and asked not in (None, last.get(key)):
             raise LitsexpError(f"--{key}-port {asked}: {daemon.name} runs on {last.get(key)} already; end it first")
-        port = asked or last.get(key) or _free_port()
+        port = asked or last.get(key) or _free_port(found)
+        if port in found:
+            raise LitsexpError(f"--{key}-port {port}: found the port of PostgreSQL; expected another one")
         if not runs and not _is_free(port):
             raise LitsexpError(f"--{key}-port {port}: taken by another program; name another port with --{key}-port")
         found.append(port)
@@ -155,9 +159,11 @@ def _private(path: Path, content: str) -> None:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def _alone(folder: Path, make: bool = False) -> Iterator[None]:
     lock = FileLock(folder / "services.lock")
     try:
+        if make:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout:
         raise LitsexpError(f"{folder}: another litsexp services is at work there; wait until it has ended") from None
@@ -169,9 +175,10 @@ def _alone(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _free_port() -> int:
+def _free_port(but: Container[int]) -> int:
     with socket.create_server((HOST, 0)) as free:
-        return int(free.getsockname()[1])
+        port = int(free.getsockname()[1])
+        return port if port not in but else _free_port(but)
 
 
 def _is_free(port: int) -> bool:

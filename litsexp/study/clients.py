@@ -19,6 +19,7 @@ from typing import Any, cast
 import mlflow
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
 from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.rest_utils import http_request
 from sqlalchemy import create_engine
@@ -118,6 +119,25 @@ def no_answer(uri: str, error: Exception) -> LitsexpError:
         return LitsexpError(f"--tracking-uri {masked(uri)}: {ASKS} MLFLOW_TRACKING_PASSWORD")
     first = reason(error, uri) if not is_http(uri) else _short(said)
     return LitsexpError(f"--tracking-uri {masked(uri)}: MLflow does not answer ({first}); check the address")
+
+
+def experiment_id_of(client: MlflowClient, name: str, *asked: Any, todo: str = "rename the study file") -> str:
+    """The id of the experiment of this name; ``asked`` is what else ``create_experiment`` takes, where there is none.
+
+    Raises:
+        LitsexpError: it is deleted; ``todo`` is what helps beside restoring it.
+    """
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            return str(client.create_experiment(name, *asked))
+        except MlflowException as error:
+            if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
+                raise
+            found = client.get_experiment_by_name(name)  # another driver was faster
+    if found.lifecycle_stage == "deleted":
+        raise LitsexpError(f"MLflow experiment {name!r} is deleted; restore it, or {todo}")
+    return str(found.experiment_id)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ artifacts. That is the workers' time, and not counted.
 
 import json
 import resource
+import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -97,15 +98,19 @@ def drive(count: int, store: Store, places: Places, observer: Observer, conclude
             read_s = time.perf_counter()
             report = conclude(session)
             end_s = time.perf_counter()
-    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     size_mb, each_ms = report.stat().st_size / 1e6, 1000 * (read_s - resumed_s) / made
     times = (float(cell_ms), float(cell_cpu_ms), resumed_s - start_s, each_ms, end_s - read_s)
-    return Driven(made, *times, size_mb, peak_mb)
+    return Driven(made, *times, size_mb, peak_memory_mb())
 
 
 def clocks() -> NDArray[np.float64]:
     """The time that passes and that of this process on the processor, in seconds."""
     return np.array([time.perf_counter(), time.process_time()])
+
+
+def peak_memory_mb() -> float:
+    """The most that this process has had, so far: the system tells it in KiB, macOS in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 class Pretending:

@@ -209,14 +209,15 @@ def _file_lock(directory: Path, name: str) -> Iterator[Lock]:
     try:
         directory.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
+        holder.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": int(time.time())}))
     except Timeout:
         who = (_written(holder) or ["another process is running it"])[0]
         raise LitsexpError(f"study {name}: {who}; {ENDS}") from None
     except OSError as error:
+        lock.release()
         what = f"cannot be written ({error.strerror}); expected a folder for databases and results"
         raise LitsexpError(f"{directory}: {what}; name another with --mlruns") from None
     try:
-        holder.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": int(time.time())}))
         yield _FileHeld()
     finally:
         holder.unlink(missing_ok=True)

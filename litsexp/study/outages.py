@@ -71,7 +71,8 @@ class Patience:
             raise
         except Exception as error:
             if not self.is_away(error):
-                raise self._ending(error) from error
+                self._end(error)
+                raise
         with self._said():
             return self._until_back(again or call)
 
@@ -97,7 +98,8 @@ class Patience:
                     raise
                 except Exception as error:
                     if not self.is_away(error):
-                        raise self._ending(error) from error
+                        self._end(error)
+                        raise
         except KeyboardInterrupt:
             self.gave_up = True
             raise
@@ -120,16 +122,19 @@ class Patience:
             if mark:
                 mark.unlink(missing_ok=True)
 
-    def _ending(self, error: Exception) -> Exception:
-        """What the caller is told of an error that is no outage: in one line where it is about disk or database."""
+    def _end(self, error: Exception) -> None:
+        """Away, in one line, where an error that is no outage is about disk or database; other errors are the caller's.
+
+        Those are raised as they are: an error that is raised from itself has no end for who follows its causes.
+        """
         for one in _chain(error):
             if isinstance(one, OSError) and one.errno in FULL:
-                return Away(f"{self.where}: cannot be written ({one.strerror}); make room there, and {GOES_ON}")
+                what = f"cannot be written ({one.strerror}); make room there, and {GOES_ON}"
+                raise Away(f"{self.where}: {what}") from error
             if isinstance(one, IntegrityError):  # another process was first: no fault of the database
-                return error
+                return
             if isinstance(one, DBAPIError):
-                return Away(f"{self.where}: {reason(one, self.address)}; mend that, and {GOES_ON}")
-        return error
+                raise Away(f"{self.where}: {reason(one, self.address)}; mend that, and {GOES_ON}") from error
 
 
 @contextmanager

@@ -133,7 +133,13 @@ def _fetched(client: MlflowClient, asked: Sequence[_Wanted]) -> Iterator[pa.Tabl
     def fetch(one: _Wanted) -> pa.Table:
         if not one.path:
             return pa.Table.from_pandas(curves(client, one.run), preserve_index=False)
-        return pq.ParquetFile(pa.BufferReader(artifact(client, one.run, one.path))).read(use_threads=False)
+        content = artifact(client, one.run, one.path)
+        try:
+            return pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
+        except (pa.ArrowException, OSError) as error:
+            what = f"its artifact {one.path} is no table that can be read ({one_line(error)[:200]})"
+            todo = "expected what the run logged; copy it there again, or delete the run in MLflow: its cell runs again"
+            raise LitsexpError(f"run {one.run.info.run_id}: {what}; {todo}") from None
 
     if all(_folder(one.run) is not None for one in asked):
         yield from map(fetch, asked)

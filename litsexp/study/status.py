@@ -2,7 +2,7 @@
 
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -77,10 +77,12 @@ def status_of(study: StudyConfig, name: str, places: Places, now_s: float | None
     if parent is None:
         others = f", but {len(parents)} of other designs or settings" if parents else ""
         raise LitsexpError(f"{name}: found no such study in MLflow{others}; expected one that was begun; run it first")
-    known = _latest(runs, _fingerprint(parent, runs), study, parent)
+    design = {} if study.search else _by_key(study, _fingerprint(parent, runs))
+    known = _latest(runs, None if study.search else design, parent)
     now = time.time() if now_s is None else now_s
-    planned = study.search.trials if study.search else len(cells(study))
-    found = [_status(client, cell, known.get(key), now) for key, cell in _cells(study, known).items()]
+    planned = study.search.trials if study.search else len(design)
+    shown = design or dict.fromkeys(known)  # a search's are those that were sampled
+    found = [_status(client, cell, known.get(key), now) for key, cell in shown.items()]
     driver = driver_of(places.storage_url, f"{name}-{parent.data.tags['study_digest']}", places.root)
     return Status(name, parent.info.run_id, parent.info.status, found, planned, driver, _left(found, planned))
 
@@ -123,28 +125,24 @@ def _fingerprint(parent: Run, runs: Iterable[Run]) -> str:
     return told or next(cohort, "")
 
 
-def _latest(runs: Iterable[Run], fingerprint: str, study: StudyConfig, parent: Run) -> dict[str, Run]:
-    """Run key -> the attempt that counts: a finished one, whichever study trained it, else the last of its own."""
+def _by_key(study: StudyConfig, fingerprint: str) -> dict[str, Cell]:
+    return {cell.run_key(study.split, fingerprint): cell for cell in cells(study)}
+
+
+def _latest(runs: Iterable[Run], design: Container[str] | None, parent: Run) -> dict[str, Run]:
+    """Run key -> the attempt that counts: a finished one, whichever study trained it, else the last of its own.
+
+    Of the keys of a ``design``; without one, of a search, of those that it has tried itself.
+    """
     found: dict[str, Run] = {}
     for run in runs:  # oldest first
-        key = run.data.tags.get("run_key")
+        key, done = run.data.tags.get("run_key"), run.info.status == "FINISHED"
         own = run.data.tags.get(MLFLOW_PARENT_RUN_ID) == parent.info.run_id
-        done = run.info.status == "FINISHED"
         if key and (own or done) and (key not in found or done or found[key].info.status != "FINISHED"):
             found[key] = run
-    if study.search:
+    if design is None:
         return {key: run for key, run in found.items() if run.data.tags.get(MLFLOW_PARENT_RUN_ID) == parent.info.run_id}
-    wanted = {cell.run_key(study.split, fingerprint) for cell in cells(study)}
-    return {key: run for key, run in found.items() if key in wanted}
-
-
-def _cells(study: StudyConfig, known: Mapping[str, Run]) -> dict[str, Cell | None]:
-    """The design's cells by their keys; a search's are those that were sampled."""
-    if study.search:
-        return dict.fromkeys(known)
-    by_place = {_place(run): key for key, run in known.items()}
-    planned = {(cell.arm.name, cell.fold, cell.seed): cell for cell in cells(study)}
-    return {by_place.get(place, "/".join(map(str, place))): cell for place, cell in planned.items()}
+    return {key: run for key, run in found.items() if key in design}
 
 
 def _place(run: Run) -> tuple[str, int, int]:
@@ -157,6 +155,7 @@ def _status(client: MlflowClient, cell: Cell | None, run: Run | None, now_s: flo
         assert cell is not None  # a search knows only those that ran
         return CellStatus(cell.name, cell.arm.name, cell.fold, cell.seed, "waiting")
     (arm, fold, seed), tags = _place(run), run.data.tags
+    arm = cell.arm.name if cell else arm  # the study that trained it may have called it otherwise
     state = PRUNED if tags.get("pruned") == "true" else STATES.get(run.info.status, "waiting")
     end_s = now_s if state == "running" else (run.info.end_time or run.info.start_time) / 1000
     return CellStatus(

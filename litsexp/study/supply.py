@@ -22,6 +22,7 @@ from litsexp.files import whole_folder
 from litsexp.spec.catalog import EXECUTORS
 from litsexp.spec.errors import LitsexpError
 from litsexp.study.addresses import artifacts_are_shared, masked
+from litsexp.study.clients import experiment_id_of
 from litsexp.study.executors import runs_elsewhere
 
 EXPERIMENT, FINGERPRINT, FILE = "litsexp-stores", "store", "sha256."
@@ -45,8 +46,12 @@ def check_sending(executor: str | None, tracking_uri: str, native: bool) -> None
 
 
 def send(client: MlflowClient, store: Store, bar: Bar) -> str:
-    """Put a store among MLflow's artifacts, unless it is there; the id of its run."""
-    experiment_id = _experiment(client) or client.create_experiment(EXPERIMENT)
+    """Put a store among MLflow's artifacts, unless it is there; the id of its run.
+
+    Raises:
+        LitsexpError: the experiment of stores is deleted.
+    """
+    experiment_id = experiment_id_of(client, EXPERIMENT, todo="remove it for good: mlflow gc")
     known = _runs(client, experiment_id, store.fingerprint)
     if whole := [run for run in known if run.info.status == "FINISHED"]:
         return str(whole[0].info.run_id)
@@ -78,8 +83,8 @@ def fetch(client: MlflowClient, fingerprint: str) -> Path | None:
     folder = home() / fingerprint
     if folder.is_dir():
         return folder
-    experiment_id = _experiment(client)
-    sent = _runs(client, experiment_id, fingerprint) if experiment_id else []
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    sent = _runs(client, experiment.experiment_id, fingerprint) if experiment else []
     whole = next((run for run in sent if run.info.status == "FINISHED"), None)
     if whole is None:
         return None
@@ -115,11 +120,6 @@ def _check(file: Path, tags: Mapping[str, str]) -> None:
     found, sent = _sha256(file), tags.get(f"{FILE}{file.name}", "nothing")
     if found != sent:
         raise LitsexpError(f"{file.name} of a slice store: found SHA-256 {found[:16]}; expected {sent[:16]}, as sent")
-
-
-def _experiment(client: MlflowClient) -> str | None:
-    found = client.get_experiment_by_name(EXPERIMENT)
-    return str(found.experiment_id) if found else None
 
 
 def _runs(client: MlflowClient, experiment_id: str, fingerprint: str) -> list[Run]:

@@ -21,10 +21,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from litsexp.interrupts import unbroken_methods
 from litsexp.spec.claim import Claim
 from litsexp.spec.design import Cell
-from litsexp.spec.errors import LitsexpError
 from litsexp.spec.study import StudyConfig
 from litsexp.study.addresses import artifacts_are_shared
-from litsexp.study.clients import CLOCK_S, no_answer, opened_client
+from litsexp.study.clients import CLOCK_S, experiment_id_of, no_answer, opened_client
 from litsexp.study.jobs import Job, Outcome
 from litsexp.study.names import run_name, short_name
 from litsexp.study.reading import finished_of, is_done, within
@@ -48,15 +47,10 @@ class Tracking:
             artifacts.mkdir(parents=True, exist_ok=True)
         try:
             self.client = opened_client(uri)
-            found = self.client.get_experiment_by_name(experiment)
             place = (artifacts / experiment).resolve().as_uri() if local else None
-            self.experiment_id = (
-                found.experiment_id if found else self.client.create_experiment(experiment, place, UI_KIND)
-            )
+            self.experiment_id = experiment_id_of(self.client, experiment, place, UI_KIND)
         except (MlflowException, SQLAlchemyError) as error:
             raise no_answer(uri, error) from None
-        if found and found.lifecycle_stage == "deleted":
-            raise LitsexpError(f"MLflow experiment {experiment!r} is deleted; restore it, or rename the study file")
 
     def runs(self, filter_string: str = "") -> list[Run]:
         """Every run of the experiment that is not deleted, oldest first."""

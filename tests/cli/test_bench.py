@@ -4,12 +4,14 @@ import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from litsexp.cli import bench
 from litsexp.evidence import simulation
 from litsexp.evidence.simulation import COLLAPSED, Row, Setting
+from litsexp.study import driving
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
 GOOD = Row(Setting(36, 3, 3, 0.05), 2000, 0.96, 0.03, 0.03, 0.02, 0.87, 0.68, 0.06, 0.09, 0.1)
@@ -83,4 +85,14 @@ def test_the_driver_is_measured_and_nothing_is_left(
     assert files(Path()) == before
     Path("there.json").touch()
     assert "is there already" in refused("bench", "driver", "--cells", "10", "--json", "there.json")
-    assert "--cells: found 'many'; expected numbers" in refused("bench", "driver", "--cells", "many")
+    for wrong in ("many", "10,1k", "10,", "²", "0"):
+        assert f"--cells: found {wrong!r}; expected numbers" in refused("bench", "driver", "--cells", wrong)
+
+
+def test_memory_is_in_megabytes_on_macos_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Linux tells kilobytes, macOS bytes."""
+    told = SimpleNamespace(ru_maxrss=2**21)
+    monkeypatch.setattr(driving.resource, "getrusage", lambda _: told)
+    for system, found in (("linux", 2048), ("darwin", 2)):
+        monkeypatch.setattr(driving.sys, "platform", system)
+        assert driving.peak_memory_mb() == found

@@ -16,6 +16,7 @@ from litsexp import services
 from litsexp.services import postgres
 from litsexp.services.daemons import group
 
+from ..slurm_cluster import wait_until
 from .conftest import study_file
 
 
@@ -113,6 +114,7 @@ def test_up_again_goes_on_and_down_ends_nothing_else(
         number = server.pid()
         assert number is not None
         os.killpg(number, signal.SIGKILL)  # its pid file is stale now
+        wait_until(lambda: not group(number))  # and its port free
         code, said, _ = litsexp("services", "up", servers.folder)
         assert code == 0
         assert f"--tracking-uri {servers.tracking_uri} --storage {servers.storage_url}" in said
@@ -159,6 +161,16 @@ def test_what_is_missing_is_one_line_and_leaves_nothing(
         "services", "up", "x"
     )
     assert list(Path().iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made_and_one_port_for_two_servers_are_one_line(
+    refused: Callable[..., str], tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        assert f"{folder}: cannot be written (" in refused("services", "up", folder)
+    error = refused("services", "up", tmp_path / "new", "--postgres-port", 1025, "--mlflow-port", 1025)
+    assert "--mlflow-port 1025: found the port of PostgreSQL; expected another one" in error
 
 
 def test_data_of_another_version_of_postgresql_are_refused(

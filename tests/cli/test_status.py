@@ -118,6 +118,23 @@ def test_runs_that_an_earlier_study_finished_count(litsexp: Litsexp, begun: tupl
     assert "1 of 8 runs finished (1 finished, 1 running, 6 waiting)" in out
 
 
+def test_a_run_counts_whatever_its_arm_was_called_in_the_study_that_trained_it(
+    litsexp: Litsexp, begun: tuple[Tracking, list[str]]
+) -> None:
+    """With the other window as the baseline the finished cell is an arm of the factor."""
+    tracking, _ = begun
+    turned = TEXT.replace("window: liver", "window: wide").replace("window: [wide]", "window: [liver]")
+    asked = load_study(study_file(turned.replace("better: wide, than: liver", "better: liver, than: wide")))
+    parent = tracking.open_parent(asked, "d2", "tiny", [], {})
+    tags = {"data_fingerprint": "slices", "study_digest": "d2"}
+    tracking.start_cell(cells(asked)[0], cells(asked)[0].run_key(asked.split, "slices"), parent, tags)
+    code, out, error = litsexp("status", "tiny.yaml", "--json")
+    assert code == 0, error
+    told = [(cell["arm"], cell["fold"], cell["state"]) for cell in json.loads(out)["cells"]]
+    assert ("window=liver", 0, "finished") in told and ("baseline", 0, "running") in told
+    assert len(told) == 4
+
+
 def test_what_is_not_there_is_said_in_one_line_and_nothing_is_made(
     refused: Callable[..., str], files: Callable[[Path], list[str]], new_places: Callable[[Path], Any]
 ) -> None:

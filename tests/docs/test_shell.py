@@ -18,8 +18,6 @@ import yaml
 
 from litsexp.data.phantom.cohort import write_cohort
 from litsexp.data.phantom.patient import PhantomConfig
-from litsexp.services.postgres import programs
-from litsexp.spec.errors import LitsexpError
 
 from ..ray_cluster import HEAD, OTHER, needs_ray
 from ..slurm_cluster import free_ports, needs_slurm, queue, slurm
@@ -60,19 +58,6 @@ def test_what_the_readme_says_installs_runs_and_tests(reader: Terminal) -> None:
     study, tests = (reader.type(command) for command in commands_from(WITH_MAKE))
     assert (reader.folder / ".venv" / ".installed-dev").exists()
     assert "report" in study and " passed" in tests
-
-
-@pytest.fixture
-def servers_folder() -> Iterator[Path]:
-    """Where PostgreSQL, which runs as another user where the tests run as root, may enter."""
-    try:
-        programs(Path("nowhere"))
-    except LitsexpError as error:
-        pytest.skip(str(error))
-    folder = Path(tempfile.mkdtemp(prefix="litsexp-page-", dir="/var/tmp"))
-    folder.chmod(0o711)
-    yield folder / "services"
-    shutil.rmtree(folder)
 
 
 def test_services_start_serve_a_study_and_end(reader: Terminal, servers_folder: Path, tmp_path: Path) -> None:

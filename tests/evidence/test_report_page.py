@@ -72,6 +72,16 @@ def test_a_column_sorts_by_a_click_and_by_the_keyboard(opened):
     assert opened.ask(FIRST_COLUMN) == sorted(before)
 
 
+def test_columns_are_sorted_by_what_their_numbers_are(opened):
+    texts = ["0.5", "1.2e-05", "1.235e+04", "12,000", "−2", "−2.5e-06", "3 pairs"]
+    of_cell = """(text => {
+        const row = document.createElement("table").insertRow(), cell = row.insertCell();
+        cell.className = "n", cell.textContent = text;
+        return valueOf(row, 0);
+    })"""
+    assert opened.ask(f"{texts}.map{of_cell}") == [0.5, 1.2e-5, 12350, 12000, -2, -2.5e-6, 3]
+
+
 @needs_axe
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [400, 1600])

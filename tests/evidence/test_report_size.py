@@ -1,6 +1,7 @@
 """A report that mail carries: sixty runs with all their figures, and pictures up to their limit."""
 
 import dataclasses
+import math
 
 import numpy as np
 import pandas as pd
@@ -105,7 +106,8 @@ def test_a_search_of_thousands_of_trials_names_the_file_of_all_of_them(make_evid
     trials = pd.DataFrame({"trial": range(3000), "state": "COMPLETE", "valid/score": rng.uniform(size=3000)})
     trials["lr"] = rng.uniform(1e-4, 1e-2, 3000)
     arms = [f"lr={lr:.12g}" for lr in trials["lr"]]
-    cases = pd.DataFrame({"arm": arms, "fold": 0, "seed": 0, "case": 1, "dice_tumor": 0.5})
+    cases = pd.DataFrame({"arm": arms, "fold": 0, "seed": 0, "case": 1, "dice_tumor": math.nan})
+    cases = cases.assign(tp_tumor=0, fp_tumor=range(3000), fn_tumor=0)  # of a patient without tumor
     runs = pd.DataFrame({"arm": arms, "fold": 0, "seed": 0, "status": "FINISHED", "reason": "", "minutes": 1.0})
     made = make_evidence(asked, search=trials, cases=cases, runs=runs, curves=pd.DataFrame(), verdicts=[])
     html, page = report.render(made), search_page.render(made)
@@ -113,11 +115,17 @@ def test_a_search_of_thousands_of_trials_names_the_file_of_all_of_them(make_evid
     assert "The first 500 of 3,000; all are in arms.csv, beside this file." in html
     assert "The first 500 of 3,000; all are in trials.csv, beside this file." in page
     tables.write_tables(made, tmp_path)
-    assert len(pd.read_csv(tmp_path / "trials.csv")) == len(pd.read_csv(tmp_path / "arms.csv")) == 3000
+    assert "The first 500 of 3,000; all are in tumor_free.csv, beside this file." in html
+    free = pd.read_csv(tmp_path / "tumor_free.csv")
+    assert list(free) == ["cohort", "arm", "patients", "with_false_positives", "pixels_a_patient"]
+    assert free[free["arm"] == arms[-1]].to_numpy().tolist() == [[made.cohort, arms[-1], 1, 1, 2999]]
+    assert len(pd.read_csv(tmp_path / "trials.csv")) == pd.read_csv(tmp_path / "arms.csv")["arm"].nunique() == 3000
 
 
 def test_a_small_studys_page_leaves_nothing_out_and_has_no_file_more(shown, tmp_path):
     html = report.render(shown)
     assert "<summary>All 18 runs</summary>" in html and "<summary>All 12 patients</summary>" in html
     assert "beside this file" not in html and "Drawn are" not in html
-    assert not {"runs.csv", "split.csv", "trials.csv"} & {path.name for path in tables.write_tables(shown, tmp_path)}
+    assert not {"runs.csv", "split.csv", "trials.csv", "tumor_free.csv"} & {
+        path.name for path in tables.write_tables(shown, tmp_path)
+    }

@@ -1,5 +1,6 @@
 """A tiny study, opened and run without training: every cell ends at once, as the test wants it."""
 
+import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from litsexp.spec.run import RunConfig
 from litsexp.spec.study import StudyConfig
 from litsexp.study import session as session_room
 from litsexp.study.clients import patient_client
+from litsexp.study.executors import slurm, slurm_commands
 from litsexp.study.jobs import Job, OnEpoch, Outcome
 from litsexp.study.ledger import Ledger
 from litsexp.study.places import Places
@@ -28,6 +30,8 @@ from litsexp.study.scorings import scoring_of
 from litsexp.study.session import Session, open_study
 from litsexp.study.tracking import Tracking
 from litsexp.training import architectures
+
+from .slurm_played import Slurm
 
 CLAIM = {"id": "wider", "says": "Wider is better.", "factor": "window", "better": "wide", "than": "liver"}
 STUDY = {
@@ -184,3 +188,19 @@ def job(
 
 def go_on(*_: Any) -> bool:
     return True
+
+
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Slurm:
+    """Slurm's commands, played."""
+    made = Slurm(tmp_path / "commands")
+    monkeypatch.setenv("PATH", f"{made.folder}:{os.environ['PATH']}")
+    for module, name in [(slurm, "POLL_S"), (slurm, "GONE_S"), (slurm_commands, "RETRY_S")]:
+        monkeypatch.setattr(module, name, 0.02)
+    monkeypatch.setattr(slurm_commands, "END_S", 1.5)
+    return made
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> Places:
+    return Places.below(tmp_path / "mlruns")

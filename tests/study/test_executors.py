@@ -130,8 +130,21 @@ def test_a_killed_worker_fails_its_job_and_is_replaced_and_all_are_ended_at_once
     assert not any(alive(pid) for pid in started)
 
 
-class Full(Exception):
-    """What the driver's own callback may raise."""
+def test_a_worker_that_is_silent_but_alive_is_ended_before_its_job_counts_as_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it might train beside the second try of its cell."""
+    monkeypatch.setattr(processes, "STOP_WAIT_S", 0.2)
+    context = processes.multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    hangs = context.Process(target=time.sleep, args=(60,), daemon=True)
+    hangs.start()
+    theirs.close()
+    crew = processes.Crew(1)
+    crew.workers = [processes.Worker(hangs, ours, job_without_store(0, tmp_path))]
+    ((_, outcome),) = crew.hear(go_on)
+    assert outcome.died and outcome.reason == "the worker process was silent, and was ended"
+    assert not alive(hangs.pid or 0)
 
 
 def test_what_fails_in_the_driver_is_not_taken_for_a_dead_worker(tmp_path: Path) -> None:

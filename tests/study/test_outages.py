@@ -107,6 +107,14 @@ def test_other_errors_pass(error: Exception) -> None:
     assert len(made) == 1
 
 
+def test_another_error_keeps_its_cause() -> None:
+    error = wrapped(MlflowException("it exists already"), ValueError("twice the same name"))
+    with pytest.raises(MlflowException) as caught:
+        Patience("--tracking-uri", FILE)(failing(1, error)[0])
+    assert isinstance(caught.value.__cause__, ValueError)  # not itself: whoever follows the causes would never end
+    assert outages.reason(caught.value, FILE) == "twice the same name"
+
+
 def test_after_it_gave_up_nothing_waits_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outages, "PATIENCE_S", 0.05)
     patience = Patience("--storage", POSTGRES)

@@ -31,11 +31,6 @@ NODES = [
 ]
 
 
-@pytest.fixture
-def places(tmp_path: Path) -> Places:
-    return Places.below(tmp_path / "mlruns")
-
-
 class FakeLine:
     """Stands for the process that talks to Ray."""
 

@@ -139,6 +139,17 @@ def test_an_artifact_that_is_gone_is_named(bench: Any, study: Any) -> None:
         session.results()
 
 
+def test_a_table_that_was_cut_is_named(bench: Any, study: Any) -> None:
+    """By a full disk, or by a copy of mlruns that was stopped."""
+    session, _ = bench.run(study())
+    run = next(run for run in session.tracking.runs() if "run_key" in run.data.tags)
+    table = folder_of(run) / "cases.parquet"
+    table.write_bytes(table.read_bytes()[:-10])
+    with pytest.raises(LitsexpError, match=f"run {run.info.run_id}: its artifact cases.parquet is no table") as caught:
+        session.results()
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("seeds", [[0], list(range(6))])
 def test_how_often_mlflow_is_asked_does_not_grow_with_the_cells(
     bench: Any, study: Any, asked: Any, monkeypatch: pytest.MonkeyPatch, seeds: list[int]

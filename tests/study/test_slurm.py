@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -82,12 +81,17 @@ def inline_cases(
         yield cases
 
 
-def sleepers(folder: Path, places: Places) -> list[Job]:
-    """Three jobs whose workers would not end by themselves."""
-    (folder / "slow.py").write_text("import time\ntime.sleep(300)\n")
-    where = (places.tracking_uri, Split((0,), (1,), (2,)), folder, (), folder)
+@pytest.fixture
+def sleepers(
+    cluster: str, tmp_path: Path, new_places: Callable[[Path], Places], monkeypatch: pytest.MonkeyPatch
+) -> tuple[Places, list[Job]]:
+    """Three jobs whose workers would not end by themselves, and the study's places; in the folder of both."""
+    monkeypatch.chdir(tmp_path)
+    places = new_places(tmp_path)
+    (tmp_path / "slow.py").write_text("import time\ntime.sleep(300)\n")
+    where = (places.tracking_uri, Split((0,), (1,), (2,)), tmp_path, (), tmp_path)
     cell = cells(StudyConfig(question="?"))[0]
-    return [Job(cell, f"k{n}", f"{n:032x}", *where, modules=("slow",)) for n in range(3)]
+    return places, [Job(cell, f"k{n}", f"{n:032x}", *where, modules=("slow",)) for n in range(3)]
 
 
 def test_a_study_ends_as_inline_though_drivers_and_a_worker_are_killed(
@@ -131,12 +135,8 @@ def test_a_study_ends_as_inline_though_drivers_and_a_worker_are_killed(
     assert lab.cases() == inline_cases()
 
 
-def test_a_job_that_dies_fails_in_slurms_own_words(
-    cluster: str, tmp_path: Path, new_places: Callable[[Path], Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    places = new_places(tmp_path)
-    asked = sleepers(tmp_path, places)
+def test_a_job_that_dies_fails_in_slurms_own_words(sleepers: tuple[Places, list[Job]]) -> None:
+    places, asked = sleepers
 
     def sabotage() -> None:
         wait_until(lambda: all(worker_of(job.run_id) for job in asked))
@@ -184,11 +184,9 @@ def test_an_array_ends_as_inline_though_a_worker_is_killed(
 
 
 def test_one_task_is_cancelled_and_the_rest_of_its_array_goes_on_until_the_driver_ends(
-    cluster: str, tmp_path: Path, new_places: Callable[[Path], Places], monkeypatch: pytest.MonkeyPatch
+    sleepers: tuple[Places, list[Job]],
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    places = new_places(tmp_path)
-    asked = sleepers(tmp_path, places)
+    places, asked = sleepers
     folders = [places.root / "slurm" / job.run_id for job in asked]
 
     def states() -> dict[str, str]:
@@ -212,12 +210,8 @@ def test_one_task_is_cancelled_and_the_rest_of_its_array_goes_on_until_the_drive
     assert not list((places.root / "slurm").iterdir())
 
 
-def test_a_killed_drivers_array_is_found_by_its_name(
-    cluster: str, tmp_path: Path, new_places: Callable[[Path], Places], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    places = new_places(tmp_path)
-    asked = sleepers(tmp_path, places)
+def test_a_killed_drivers_array_is_found_by_its_name(sleepers: tuple[Places, list[Job]]) -> None:
+    places, asked = sleepers
     killed = Crew(places.root / "slurm", 1, ["--nodelist=n2"])
     killed.send(asked)
     live = Crew(places.root / "slurm", 1, ["--nodelist=n2"])

@@ -115,6 +115,13 @@ def test_a_sending_that_was_cut_is_no_store_and_the_next_driver_sends_it_whole(
     assert fetch(client, phantom_store.fingerprint) is not None
 
 
+def test_the_experiment_of_stores_was_deleted(tracking: Tracking, phantom_store: Store) -> None:
+    send(tracking.client, phantom_store, bar)
+    tracking.client.delete_experiment(tracking.client.get_experiment_by_name("litsexp-stores").experiment_id)
+    with pytest.raises(LitsexpError, match=r"MLflow experiment 'litsexp-stores' is deleted; .* remove it for good"):
+        send(tracking.client, phantom_store, bar)
+
+
 def test_a_worker_takes_what_was_sent_for_the_stores_it_does_not_see(
     servers: Any, job: Callable[..., Job], phantom_store: Store, external_store: Store, node: Path, tmp_path: Path
 ) -> None:
@@ -128,7 +135,7 @@ def test_a_worker_takes_what_was_sent_for_the_stores_it_does_not_see(
     found = with_stores(there)
     assert found.store == node / phantom_store.fingerprint
     assert [one.store.name for one in found.scorings] == [phantom_store.fingerprint, external_store.fingerprint]
-    assert found.cache == node.parent / "pretrained"  # the driver's is as far away
+    assert found.cache == node / "pretrained"  # the driver's is as far away, and nothing lies beside that folder
     assert with_stores(asked) == asked  # what is seen is not fetched
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from mlflow import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from litsexp.spec.design import cells, design_digest
@@ -155,6 +156,21 @@ def test_a_deleted_experiment_is_refused(bench: Any) -> None:
     tracking.client.delete_experiment(tracking.experiment_id)
     with pytest.raises(LitsexpError, match="'tiny' is deleted; restore it, or rename the study file"):
         bench.tracking()
+
+
+def test_two_drivers_that_begin_at_the_same_time_share_the_experiment(
+    bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, first = MlflowClient.get_experiment_by_name, []
+
+    def slowly(client: MlflowClient, name: str) -> Any:
+        found = asked(client, name)
+        if not first:
+            first.append(client.create_experiment(name))  # the other driver, between asking and making
+        return found
+
+    monkeypatch.setattr(MlflowClient, "get_experiment_by_name", slowly)
+    assert bench.tracking().experiment_id == first[0]
 
 
 @pytest.mark.parametrize("uri", ["nonsense", "nodialect://x", "http://127.0.0.1:9"])

@@ -1,6 +1,6 @@
 "use strict";
 // A click on a column's title sorts its table: numbers from the largest, texts from A; what is undefined comes last.
-const number = /^[−+-]?[\d,]*\.?\d+/;
+const number = /^[−+-]?[\d,]*\.?\d+(e[+-]\d+)?/;
 const valueOf = (row, column) => {
   const text = row.cells[column].innerText.split("\n")[0].trim();
   const found = row.cells[column].classList.contains("n") && text.match(number);

@@ -117,7 +117,7 @@ def with_stores(job: Job) -> Job:
     if job.trained or job.store.is_dir():
         here = job
     else:
-        here = replace(job, store=_sent(job, job.store, job.fingerprint), cache=home().parent / "pretrained")
+        here = replace(job, store=_sent(job, job.store, job.fingerprint), cache=home() / "pretrained")
     if not job.trained:
         _check_store(here.store, job.fingerprint)
     scorings = []

@@ -99,18 +99,28 @@ class Crew:
             worker.pipe.close()
             worker.process.terminate()
         for worker in self.workers:
-            worker.process.join(STOP_WAIT_S)
-            if worker.process.is_alive():
-                worker.process.kill()
-                worker.process.join()
+            _ended(worker.process)
         self.workers = []
 
     def _bury(self, worker: Worker) -> Outcome:
-        worker.process.join(STOP_WAIT_S)
+        """A worker that is heard no more is ended where it still lives: its job may be given to another one."""
+        by_itself = _ended(worker.process)
         self.workers.remove(worker)
         code = worker.process.exitcode
         hint = "; out of memory? try fewer --workers or a smaller run.batch_size" if code == -signal.SIGKILL else ""
+        if not by_itself:
+            return Outcome("failed", reason="the worker process was silent, and was ended", died=True)
         return Outcome("failed", reason=f"the worker process died with exit code {code}{hint}", died=True)
+
+
+def _ended(process: SpawnProcess) -> bool:
+    """Wait until a process has ended, which is forced after a while; whether it ended by itself."""
+    process.join(STOP_WAIT_S)
+    if not process.is_alive():
+        return True
+    process.kill()
+    process.join()
+    return False
 
 
 def _check_importable(job: Job) -> None:

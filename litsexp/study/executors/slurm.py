@@ -264,8 +264,8 @@ def _flag(option: str) -> str:
 
 def _hosts(options: Sequence[str]) -> set[str]:
     """Of the nodes that jobs may go to."""
-    partition = next((option.partition("=")[2] for option in options if option.startswith("partition=")), None)
+    asked = [option.partition("=")[2] for option in options if option.startswith("partition=")]
     try:
-        return commands.hosts(partition)
+        return commands.hosts(asked[-1] if asked else None)
     except commands.NoAnswer as error:
         raise LitsexpError(f"executor slurm: sinfo does not answer: {error}; is slurmctld up?") from None

@@ -86,7 +86,7 @@ def script(folders: Sequence[Path]) -> str:
     package = checkout()
     lines = ["#!/bin/sh"]
     if package:
-        lines.append(f"export PYTHONPATH={shlex.quote(str(package))}")
+        lines.append(f'export PYTHONPATH={shlex.quote(str(package))}"${{PYTHONPATH:+:$PYTHONPATH}}"')
     python = ["exec", sys.executable, "-P", "-m", "litsexp.study.executors.slurm_job"]
     if len(folders) == 1:
         return "\n".join([*lines, shlex.join([*python, str(folders[0])]), ""])
