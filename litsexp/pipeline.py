@@ -21,9 +21,8 @@ from litsexp.evidence.parent import failed_runs, note, scalars, verdict_tags
 from litsexp.evidence.report import write_report
 from litsexp.evidence.search_page import write_search_page
 from litsexp.evidence.tables import write_tables
-from litsexp.side_by_side import shown_side_by_side
+from litsexp.side_by_side import best_first, shown_side_by_side
 from litsexp.spec.claim import Claim
-from litsexp.spec.design import arm_of
 from litsexp.spec.errors import LitsexpError
 from litsexp.spec.keys import digest
 from litsexp.spec.reading import load_study
@@ -34,6 +33,7 @@ from litsexp.study.datasets import cohort_inputs, log_inputs
 from litsexp.study.executors import AUTO, executor_of, workers_of
 from litsexp.study.gpu_room import room_on_gpu
 from litsexp.study.jobs import Executor
+from litsexp.study.keeping import KeepWeights, check_choice
 from litsexp.study.models import Registered, register_best
 from litsexp.study.observer import Observer
 from litsexp.study.places import Places
@@ -77,6 +77,7 @@ def run_study(
     executor_options: Sequence[str] = (),
     retries: int = 0,
     send_stores: bool = False,
+    keep_weights: KeepWeights = "all",
     observer: Observer | None = None,
     train: bool = True,
     score: bool = False,
@@ -96,6 +97,7 @@ def run_study(
         executor_options: of a cluster's jobs: ``partition=gpu``, as sbatch's long options; ``num_gpus=0.5`` of Ray.
         retries: how often a run whose worker died is run again, when the others have ended.
         send_stores: whether slice stores are sent to MLflow, for workers that do not see the stores' folder.
+        keep_weights: which runs keep them in MLflow: ``all``, ``baseline`` (its arm's), ``none``; scores are the same.
         observer: told of what happens; default: a live table in the terminal or notebook.
         train: whether missing runs are trained; without, the report is written from the runs there are.
         score: whether, without ``train``, finished runs are scored where a scoring is missing.
@@ -107,6 +109,7 @@ def run_study(
         LitsexpError: something the user can put right, in one line.
     """
     asked, name = study_and_name(study, name)
+    check_choice(keep_weights, asked)
     places, engine = places or Places.below(), None
     if workers == AUTO and score and not train:
         raise LitsexpError(f"--workers {AUTO}: found a study that is only scored; expected a number")
@@ -115,7 +118,7 @@ def run_study(
         engine = executor_of(executor, number, threads, executor_options, places)
     if send_stores:
         check_sending(executor, places.tracking_uri, native or "native" in asked.needs)
-    with opened(asked, name, places, native=native) as session:
+    with opened(asked, name, places, None, native, keep_weights, train or score) as session:
         if measure and engine is not None:
             number = as_many_as_fit(session, threads)
             engine = executor_of(executor, number, threads, executor_options, places)
@@ -144,8 +147,10 @@ def opened(
     places: Places | None,
     fixed: Sequence[Claim] | None = None,
     native: bool = False,
+    keep_weights: KeepWeights = "all",
+    scoring: bool = True,
 ) -> Iterator[Session]:
-    """The study's session, its stores built where they are missing."""
+    """The study's session, its stores built where they are missing; ``open_study`` knows the rest."""
     places, native = places or Places.below(), native or "native" in study.needs
     if native and study.leaks:
         raise LitsexpError(f"native resolution: found a study in which an arm leaks; {NO_LEAK}")
@@ -153,7 +158,8 @@ def opened(
     external = store_of(study.external_data, places.stores, bar=progress_bar) if study.external_data else None
     splits = make_splits(store.has_tumor, study.split)
     whole = NativeCohort.of(study.data, places.stores, progress_bar) if native else None
-    with open_study(name, study, store, splits, places, external, fixed, whole) as session:
+    asked = (name, study, store, splits, places, external, fixed, whole, keep_weights, scoring)
+    with open_study(*asked) as session:
         log_inputs(session.tracking.client, session.parent.run_id, cohort_inputs(store, external))
         yield session
 
@@ -185,7 +191,7 @@ def conclude(session: Session, command: str = "") -> Conclusion:
     study, results, phantom = session.study, session.results(runs), session.store.phantom
     failures, registered = failures_of(session), session.parent.preregistered
     model = register_best(session, finished_of(runs))
-    names = _best_first(session) if study.search else arm_names(study, results.runs, results.cases)
+    names = best_first(session) if study.search else arm_names(study, results.runs, results.cases)
     trivial = trivial_cases(session.store, held_out_rows(session.store, session.splits) if study.leaks else None)
     evidence = Evidence(
         name=session.name,
@@ -222,13 +228,6 @@ def conclude(session: Session, command: str = "") -> Conclusion:
     prepare(tracking.client, tracking.experiment_id, own)
     told = (session.trained_s, session.wall_s, session.name, tracking.experiment_id)
     return Conclusion(evidence, report, results, failures, *told)
-
-
-def _best_first(session: Session) -> list[str]:
-    """A search's finished arms, the highest validation score first."""
-    done = [trial for trial in session.ledger.trials() if trial.state.name == "COMPLETE"]
-    ordered = sorted(done, key=lambda trial: -(trial.value or 0.0))
-    return [arm_of(session.study, trial.params).name for trial in ordered]
 
 
 def tables_of(results: Results, trivial: pd.DataFrame) -> Tables:

@@ -20,6 +20,7 @@ from litsexp.study.cohorts import check_external
 from litsexp.study.executors import executor_of, runs_at_a_time, runs_elsewhere
 from litsexp.study.forecast import Forecast, forecast
 from litsexp.study.gpu_room import runs_left
+from litsexp.study.keeping import KeepWeights, check_choice, keeper
 from litsexp.study.pilot import finished_cells
 from litsexp.study.places import Places
 from litsexp.study.preflight import check_needs
@@ -67,6 +68,7 @@ def plan_study(
     threads: int | None = None,
     noise: Noise | None = None,
     hours: bool = True,
+    keep_weights: KeepWeights = "all",
 ) -> Plan:
     """Count, rehearse, and read the pilot; leaves nothing but the slice store.
 
@@ -79,10 +81,12 @@ def plan_study(
         threads: of a run.
         noise: of the claims' differences, in units of their measure; default: what the finished runs show.
         hours: whether to rehearse.
+        keep_weights: which runs would keep them, for the disk.
 
     Raises:
         LitsexpError: what would refuse the study itself; a noise for claims of several units.
     """
+    check_choice(keep_weights, study)
     units = {measure_of(claim.metric).unit for claim in study.claims if kind_of(claim).planned}
     if noise is not None and len(units) > 1:
         raise LitsexpError(f"--noise: found claims in several units ({sorted(units)}); expected one; leave --noise out")
@@ -95,14 +99,15 @@ def plan_study(
     left = [cell for cell in asked if cell not in done]
     expected = None
     if hours and left:
-        check_needs(left, store, places)
+        keeps = keeper(keep_weights, study)
+        check_needs(left, store, places, keeps)
         at_a_time = runs_at_a_time(executor, workers)
         runs = [cell.arm.run for cell in left]
         valid = max(len(store.rows_of(split.valid)) for split in splits)
         with progress_bar("rehearsed runs") as advance:
             run = executor_of(executor, workers, threads)
             paces = rehearse(runs, store, valid, external is not None, run, min(at_a_time, len(left)), advance)
-        expected = forecast(left, paces, store, splits, external, at_a_time, "train" in study.needs)
+        expected = forecast(left, paces, store, splits, external, at_a_time, keeps, "train" in study.needs)
     patients = sum(len(split.test) for split in splits)
     claims = tuple(plan_claim(study, claim, patients, noise, done, results) for claim in study.claims)
     return Plan(name, len(asked), len(asked) - len(left), expected, claims)
@@ -125,14 +130,14 @@ def minutes_ahead(
         return len(left) * fmean(spent) / at_a_time / 60, f"as the {len(spent)} finished runs took"
     if runs_elsewhere(executor):
         return None
-    check_needs(left, session.store, session.places)
+    check_needs(left, session.store, session.places, session.keeps)
     valid = max(len(session.store.rows_of(split.valid)) for split in session.splits)
     first, others = [left[0].arm.run], session.external is not None
     with progress_bar("rehearsing the first arm") as advance:
         run = executor_of(executor, workers, threads)
         paces = rehearse(first, session.store, valid, others, run, at_a_time, advance)
     of_first = dict.fromkeys((kind_of_run(cell.arm.run) for cell in left), next(iter(paces.values())))
-    asked = (session.store, session.splits, session.external, at_a_time, "train" in study.needs)
+    asked = (session.store, session.splits, session.external, at_a_time, session.keeps, "train" in study.needs)
     return forecast(left, of_first, *asked).wall_s / 60, "if every arm takes as long as the first, just rehearsed"
 
 

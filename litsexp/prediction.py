@@ -25,7 +25,7 @@ from litsexp.files import whole_file
 from litsexp.spec.errors import LitsexpError
 from litsexp.study.executors.inline import torch_threads
 from litsexp.study.places import Places
-from litsexp.study.trained import TrainedRun, connected, ensemble_of, members, trained_run
+from litsexp.study.trained import TrainedRun, check_weights, connected, ensemble_of, members, trained_run
 from litsexp.training.predict import Predictor
 
 ABOUT = "predictions.json"  # in the folder of masks: which runs made them, of which volumes
@@ -84,9 +84,11 @@ def predict_folder(
     The same call goes on after an interruption; masks that somebody else made are never touched.
 
     Raises:
-        LitsexpError: no volume; one that cannot be read as CT; ``out`` holds other files; a patient that every run of
-            the ensemble has learned from; the slices that an ensemble learned from are not there to compare with.
+        LitsexpError: no volume; one that cannot be read as CT; ``out`` holds other files; a run without its weights; a
+            patient that every run of the ensemble has learned from; the slices that an ensemble learned from are not
+            there to compare with.
     """
+    check_weights(runs)
     volumes = find_volumes(data)
     known = _store_of(runs[0])
     if ensemble and known is None:

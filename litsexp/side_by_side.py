@@ -13,12 +13,20 @@ from litsexp.evidence.material import PICTURE_ARMS, Panel, SideBySide
 from litsexp.evidence.measures import measure_of
 from litsexp.evidence.shown import by_patient, deciding, shown_patients
 from litsexp.evidence.words import plain
+from litsexp.spec.design import arm_of
 from litsexp.study.pictures import gray_of, slice_title
 from litsexp.study.scorings import CohortKind
 from litsexp.study.session import Session
 
 Labels = NDArray[np.uint8]
 Tallest = Callable[[str], Mapping[int, Labels]]  # a run's id -> row of the store -> what it makes of that slice
+
+
+def best_first(session: Session) -> list[str]:
+    """A search's finished arms, the highest validation score first."""
+    done = [trial for trial in session.ledger.trials() if trial.state.name == "COMPLETE"]
+    ordered = sorted(done, key=lambda trial: -(trial.value or 0.0))
+    return [arm_of(session.study, trial.params).name for trial in ordered]
 
 
 def shown_side_by_side(

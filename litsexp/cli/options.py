@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -27,6 +27,15 @@ Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE"
 Native = Annotated[
     bool,
     typer.Option("--native", help="Score test cases at the volumes' own resolution and on all slices, too."),
+]
+Keep = Annotated[
+    Literal["all", "baseline", "none"],
+    typer.Option(
+        "--keep-weights",
+        metavar="all|baseline|none",
+        help="Whose best weights MLflow keeps, a file of the network's size a run: of all runs; of the baseline's, for "
+        "the registered model; of none. Scores are the same. Runs without label no volume, and cannot be scored later.",
+    ),
 ]
 Plugins = Annotated[
     list[str] | None,

@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from litsexp.cli.options import Data, External, File, Plugins, Runs, Settings, Storage, Stores, Uri, measuring
+from litsexp.cli.options import Data, External, File, Keep, Plugins, Runs, Settings, Storage, Stores, Uri, measuring
 from litsexp.cli.studies import experiment_name
 from litsexp.display import console, say
 from litsexp.spec.errors import LitsexpError
@@ -40,6 +40,7 @@ def plan(
             "Default: as the finished runs of this study show.",
         ),
     ] = None,
+    keep_weights: Keep = "all",
     no_hours: Annotated[
         bool, typer.Option("--no-hours", help="Rehearse nothing; tell the claims' power alone.")
     ] = False,
@@ -78,7 +79,13 @@ def plan(
     places = Places.below(mlruns, tracking_uri, storage, stores)
     with measuring():
         planned = plan_study(
-            asked, places, name, executor=executor, workers=workers, threads=threads, noise=given, hours=not no_hours
+            *(asked, places, name),
+            executor=executor,
+            workers=workers,
+            threads=threads,
+            noise=given,
+            hours=not no_hours,
+            keep_weights=keep_weights,
         )
     show(planned)
     if json_file:
@@ -128,7 +135,9 @@ def cost(f: Forecast) -> str:
     each, at_most = sum(f.run_s) / f.cells, "at most " * f.at_most
     early = " (runs may stop early)" * f.at_most
     time = f"{at_most}{duration(f.wall_s)} for {f.cells} runs of {duration(each)} each on average{early}"
-    return f"time:   {time}, {f.workers} at a time\ndisk:   {f.disk_bytes / 1e9:.2f} GB of weights, pictures and tables"
+    weights = "" if f.keep_weights == f.cells else f"; {f.keep_weights or 'no'} runs keep their weights"
+    disk = f"{f.disk_bytes / 1e9:.2f} GB of {'weights, ' * (f.keep_weights > 0)}pictures and tables{weights}"
+    return f"time:   {time}, {f.workers} at a time\ndisk:   {disk}"
 
 
 def pretraining_words(f: Forecast) -> list[str]:

@@ -16,6 +16,7 @@ from litsexp.cli.options import (
     Data,
     External,
     File,
+    Keep,
     Native,
     Plugins,
     Runs,
@@ -88,6 +89,7 @@ def study(
     address: Address = None,
     retries: Retries = 0,
     send_stores: SendStores = False,
+    keep_weights: Keep = "all",
     native: Native = False,
     settings: Settings = None,
     plugins: Plugins = None,
@@ -133,6 +135,7 @@ def study(
             executor_options=engine,
             retries=retries,
             send_stores=send_stores,
+            keep_weights=keep_weights,
             native=native,
             command=command,
         )

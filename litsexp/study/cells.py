@@ -1,7 +1,8 @@
 """What happens in a job: train a cell, score its best weights on what is asked, log to the cell's own MLflow run.
 
 ``run_cell`` is all that an executor launches, in whichever process. It needs nothing but its ``Job`` and talks to no
-ledger. Training and scoring are apart: a finished cell is scored again, or on another cohort, from its weights.
+ledger. Training and scoring are apart: a finished cell is scored again, or on another cohort, from its weights, where
+it keeps them; where it does not, it is finished only when all is scored.
 """
 
 import json
@@ -20,6 +21,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, RunTag
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from litsexp.data.rows import learning_rows, scored_rows
 from litsexp.data.store import Store
@@ -37,13 +39,13 @@ from litsexp.study.clients import patient_client
 from litsexp.study.datasets import COHORT, dataset_input, log_inputs
 from litsexp.study.epochs import CURVES, EPOCHS, epoch_rows, write_curves, write_epochs
 from litsexp.study.jobs import CURVES_TAG, EPOCHS_TAG, Job, Outcome
+from litsexp.study.keeping import NOT_KEPT, WEIGHTS, WEIGHTS_TAG
 from litsexp.study.pictures import draw_extremes, draw_slice, fixed_slices, write_tallest
 from litsexp.study.scorings import Scoring
 from litsexp.training.course import Epoch
 from litsexp.training.loop import Trained, train
 from litsexp.training.predict import Member, Predictor, predict
 
-WEIGHTS = "weights.safetensors"  # of the best epoch, among a run's artifacts
 TABLE_1 = {  # the paper's Table 1: column -> what an epoch logs it as
     "train loss": "train/loss",
     "valid loss": "valid/loss",
@@ -57,23 +59,26 @@ OnCellEpoch = Callable[[int, dict[str, float]], bool]  # epoch, metrics -> go on
 def run_cell(job: Job, on_epoch: OnCellEpoch) -> Outcome:
     """Train a cell unless it is trained, then do its scorings. A failure is an outcome, not an exception.
 
-    The MLflow run of a cell ends as FINISHED when its test cases are scored; a pruned one, which has not seen them,
-    when it stops.
+    The MLflow run of a cell ends as FINISHED when its test cases are scored, without weights when all is; a pruned one,
+    which has not seen them, when it stops.
     """
-    outcome, finished = Outcome("scored" if job.trained else "finished"), job.trained
+    outcome, finished, weights = Outcome("scored" if job.trained else "finished"), job.trained, None
     try:
         load_plugins(module for module in job.modules if module != "__main__")
         client = patient_client(job.tracking_uri)
         if not job.trained:
             log = TrainingLog(client, job, on_epoch)
-            outcome = log.results(train(job.cell.arm.run, log.store, job.split, job.cell.random_seed, log, job.cache))
+            trained = train(job.cell.arm.run, log.store, job.split, job.cell.random_seed, log, job.cache)
+            outcome, weights = log.results(trained), None if job.keep_weights else trained.weights
         if outcome.status == "pruned":
             _finish(client, job)
             return outcome
+        first_s = 0.0  # of the test cases, before it is finished
         for scoring in job.scorings:
-            seconds = score(client, job, scoring)
-            if not finished:
-                _finish(client, job, {"time/evaluation_s": seconds})
+            seconds = score(client, job, scoring, weights)
+            first_s = first_s or seconds
+            if not finished and (weights is None or scoring is job.scorings[-1]):
+                _finish(client, job, {"time/evaluation_s": first_s})
                 finished = True
             outcome = replace(outcome, seconds=outcome.seconds + seconds)
         return outcome
@@ -82,14 +87,18 @@ def run_cell(job: Job, on_epoch: OnCellEpoch) -> Outcome:
         return replace(outcome, status="unscored" if finished else "failed", reason=reason, detail=detail)
 
 
-def score(client: MlflowClient, job: Job, scoring: Scoring) -> float:
-    """Label the cases of a scoring with a trained cell's weights; log table, means and pictures. Returns seconds."""
+def score(client: MlflowClient, job: Job, scoring: Scoring, weights: Mapping[str, Tensor] | None = None) -> float:
+    """Label the cases of a scoring with a trained cell's weights; log table, means and pictures. Returns seconds.
+
+    ``weights``: None where MLflow keeps them.
+    """
     start_s, store, run = time.perf_counter(), Store.open(scoring.store), job.cell.arm.run
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        with unbroken():
-            weights = load_file(client.download_artifacts(job.run_id, WEIGHTS, name))
-        (folder / WEIGHTS).unlink()
+        if weights is None:
+            with unbroken():
+                weights = load_file(client.download_artifacts(job.run_id, WEIGHTS, name))
+            (folder / WEIGHTS).unlink()
         if scoring.kind == "native":
             cases = native_cases(Member(run, weights, store.size), store, scoring.truths, job.split.test)
             seconds = time.perf_counter() - start_s
@@ -203,10 +212,14 @@ class TrainingLog:
         return self.on_epoch(epoch.number, epoch.metrics)
 
     def results(self, trained: Trained) -> Outcome:
-        """Log the best weights, ``run.json``, curves, validation cases of every epoch, ``table1.csv`` and facts."""
+        """Log the best weights, ``run.json``, curves, validation cases of every epoch, ``table1.csv`` and facts.
+
+        Weights that are not kept are neither written nor sent; a tag says so.
+        """
         fit_s, start_s = trained.fit_s - self.log_s, time.perf_counter()
         with tempfile.TemporaryDirectory() as name:
-            save_file(trained.weights, Path(name) / WEIGHTS)
+            if self.job.keep_weights:
+                save_file(trained.weights, Path(name) / WEIGHTS)
             write_epochs(self.rows, trained, self.job.cell.arm.run.batch_size, Path(name))
             write_curves(trained, self.job.cell.arm.run.batch_size, Path(name))
             (Path(name) / "run.json").write_text(json.dumps(self._description(trained), indent=1))
@@ -222,6 +235,7 @@ class TrainingLog:
         scalars["time/log_s"] = self.log_s + time.perf_counter() - start_s
         tags = [RunTag(name, value) for name, value in trained.facts.items()]
         tags += [RunTag(EPOCHS_TAG, EPOCHS), RunTag(CURVES_TAG, CURVES), RunTag("pruned", str(trained.pruned).lower())]
+        tags += [] if self.job.keep_weights else [RunTag(WEIGHTS_TAG, NOT_KEPT)]
         with unbroken():
             self.client.log_batch(self.job.run_id, metrics=points(scalars, 0), tags=tags)
         return Outcome("pruned" if trained.pruned else "finished", scalars["best/score"], seconds=fit_s)

@@ -29,11 +29,12 @@ from litsexp.evaluation.metrics import mean_defined
 from litsexp.spec.catalog import METRICS
 from litsexp.spec.design import Cell, cells
 from litsexp.spec.study import StudyConfig
-from litsexp.study.cells import WEIGHTS, points
+from litsexp.study.cells import points
 from litsexp.study.clients import patient_client
 from litsexp.study.datasets import COHORT, dataset_input, log_inputs
 from litsexp.study.epochs import CURVES, curve_names, curve_table
 from litsexp.study.jobs import CURVES_TAG, Job, OnEpoch, Outcome
+from litsexp.study.keeping import WEIGHTS
 from litsexp.study.observer import Observer
 from litsexp.study.pictures import write_tallest
 from litsexp.study.places import Places

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from litsexp.data.splits import Split
@@ -34,7 +34,8 @@ class Forecast:
     workers: int
     run_s: tuple[float, ...]  # of each cell
     wall_s: float  # of all of them, so many workers at a time, their start included
-    disk_bytes: int  # weights, pictures, tables of all of them
+    disk_bytes: int  # pictures and tables of all of them, and the weights that are kept
+    keep_weights: int  # how many of them do
     at_most: bool  # some run may stop early
     pretrained: tuple[Pretrained, ...] = ()  # those that learn an encoder for themselves and for others of these cells
 
@@ -46,11 +47,13 @@ def forecast(
     splits: Sequence[Split],
     external: Store | None,
     workers: int,
+    keeps: Callable[[Cell], bool],
     training: bool = False,
 ) -> Forecast:
     """What these cells take, in the order in which a study runs them; ``paces`` has a pace of each one's kind.
 
-    ``training``: whether each scores the patients that it was trained on, too.
+    ``keeps`` says whether a cell keeps its weights; ``training``, whether each scores the patients that it was trained
+    on, too.
     """
     learned = pretrainings(cells, paces)
     others = len(external.index) if external else 0
@@ -63,9 +66,11 @@ def forecast(
     free = [start_s] * min(workers, len(cells)) or [0.0]  # when each worker is
     for one_s in run_s:
         heapq.heapreplace(free, free[0] + one_s)
-    disk = sum(paces[kind_of(cell.arm.run)].artifact_bytes for cell in cells)
+    kept = [keeps(cell) for cell in cells]
+    each = [(paces[kind_of(cell.arm.run)], keep) for cell, keep in zip(cells, kept, strict=True)]
+    disk = sum(pace.artifact_bytes - (0 if keep else pace.weights_bytes) for pace, keep in each)
     early = any(cell.arm.run.patience for cell in cells)
-    return Forecast(len(cells), workers, run_s, max(free), disk, early, tuple(learned.values()))
+    return Forecast(len(cells), workers, run_s, max(free), disk, sum(kept), early, tuple(learned.values()))
 
 
 def pretrainings(cells: Sequence[Cell], paces: Mapping[str, Pace]) -> dict[Cell, Pretrained]:

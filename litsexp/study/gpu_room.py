@@ -109,7 +109,7 @@ def room_on_gpu(
     left = runs_left(session)
     if not left:
         return Room(0, 0, all_usable_cpus(), 0)
-    check_needs(left, session.store, session.places)
+    check_needs(left, session.store, session.places, session.keeps)
     arms = largest_arms(every_arm(session.study, left))
     taken, free = taken_and_free(arms, session.store, session.splits[0], alone(1, threads), progress, reader)
     if session.external is not None:  # copied to the GPU, too, by each run that scores it; not rehearsed

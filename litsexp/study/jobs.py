@@ -33,6 +33,7 @@ class Job:
     trained: bool = False
     modules: tuple[str, ...] = ()  # that register rows
     fingerprint: str = ""  # of the store, for a worker that may see another one; empty: not asked
+    keep_weights: bool = True  # among the run's artifacts
 
 
 @dataclass(frozen=True)

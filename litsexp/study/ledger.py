@@ -18,7 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from litsexp.interrupts import unbroken_methods
 from litsexp.spec.base import Level
-from litsexp.spec.design import arms
+from litsexp.spec.design import Cell, arm_of, arms
 from litsexp.spec.study import StudyConfig
 from litsexp.study.addresses import CONNECT_S, KEEPALIVES, database_url, is_postgres
 from litsexp.study.locks import Lock, Taken, no_database
@@ -187,6 +187,19 @@ class Ledger:
                 self._tell(trial.number, TrialState.FAIL)
                 if (params := trial.system_attrs.get("fixed_params")) is not None:
                     self.study.enqueue_trial(params, user_attrs={"run_key": _key(trial)} if _key(trial) else None)
+
+
+def params_of(cell: Cell, study: StudyConfig) -> dict[str, Level]:
+    """A cell as Optuna's params: the factors' levels, fold and seed; the arm's name where the study names arms."""
+    if study.arms:
+        return {"arm": cell.arm.name, "fold": cell.fold, "seed": cell.seed}
+    return {**{name: getattr(cell.arm.run, name) for name in study.factors}, "fold": cell.fold, "seed": cell.seed}
+
+
+def sampled_cells(study: StudyConfig, ledger: Ledger) -> list[Cell]:
+    """The cells that a search has completed so far."""
+    done = [trial.params for trial in ledger.trials() if trial.state.name == "COMPLETE"]
+    return [Cell(arm_of(study, params), 0, study.seeds[0]) for params in done]
 
 
 def distributions(study: StudyConfig) -> dict[str, BaseDistribution]:

@@ -30,7 +30,7 @@ from litsexp.spec.design import cells
 from litsexp.spec.errors import LitsexpError, one_line
 from litsexp.spec.run import IN_TABLES, RunConfig
 from litsexp.study.addresses import masked
-from litsexp.study.cells import WEIGHTS
+from litsexp.study.keeping import WEIGHTS, keeps, no_weights
 from litsexp.study.served import HU, RUN, VOLUME
 from litsexp.study.served import WEIGHTS as WEIGHTS_ARTIFACT
 from litsexp.study.session import Session
@@ -65,8 +65,8 @@ class Registered:
 def register_best(session: Session, finished: Mapping[str, Run]) -> Registered | None:
     """Log and register the best of the study's ``finished`` runs, unless it is; the alias moves to it.
 
-    None where no run has finished. No study fails for that: where MLflow refuses, a warning says why in one line, and
-    None is returned. Ctrl-C waits.
+    None where no run has finished. No study fails for that: where MLflow refuses, or the best run keeps no weights, a
+    warning says why in one line, and None is returned. Ctrl-C waits.
     """
     try:
         with unbroken():
@@ -89,8 +89,10 @@ def best_run(session: Session, finished: Mapping[str, Run]) -> Run | None:
 def _registered(session: Session, run: Run) -> Registered:
     client, alias = session.tracking.client, BEST if session.study.search else BASELINE
     name = re.sub(r"[/:'\"]", "-", session.name)  # MLflow's registry refuses some of them
-    owner = _owned(client, name, session.store.phantom)
     known = [one for one in client.search_model_versions(f"name='{name}'") if _is_of(one, run)]
+    if not known and not keeps(run):
+        raise no_weights(run.info.run_id, run.info.run_name, "registration")
+    owner = _owned(client, name, session.store.phantom)
     number = str(known[0].version) if known else _new_version(session, name, run)
     if str(owner.aliases.get(alias, "")) != number:
         client.set_registered_model_alias(name, alias, number)

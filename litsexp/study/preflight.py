@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from litsexp.data.store import Store
@@ -15,8 +15,11 @@ COPIES = 7  # of a network's weights in a run's memory: itself, gradients, two m
 # where weights are averaged their average, and those that were trained while the average is validated
 
 
-def check_needs(to_train: Sequence[Cell], store: Store, places: Places) -> None:
-    """LitsexpError where a cell cannot have its weights, or memory or disk are too small for what is planned."""
+def check_needs(to_train: Sequence[Cell], store: Store, places: Places, keeps: Callable[[Cell], bool]) -> None:
+    """LitsexpError where a cell cannot have its weights, or memory or disk are too small for what is planned.
+
+    ``keeps`` says whether a cell's trained weights are put among its artifacts.
+    """
     if not to_train:
         return
     from litsexp.training.architectures import build_network  # imports torch: only when something is to be trained
@@ -30,14 +33,15 @@ def check_needs(to_train: Sequence[Cell], store: Store, places: Places) -> None:
         network, _ = build_network(run, store.size, seed=0, initialise=False)
         network_bytes[_network(run)] = sum(value.nbytes for value in network.state_dict().values())
     if places.tracking_uri.startswith("sqlite"):  # artifacts lie on this machine
-        kept = sum(network_bytes[_network(cell.arm.run)] for cell in to_train)
+        kept = [network_bytes[_network(cell.arm.run)] for cell in to_train if keeps(cell)]
         home = next(folder for folder in (places.root, *places.root.parents) if folder.is_dir())
         _check_room(
-            kept,
+            sum(kept),
             shutil.disk_usage(home).free,
             f"{places.root}: ",
             " free",
-            f"for the weights of {len(to_train)} runs; free space, or name another folder with --mlruns",
+            f"for the weights of {len(kept)} runs; free space, name another folder with --mlruns, or keep fewer with "
+            "--keep-weights",
         )
     with suppress(AttributeError, OSError, ValueError):  # where the system does not tell, nothing is known
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

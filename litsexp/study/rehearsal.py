@@ -27,6 +27,7 @@ from litsexp.spec.errors import LitsexpError
 from litsexp.spec.pretraining import OWN, learns
 from litsexp.spec.run import RunConfig
 from litsexp.study.jobs import Executor, Job
+from litsexp.study.keeping import WEIGHTS
 from litsexp.study.scorings import CohortKind, scoring_of
 from litsexp.study.tracking import Tracking
 
@@ -52,6 +53,7 @@ class Pace:
     end_s: float  # after the last epoch: weights, pictures, tables
     scored_slice_s: float  # test and external cohort
     artifact_bytes: int
+    weights_bytes: int  # of them
     worker_start_s: float  # once a worker: loading torch and MLflow
     ssl_step_s: float = 0.0  # a step of pretraining, where there is one
 
@@ -68,6 +70,7 @@ class Take:
     epochs: list[tuple[float, float]] = field(default_factory=list)  # when it ended, images a second while training
     end_s: float = 0.0
     artifact_bytes: int = 0
+    weights_bytes: int = 0
     ssl_s: float = 0.0  # in as many steps of pretraining
 
     def train_s(self, epoch: int) -> float:
@@ -175,6 +178,7 @@ class Stage:
         take.ssl_s = self.tracking.client.get_run(job.run_id).data.metrics.get("time/ssl_s", 0.0)
         folder = self.folder / "artifacts" / "rehearsal" / job.run_id
         take.artifact_bytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        take.weights_bytes = sum(file.stat().st_size for file in folder.rglob(WEIGHTS))
         shutil.rmtree(folder)
 
     def paces(self) -> dict[str, Pace]:
@@ -260,6 +264,7 @@ def pace(short: Iterable[Take], longer: Iterable[Take]) -> Pace:
         end_s=end_s,
         scored_slice_s=scored_slice_s,
         artifact_bytes=max(take.artifact_bytes for take in [*a, *b]),
+        weights_bytes=max(take.weights_bytes for take in [*a, *b]),
         worker_start_s=0.0,
         ssl_step_s=fmean(take.ssl_s / take.steps for take in b),
     )

@@ -5,9 +5,10 @@
 """
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,6 @@ from numpy.typing import NDArray
 from litsexp.data.splits import Split
 from litsexp.data.store import Store
 from litsexp.evaluation.truths import NativeCohort
-from litsexp.spec.base import Level
 from litsexp.spec.catalog import registered_modules
 from litsexp.spec.claim import Claim
 from litsexp.spec.design import Cell, arm_of, cells, design_digest
@@ -28,7 +28,8 @@ from litsexp.study.cohorts import check_external, cohort_tags, leak_tags
 from litsexp.study.endings import close_interrupted, end_study
 from litsexp.study.executors.slurm import end_left, left_over
 from litsexp.study.jobs import Executor, Job, Outcome
-from litsexp.study.ledger import Ledger, Ticket
+from litsexp.study.keeping import KeepWeights, check_scorable, keeper
+from litsexp.study.ledger import Ledger, Ticket, params_of, sampled_cells
 from litsexp.study.locks import one_driver
 from litsexp.study.observer import Observer
 from litsexp.study.pictures import TALLEST, read_tallest
@@ -57,6 +58,7 @@ class Session:
     cells: dict[str, Cell]  # run key -> cell; a search adds to them
     external: Store | None = None  # of another cohort, that every run scores when it is trained
     native: NativeCohort | None = None  # of its own one, where test cases are scored at native resolution, too
+    keep_weights: KeepWeights = "all"  # which of the runs that are trained now keep them
     failures: dict[Cell, Outcome] = field(default_factory=dict)  # of this session
     trained_s: list[float] = field(default_factory=list)  # fit and evaluation of each cell trained in this session
     wall_s: float = 0.0  # of running them, workers' start included
@@ -110,6 +112,11 @@ class Session:
         kept = self.tracking.beside_cases(run_id, tags[scorings[0].tag], TALLEST) if scorings else None
         return read_tallest(kept) if kept else {}
 
+    @cached_property
+    def keeps(self) -> Callable[[Cell], bool]:
+        """Whether a cell that is trained now is to keep its weights."""
+        return keeper(self.keep_weights, self.study)
+
     def trials(self) -> pd.DataFrame:
         """A search's trials: number, state, value, and a column a param; best first."""
         known = [trial for trial in self.ledger.trials() if trial.state.is_finished() and trial.params]
@@ -156,7 +163,7 @@ class Session:
         done = [cell for key, cell in self.cells.items() if key in finished]
         to_train = [cell for key, cell in left.items() if key not in finished]
         observer.planned(done, len(to_train), len(list(self._unscored(finished))))
-        check_needs(to_train, self.store, self.places)
+        check_needs(to_train, self.store, self.places, self.keeps)
         given: set[str] = set()
         for key, cell in left.items():  # queued one by one: Optuna reads every trial that waits whenever it is asked
             if key in given:
@@ -179,7 +186,7 @@ class Session:
         self.ledger.enqueue_interrupted_samples()
         left = max(self.study.search.trials - self.ledger.settled(), 0)
         observer.planned(list(self.cells.values()), left, len(list(self._unscored(finished))))
-        check_needs(cells(self.study)[:1] if left else [], self.store, self.places)
+        check_needs(cells(self.study)[:1] if left else [], self.store, self.places, self.keeps)
         for _ in range(left):
             ticket = self.ledger.ask()
             cell = Cell(arm_of(self.study, ticket.params), fold=0, seed=self.study.seeds[0])
@@ -210,7 +217,7 @@ class Session:
     def _job(self, key: str, cell: Cell, run_id: str, scorings: Iterable[Scoring], trained: bool = False) -> Job:
         split, store, uri = self.splits[cell.fold], self.store.directory, self.tracking.uri
         cache = self.places.stores / "pretrained"
-        known = (registered_modules(), self.store.fingerprint)
+        known = (registered_modules(), self.store.fingerprint, self.keeps(cell))
         return Job(cell, key, run_id, uri, split, store, tuple(scorings), cache, trained, *known)
 
     def _scorings(self, key: str, first: bool = False) -> list[Scoring]:
@@ -246,15 +253,18 @@ def open_study(
     external: Store | None = None,
     fixed: Iterable[Claim] | None = None,
     native: NativeCohort | None = None,
+    keep_weights: KeepWeights = "all",
+    scoring: bool = True,
 ) -> Iterator[Session]:
     """Lock the study and put right what a killed driver left; while the block runs, its parent run is RUNNING.
 
     ``name`` is the MLflow experiment's; ``splits`` are those of ``make_splits``, one a fold; ``external`` is the store
     of ``study.external``, where the study has one. ``fixed`` are the claims that are written down before the first run;
     default: the study's own. ``native`` is the study's cohort where test cases are scored at native resolution, too.
+    Without ``scoring`` finished runs stay as they are.
 
     ValueError: ``study.external`` without its store, or the other way round. LitsexpError: another driver has the
-    study; a database that cannot be opened; an external cohort that is none.
+    study; a database that cannot be opened; an external cohort that is none; a run to be scored without its weights.
     """
     if (study.external is None) != (external is None):
         raise ValueError(f"study.external is {study.external}, and its store {external}; expected both or neither")
@@ -267,32 +277,21 @@ def open_study(
         ledger = Ledger(places.storage_url, full_name, study, lock)
         finished = tracking.finished()
         ledger.close_interrupted({key: value_of(run) for key, run in finished.items()})
-        by_key = _by_key(_sampled(study, ledger), study, store) if study.search else planned
+        by_key = _by_key(sampled_cells(study, ledger), study, store) if study.search else planned
         donors = {run.data.tags[MLFLOW_PARENT_RUN_ID] for key, run in finished.items() if key in by_key}
         tags = {**cohort_tags(study, store), **leak_tags(study.leaks)}
+        if scoring:
+            check_scorable(by_key, finished, lambda key: wanted_scorings(study, key, store, external, native))
         del finished  # this frame lasts as long as the session
         parent = tracking.open_parent(study, study_digest, name, sorted(donors), tags, fixed)
         try:
             end_left(tracking.below(parent, left_over(places.root)), places.root)
             tracking.close_interrupted(parent)
             asked = (name, study, store, splits, places, study_digest)
-            yield Session(*asked, tracking, ledger, parent, by_key, external, native)
+            yield Session(*asked, tracking, ledger, parent, by_key, external, native, keep_weights)
         except BaseException as error:
             end_study(tracking, ledger, parent, error)
             raise
-
-
-def params_of(cell: Cell, study: StudyConfig) -> dict[str, Level]:
-    """A cell as Optuna's params: the factors' levels, fold and seed; the arm's name where the study names arms."""
-    if study.arms:
-        return {"arm": cell.arm.name, "fold": cell.fold, "seed": cell.seed}
-    return {**{name: getattr(cell.arm.run, name) for name in study.factors}, "fold": cell.fold, "seed": cell.seed}
-
-
-def _sampled(study: StudyConfig, ledger: Ledger) -> list[Cell]:
-    """The cells that a search has completed so far."""
-    done = [trial.params for trial in ledger.trials() if trial.state.name == "COMPLETE"]
-    return [Cell(arm_of(study, params), 0, study.seeds[0]) for params in done]
 
 
 def _by_key(known: Sequence[Cell], study: StudyConfig, store: Store) -> dict[str, Cell]:

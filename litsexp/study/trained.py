@@ -19,9 +19,9 @@ from litsexp.data.store import Store
 from litsexp.spec.errors import LitsexpError, one_line
 from litsexp.spec.run import RunConfig
 from litsexp.spec.study import StudyConfig
-from litsexp.study.cells import WEIGHTS
 from litsexp.study.clients import opened_client
 from litsexp.study.datasets import source_of
+from litsexp.study.keeping import WEIGHTS, keeps, no_weights
 from litsexp.study.pilot import finished_cells
 from litsexp.study.places import Places
 from litsexp.training.predict import Member
@@ -40,6 +40,7 @@ class TrainedRun:
     store: Path  # where these lay
     fingerprint: str  # of these
     study: str  # digest of the study that trained it
+    kept: bool  # its weights
 
 
 def connected(uri: str) -> MlflowClient:
@@ -90,6 +91,13 @@ def best_of(name: str, study: StudyConfig, store: Store, places: Places, ensembl
     return [max((run for runs in arms.values() for run in runs), key=lambda run: run.score)]
 
 
+def check_weights(runs: Iterable[TrainedRun]) -> None:
+    """LitsexpError where one of them keeps none."""
+    for run in runs:
+        if not run.kept:
+            raise no_weights(run.run_id, run.name, "labeling volumes")
+
+
 def members(client: MlflowClient, runs: Iterable[TrainedRun]) -> list[Member]:
     """The runs' networks."""
     found = []
@@ -118,4 +126,5 @@ def _described(client: MlflowClient, found: Run) -> TrainedRun:
         store=source_of(trained_on[0]) if trained_on else Path(),
         fingerprint=about["data_fingerprint"],
         study=found.data.tags["study_digest"],
+        kept=keeps(found),
     )

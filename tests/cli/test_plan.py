@@ -1,6 +1,7 @@
 """``litsexp plan`` from the command line."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -60,7 +61,12 @@ def test_hours_are_told_and_nothing_is_left(
     assert set(files(Path())) - {"plan.json"} == set(before)
     told = json.loads(Path("plan.json").read_text())["forecast"]
     assert told["wall_s"] >= sum(told["run_s"]) > 0
-    assert told["disk_bytes"] > 30e6
+    assert told["disk_bytes"] > 30e6 and told["keep_weights"] == 2
+    assert re.search(r"^disk:   0\.\d\d GB of weights, pictures and tables$", out, re.MULTILINE)
+    words = ("plan", study, *places, "--workers", 1, "--set", "factors={}", "--keep-weights", "none")
+    _, out, _ = litsexp(*words, "--json", "none.json")
+    assert re.search(r"^disk:   0\.00 GB of pictures and tables; no runs keep their weights$", out, re.MULTILINE)
+    assert json.loads(Path("none.json").read_text())["forecast"]["disk_bytes"] < told["disk_bytes"] / 10
 
 
 @pytest.mark.parametrize("noise", ["0.1", "0.1,0.2", "0.1,0.2,x", "0.1,-0.2,0.1", "nan,0.1,0.1", "0.1,inf,0.1"])
@@ -119,9 +125,9 @@ def test_durations(seconds: float, said: str) -> None:
 
 def test_pretraining_is_told_by_method_with_the_supervised_steps_it_is_worth() -> None:
     ones = [Pretrained("ssl:masked", 500, seconds, worth) for seconds, worth in ((110.0, 800), (130.0, 1000))]
-    told = command.pretraining_words(Forecast(9, 1, (1.0,), 1.0, 0, False, (*ones, Pretrained("a", 5, 9.0, 7))))
+    told = command.pretraining_words(Forecast(9, 1, (1.0,), 1.0, 0, 9, False, (*ones, Pretrained("a", 5, 9.0, 7))))
     assert told == [
         "a: 1 x 5 steps of 9 s, in the time above; each takes as long as 7 supervised steps of its arm",
         "ssl:masked: 2 x 500 steps of 2 min, in the time above; each takes as long as 900 supervised steps of its arm",
     ]
-    assert command.pretraining_words(Forecast(9, 1, (1.0,), 1.0, 0, False)) == []
+    assert command.pretraining_words(Forecast(9, 1, (1.0,), 1.0, 0, 9, False)) == []

@@ -24,6 +24,7 @@ from litsexp.study import session as session_room
 from litsexp.study.clients import patient_client
 from litsexp.study.executors import slurm, slurm_commands
 from litsexp.study.jobs import Job, OnEpoch, Outcome
+from litsexp.study.keeping import KeepWeights
 from litsexp.study.ledger import Ledger
 from litsexp.study.places import Places
 from litsexp.study.scorings import scoring_of
@@ -107,12 +108,14 @@ class Bench:
     name: str = "tiny"
     external: Store | None = None
     native: NativeCohort | None = None
+    keep_weights: KeepWeights = "all"
+    scoring: bool = True
 
     @contextmanager
     def open(self, study: StudyConfig) -> Iterator[Session]:
         splits = make_splits(self.store.has_tumor, study.split)
-        asked = (self.name, study, self.store, splits, self.places, self.external)
-        with open_study(*asked, native=self.native) as session:
+        asked = (self.name, study, self.store, splits, self.places, self.external, None)
+        with open_study(*asked, self.native, self.keep_weights, self.scoring) as session:
             yield session
 
     def run(self, study: StudyConfig) -> tuple[Session, tuple[int, int]]:

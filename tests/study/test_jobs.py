@@ -37,6 +37,7 @@ def test_a_job_comes_back_as_it_was_with_absolute_paths(
         trained=True,
         modules=("json",),
         fingerprint="abc",
+        keep_weights=False,
     )
     found = job_from_json(job_to_json(job))
     assert found.cell == job.cell

@@ -31,13 +31,17 @@ PACE = Pace(
     end_s=20,
     scored_slice_s=0.25,
     artifact_bytes=7,
+    weights_bytes=5,
     worker_start_s=5,
 )
 
 
 def take(steps: int, valid: int, begin: float, step: float, rest: float, after: float, epochs: int = 2) -> Take:
     """A run that took exactly so long."""
-    made, now = Take(steps, 4, valid, 2 * valid, start_s=100.0, artifact_bytes=valid), 100.0 + begin
+    made, now = (
+        Take(steps, 4, valid, 2 * valid, start_s=100.0, artifact_bytes=valid, weights_bytes=valid // 2),
+        100.0 + begin,
+    )
     for _ in range(epochs):
         now += steps * step + rest
         made.epochs.append((now, 4 / step))
@@ -49,7 +53,7 @@ def test_two_runs_of_unlike_length_tell_fixed_time_from_time_a_slice() -> None:
     short = take(1, 4, begin=9, step=3, rest=3 + 4 * 0.5, after=20 + 8 * 0.25)
     longer = [take(5, 20, begin=10, step=2, rest=3 + 20 * 0.5, after=20 + 40 * 0.25) for _ in range(2)]
     found = pace([short, short], longer)
-    assert found == dataclasses.replace(PACE, frozen_step_s=2, artifact_bytes=20, worker_start_s=0)
+    assert found == dataclasses.replace(PACE, frozen_step_s=2, artifact_bytes=20, weights_bytes=10, worker_start_s=0)
 
 
 def test_a_line_never_has_a_negative_part() -> None:
@@ -85,13 +89,17 @@ def test_workers_share_the_cells_and_stopping_early_is_said(
     paces = {kind_of(one.arm.run): PACE for one in cells}
     one_s = seconds(cells[0], PACE, phantom_store, phantom_split, 0)
 
-    def of(count: int, workers: int) -> Any:
-        return forecast(cells[:count], paces, phantom_store, [phantom_split], None, workers)
+    def of(count: int, workers: int, keep: int = 3) -> Any:
+        kept = [id(one) for one in cells[:keep]]
+        return forecast(
+            cells[:count], paces, phantom_store, [phantom_split], None, workers, lambda one: id(one) in kept
+        )
 
     assert of(3, 1).wall_s == pytest.approx(5 + 3 * one_s)
     assert of(3, 2).wall_s == pytest.approx(5 + 2 * one_s)
     assert of(2, 8).wall_s == pytest.approx(5 + one_s)
-    assert of(3, 2).disk_bytes == 21
+    assert [of(3, 2, keep).disk_bytes for keep in (3, 1, 0)] == [21, 11, 6]
+    assert [of(2, 2, keep).keep_weights for keep in (3, 1, 0)] == [2, 1, 0]
     assert of(3, 2).at_most
     assert not of(2, 2).at_most
 
@@ -105,7 +113,7 @@ def test_a_pretraining_is_paid_for_once_a_fold_and_seed_and_by_its_steps(
     cells = [cell_of(), cell_of(dice_weight=0), cell_of(init="scratch"), cell_of(ssl_steps=50), cell_of(seed=1)]
     cells.append(cell_of(fold=1))
     paces = {kind_of(one.arm.run): dataclasses.replace(PACE, ssl_step_s=6.0) for one in cells}
-    found = forecast(cells, paces, phantom_store, [phantom_split] * 2, None, 1)
+    found = forecast(cells, paces, phantom_store, [phantom_split] * 2, None, 1, lambda _: True)
     plain_s = seconds(cells[0], PACE, phantom_store, phantom_split, 0)
     assert [one - plain_s for one in found.run_s] == pytest.approx([600, 0, 0, 300, 600, 600])
     assert [(one.steps, one.seconds, one.supervised_steps) for one in found.pretrained] == [
@@ -152,7 +160,7 @@ def test_a_rehearsal_measures_every_part_and_leaves_nothing(
     (one,) = found.values()
     assert 0 < one.frozen_step_s < one.begin_s + 60
     assert min(one.step_s, one.begin_s, one.epoch_s + one.valid_slice_s, one.end_s + one.scored_slice_s) > 0
-    assert 15e6 < one.artifact_bytes < 60e6  # the network's weights
+    assert 15e6 < one.weights_bytes < one.artifact_bytes < 60e6
     assert seen == [(1, 2), (2, 2)]
     assert list(tmp_path.iterdir()) == []
 

@@ -9,9 +9,8 @@ import pytest
 from litsexp.spec.design import cells, design_digest
 from litsexp.spec.errors import LitsexpError
 from litsexp.study.jobs import Job, Outcome
-from litsexp.study.ledger import Ledger
+from litsexp.study.ledger import Ledger, params_of
 from litsexp.study.places import Places
-from litsexp.study.session import params_of
 
 ALL = ["baseline · fold 0", "window=wide · fold 0", "baseline · fold 1", "window=wide · fold 1"]
 ALL = [f"{name} · seed 0" for name in ALL]
