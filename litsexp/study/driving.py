@@ -82,8 +82,11 @@ def study_of(count: int) -> StudyConfig:
 
 
 def drive(count: int, store: Store, places: Places, observer: Observer, conclude: Callable[[Session], Path]) -> Driven:
-    """Run a study of about ``count`` cells without training, open it again, read and ``conclude`` it: to a report."""
-    study, name = study_of(count), f"driver-{count}"
+    """Run a study of about ``count`` cells without training, open it again, read and ``conclude`` it: to a report.
+
+    It is called by the time, since servers may have one of an earlier call.
+    """
+    study, name = study_of(count), time.strftime(f"driver-{count}-%Y%m%dT%H%M%S")
     splits, made = make_splits(store.has_tumor, study.split), len(cells(study))
     with TemporaryDirectory(prefix="litsexp-driven-") as folder:
         workers = Pretending(store, Path(folder))

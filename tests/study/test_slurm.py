@@ -163,6 +163,14 @@ def test_a_job_that_dies_fails_in_slurms_own_words(sleepers: tuple[Places, list[
     assert "ended as NODE_FAIL" in found["k2"].reason
 
 
+def test_a_job_that_takes_more_memory_than_it_asked_for_is_ended_by_slurm(sleepers: tuple[Places, list[Job]]) -> None:
+    places, asked = sleepers
+    ((_, outcome),) = executor_of("slurm", 1, 1, ["mem=100M"], places)(asked[:1], lambda *_: True)
+    assert outcome.died
+    assert re.search(r"ended as FAILED \(Reason=\w+, ExitCode=0:9\) .*out of memory\? try --exec", outcome.reason)
+    assert "exceeded memory limit" in outcome.detail  # the job's log, which its run keeps
+
+
 def test_an_array_ends_as_inline_though_a_worker_is_killed(
     lab: Lab, inline_cases: Callable[[], dict[str, bytes]]
 ) -> None:
