@@ -27,7 +27,7 @@ from litsexp.study.scorings import native_scoring_of
 from litsexp.study.tracking import Tracking
 
 from .conftest import finish, go_on
-from .test_models import STUDY
+from .models.registered import STUDY
 from .test_search import SEARCH
 from .test_session import ALL
 
