@@ -21,6 +21,7 @@ from litsexp.data.splits import Split
 from litsexp.data.store import Store, prepare
 from litsexp.spec.cohort import DataConfig
 from litsexp.spec.errors import LitsexpError
+from litsexp.spec.study import StudyConfig
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's background job starts with Ctrl-C ignored
 
@@ -63,6 +64,24 @@ def schemas(tmp_path_factory: pytest.TempPathFactory) -> Path:
     MlflowClient(places.tracking_uri).search_experiments()
     RDBStorage(places.storage_url)
     return places.root
+
+
+@pytest.fixture(scope="session")
+def at_half_size(
+    tmp_path_factory: pytest.TempPathFactory, schemas: Path, phantom_store: Store
+) -> Callable[[dict[str, Any]], tuple[Any, Path, StudyConfig]]:
+    """Of what a study file says: places of its own, the phantom's volumes, the study on them at half their size."""
+
+    from litsexp.study.places import Places
+
+    def of(content: dict[str, Any]) -> tuple[Places, Path, StudyConfig]:
+        root = tmp_path_factory.mktemp("half")
+        shutil.copytree(schemas, root / "mlruns")
+        cohort = phantom_store.directory.parents[1] / "ct"
+        study = StudyConfig.model_validate({**content, "data": {"cohort": str(cohort), "size": 32}})
+        return Places.below(root / "mlruns", stores=root / "data"), cohort, study
+
+    return of
 
 
 @pytest.fixture(scope="session")

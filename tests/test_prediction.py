@@ -18,7 +18,6 @@ import litsexp
 from litsexp import prediction
 from litsexp.data.ct.nifti import write_labels
 from litsexp.data.ct.volume import open_image
-from litsexp.data.store import Store
 from litsexp.data.store.convert import all_slices
 from litsexp.evaluation.native import WayBack
 from litsexp.pipeline import Conclusion, run_study
@@ -107,13 +106,9 @@ def test_an_ensemble_averages_probabilities_and_asks_those_it_is_told(tmp_path: 
 
 
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory: pytest.TempPathFactory, schemas: Path, phantom_store: Store) -> Ran:
+def ran(at_half_size: Callable[[dict[str, Any]], tuple[Places, Path, StudyConfig]]) -> Ran:
     """Two arms in two folds on the phantom at half its size, scored at native resolution as a claim asks."""
-    root = tmp_path_factory.mktemp("predicted")
-    shutil.copytree(schemas, root / "mlruns")
-    places = Places.below(root / "mlruns", stores=root / "data")
-    cohort = phantom_store.directory.parents[1] / "ct"
-    study = StudyConfig.model_validate({**STUDY, "data": {"cohort": str(cohort), "size": 32}})
+    places, cohort, study = at_half_size(STUDY)
     return places, run_study(study, places, name="tiny", workers=1), cohort
 
 

@@ -73,17 +73,17 @@ def script() -> dict[str, str]:
 
 def _content(evidence: Evidence) -> dict[str, Any]:
     """What the template shows, section by section."""
-    study, split, names, metrics = evidence.study, evidence.split, evidence.arm_names, evidence.metrics
+    study, names, metrics = evidence.study, evidence.arm_names, evidence.metrics
     colours = figures.arm_colours(names)
     scores = arm_scores(evidence.cases, metrics, order=names)
     trivial = arm_scores(evidence.tested_trivial, metrics, by="predictor")
     free = tumor_free_table(evidence.cases, names)
-    runs, unlearned = _runs(evidence), reasons(evidence.failed)
-    failures = runs[runs["status"] != "FINISHED"] if len(runs) else runs
+    unlearned = reasons(evidence.failed)
     return {
         "evidence": evidence,
         "study": study,
         **script(),
+        **_origins(evidence),
         "glance": glance(evidence),
         "verdicts": [(v, cautions(v, evidence.trivial, evidence.failed)) for v in evidence.verdicts],
         "elsewhere": {pair.here.claim.id: pair for pair in evidence.replications},
@@ -109,28 +109,35 @@ def _content(evidence: Evidence) -> dict[str, Any]:
         "pictures": _affordable(evidence.pictures),
         "tumor_free": free.head(SHOWN_ROWS).to_dict("records"),
         "more_tumor_free": _more(len(free), "tumor_free.csv"),
-        "rates": sorted({float(f"{lr:.3g}") for lr in runs["lr"].dropna()}) if "lr" in runs else [],
         "controls": controls(study),
         "rules": list(dict.fromkeys(verdict.asked.rule for verdict in evidence.verdicts if verdict.asked.rule)),
         "named": {arm: ", ".join(f"{f}={format_level(x)}" for f, x in of.items()) for arm, of in study.arms.items()},
         "own_rates": any("lr" in settings for settings in study.arms.values()),
         "leaking": leaking_arms(study),
-        "split": grid(
-            split.assign(test_fold=split["test_fold"].where(split["test_fold"] >= 0)), "split.csv"
-        ),  # -1: none
-        "folds": grid(_folds(split)),
-        "runs": grid(runs, "runs.csv"),
-        "failures": grid(failures, "runs.csv"),
         "unlearned": [(f"{arm}, fold {fold}, seed {seed}", why) for (arm, fold, seed), why in unlearned.items()],
         "rule": RULE,
         "covered": COVERED,
         "models": MODELS,
         "least": {"patients": MIN_PATIENTS, "run_pairs": MIN_RUN_PAIRS},
-        "planned": len(runs) if study.design == "search" else len(cells(study)),
+        "settings": yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100),
+    }
+
+
+def _origins(evidence: Evidence) -> dict[str, Any]:
+    """Where the results come from: the split, the runs, a search's trials."""
+    runs, split = _runs(evidence), evidence.split
+    failures = runs[runs["status"] != "FINISHED"] if len(runs) else runs
+    tested = split.assign(test_fold=split["test_fold"].where(split["test_fold"] >= 0))  # -1: in no fold
+    return {
+        "split": grid(tested, "split.csv"),
+        "folds": grid(_folds(split)),
+        "runs": grid(runs, "runs.csv"),
+        "failures": grid(failures, "runs.csv"),
+        "rates": sorted({float(f"{lr:.3g}") for lr in runs["lr"].dropna()}) if "lr" in runs else [],
+        "planned": len(runs) if evidence.study.design == "search" else len(cells(evidence.study)),
         "finished": len(runs) - len(failures),
         "minutes": float(runs["minutes"].sum()) if "minutes" in runs else 0.0,
         "trials": grid(best_trials(evidence.search, BEST_TRIALS)) if evidence.search is not None else None,
-        "settings": yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100),
     }
 
 

@@ -60,7 +60,7 @@ class Daemon:
 
     def _begin(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
         with self.log.open("ab") as log, unbroken():
-            process = subprocess.Popen(  # noqa: S603 (no shell)
+            process = subprocess.Popen(  # noqa: S603  # no shell; our own words
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -131,7 +131,8 @@ def _of_proc() -> list[tuple[int, int, str, str]]:
 
 
 def _of_ps() -> list[tuple[int, int, str, str]]:
-    command = ["/bin/ps", "-A", "-ww", "-o", "pid=,pgid=,stat=,command="]
-    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout  # noqa: S603 (no shell)
+    listed = subprocess.run(
+        ["/bin/ps", "-A", "-ww", "-o", "pid=,pgid=,stat=,command="], capture_output=True, text=True, check=True
+    ).stdout
     rows = [line.split(None, 3) for line in listed.splitlines()]
     return [(int(pid), int(of), state, rest[0] if rest else "") for pid, of, state, *rest in rows]

@@ -109,7 +109,7 @@ def _make(programs: Programs, data: Path, user: str, password: Path, more: Seque
         os.chown(home, programs.user.pw_uid, programs.user.pw_gid)
         home.parent.chmod(home.parent.stat().st_mode | 0o011)
         reach = [*programs.as_user(), "/usr/bin/env", "test", "-w", str(home)]
-        if subprocess.run(reach, check=False).returncode:  # noqa: S603 (no shell)
+        if subprocess.run(reach, check=False).returncode:  # noqa: S603  # no shell; our own words
             who = f"user {programs.user.pw_name}, as whom PostgreSQL runs where you are root, cannot enter it"
             raise LitsexpError(f"{home.parent}: {who}; choose a folder below one that it may enter, as /var/tmp")
     part, secret = data.with_name("data.part"), home / "password.part"
@@ -121,7 +121,7 @@ def _make(programs: Programs, data: Path, user: str, password: Path, more: Seque
             os.chown(secret, programs.user.pw_uid, programs.user.pw_gid)
         words = ("-D", str(part), "-U", user, f"--pwfile={secret}", "-A", "scram-sha-256", "-E", "UTF8", "--locale=C")
         asked = programs.command("initdb", *words, *more)
-        made = subprocess.run(asked, capture_output=True, text=True, check=False, cwd="/")  # noqa: S603 (no shell)
+        made = subprocess.run(asked, capture_output=True, text=True, check=False, cwd="/")  # noqa: S603  # no shell; our own words
     finally:
         secret.unlink(missing_ok=True)
     if made.returncode:
@@ -161,7 +161,7 @@ def _version(folder: Path) -> int:
     """The major version of the programs in a folder; 0 where they do not tell."""
     command: Sequence[str] = [str(folder / "postgres"), "--version"]
     with suppress(OSError, ValueError, IndexError):
-        told = subprocess.run(command, capture_output=True, text=True, check=False).stdout  # noqa: S603 (no shell)
+        told = subprocess.run(command, capture_output=True, text=True, check=False).stdout  # noqa: S603  # no shell; our own words
         return int(told.split()[2].partition(".")[0])
     return 0
 

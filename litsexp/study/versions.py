@@ -28,7 +28,8 @@ def git_commit() -> str:
         return "unknown"
 
     def ask(*words: str) -> str:
-        done = subprocess.run([git, "-C", str(package), *words], capture_output=True, text=True, check=False)  # noqa: S603 (no shell)
+        command = [git, "-C", str(package), *words]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  # no shell; our own words
         return done.stdout.strip() if done.returncode == 0 else ""
 
     if not ask("ls-files", "__init__.py"):  # installed somewhere inside another project's checkout

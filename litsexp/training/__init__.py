@@ -2,6 +2,7 @@
 
 import os
 import sys
+from typing import Any
 
 from torch import library as operators
 
@@ -19,10 +20,11 @@ def _import_torchvision() -> None:
     except RuntimeError as error:
         if "torchvision::nms" not in str(error):
             raise
-        schemas = operators.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]  # torch has no types here
+        library: Any = operators.Library  # torch has no types here
+        schemas = library("torchvision", "DEF")
         for name in ("nms", "qnms"):
             schema = f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-            schemas.define(schema)  # type: ignore[no-untyped-call]  # torch has no types here
+            schemas.define(schema)
         for module in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
             del sys.modules[module]
         import torchvision

@@ -7,10 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import fastai.callback.schedule  # noqa: F401  (adds fit_one_cycle and lr_find to Learner)
 import numpy as np
 import torch
 from fastai.callback.core import TrainEvalCallback
+from fastai.callback.schedule import valley  # its module also gives Learner fit_one_cycle and lr_find
 from fastai.callback.training import GradientClip
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner, Recorder
@@ -162,7 +162,7 @@ def find_lr(run: RunConfig, slices: Slices, split: Split, seed: int, corpus: Cor
     with tempfile.TemporaryDirectory() as directory:
         learner.path = type(learner.path)(directory)
         try:
-            return float(learner.lr_find(num_it=LR_FIND_STEPS, show_plot=False).valley)
+            return float(learner.lr_find(num_it=LR_FIND_STEPS, show_plot=False, suggest_funcs=valley).valley)
         except (IndexError, RuntimeError, ValueError) as error:
             advice = "give a learning rate, for example 1e-3"
             raise LitsexpError(f"run.lr = find: no usable curve ({error}); {advice}") from None

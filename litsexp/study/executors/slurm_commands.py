@@ -155,7 +155,7 @@ def _run(words: Sequence[str]) -> str:
     In a session of its own, so that Ctrl-C in the terminal is the driver's alone.
     """
     try:
-        done = subprocess.run(  # noqa: S603 (no shell)
+        done = subprocess.run(  # noqa: S603  # no shell; options are checked before
             [*words],
             capture_output=True,
             text=True,

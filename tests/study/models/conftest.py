@@ -8,7 +8,6 @@ from typing import Any
 import mlflow
 import pytest
 
-from litsexp.data.store import Store
 from litsexp.pipeline import run_study
 from litsexp.spec.study import StudyConfig
 from litsexp.study.places import Places
@@ -17,13 +16,9 @@ from .registered import STUDY, Ran
 
 
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory: pytest.TempPathFactory, schemas: Path, phantom_store: Store) -> Ran:
+def ran(at_half_size: Callable[[dict[str, Any]], tuple[Places, Path, StudyConfig]]) -> Ran:
     """Two arms in two folds on the phantom at half its size."""
-    root = tmp_path_factory.mktemp("models")
-    shutil.copytree(schemas, root / "mlruns")
-    places = Places.below(root / "mlruns", stores=root / "data")
-    cohort = phantom_store.directory.parents[1] / "ct"
-    study = StudyConfig.model_validate({**STUDY, "data": {"cohort": str(cohort), "size": 32}})
+    places, cohort, study = at_half_size(STUDY)
     before = mlflow.get_tracking_uri()
     conclusion = run_study(study, places, name="tiny", workers=1)
     assert mlflow.get_tracking_uri() == before and mlflow.active_run() is None
