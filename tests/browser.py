@@ -17,7 +17,7 @@ import pytest
 try:
     from websockets.sync.client import connect
 except ImportError:
-    connect = None  # type: ignore[assignment]
+    connect = None
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 AXE = Path(__file__).parents[1] / "build/npm/node_modules/axe-core/axe.min.js"
 PATIENCE_S = 90  # on a machine that is busy with other things; no test waits for its end

@@ -185,7 +185,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory, schemas: Path, phantom_store: 
         shutil.copytree(schemas, root / choice / "mlruns")
         places = Places.below(root / choice / "mlruns", stores=root / "data")
         workers = 1 if executor == "inline" else 2
-        run_study(study, places, name="tiny", executor=executor, workers=workers, keep_weights=choice)  # type: ignore[arg-type]
+        run_study(study, places, name="tiny", executor=executor, workers=workers, keep_weights=choice)
         found.append(places)
     return found[0], found[1], file
 

@@ -175,7 +175,7 @@ def test_only_nodes_that_fit_count(fake: None, places: Places, monkeypatch: pyte
 
 def test_rows_of_a_script_are_refused(tmp_path: Path) -> None:
     with pytest.raises(LitsexpError, match="registered in a notebook or in the script itself"):
-        Crew(1, FakeLine("auto", {})).send(job_of(tmp_path, modules=("__main__",)))  # type: ignore[arg-type]
+        Crew(1, FakeLine("auto", {})).send(job_of(tmp_path, modules=("__main__",)))
 
 
 def test_what_comes_over_the_line_is_answered_and_given_back(
@@ -184,7 +184,7 @@ def test_what_comes_over_the_line_is_answered_and_given_back(
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "hush")
     monkeypatch.setenv("SOMETHING_ELSE", "x")
     line = FakeLine("auto", {})
-    crew = Crew(2, line)  # type: ignore[arg-type]
+    crew = Crew(2, line)
     for number in range(4):
         crew.send(job_of(tmp_path, run_id=f"f{number}"))
         kind, run_id, asked, environment = line.theirs.recv()
@@ -230,7 +230,7 @@ def test_a_lost_line_ends_what_was_sent_and_the_next_job_opens_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     line = FakeLine("auto", {"CPU": 1})
-    crew = Crew(1, line)  # type: ignore[arg-type]
+    crew = Crew(1, line)
     crew.send(job_of(tmp_path))
     line.theirs.close()
     ((job, outcome),) = crew.hear(lambda *_: True)
@@ -247,7 +247,7 @@ def test_what_still_runs_is_cancelled_and_waited_for(
     monkeypatch.setattr(ray_cluster, "END_S", 0.2)
     for last, warnings in ((("gone",), 0), (("short",), 1)):
         line = FakeLine("auto", {})
-        crew = Crew(1, line)  # type: ignore[arg-type]
+        crew = Crew(1, line)
         crew.send(job_of(tmp_path))
         line.theirs.send(("ended", "f0", "{}"))
         line.theirs.send(last)

@@ -90,7 +90,7 @@ def test_jobs_that_are_ready_together_go_as_one_array_if_asked(fake: Slurm, plac
     found = executor_of("slurm", 3, 1, ["array", "partition=gpu"], places)(jobs, lambda *_: True)
     assert [job.run_id for job, _ in found] == runs
     together, alone = fake.calls("sbatch")
-    name = re.search(r"--job-name=(litsexp-array-[0-9a-f]{32}) ", together)[1]  # type: ignore[index]
+    name = re.search(r"--job-name=(litsexp-array-[0-9a-f]{32}) ", together)[1]
     assert f"--output={here}/.{name}/%a/log " in together
     assert together.endswith(f" --array=0-2 {here}/run0/job.sh") and " --partition=gpu " in together
     assert "--job-name=litsexp-run3 " in alone and "--array" not in alone

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
-from litsexp.data.parallel import Progress
 from litsexp.data.store import Store
 from litsexp.spec.errors import LitsexpError
 from litsexp.study import supply
@@ -23,7 +22,9 @@ from litsexp.study.tracking import Tracking
 
 
 def bar(_: str) -> Any:
-    advance: Progress = lambda done, total: None  # noqa: E731
+    def advance(done: int, total: int) -> None:
+        """Nothing to show."""
+
     return nullcontext(advance)
 
 

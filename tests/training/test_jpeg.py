@@ -168,7 +168,7 @@ def test_killed_in_its_middle_it_is_not_there(store: Store, monkeypatch: pytest.
     whole, path = kept._encoded, kept_path(store, NOTEBOOK)
 
     def broken(*asked: object) -> object:
-        parts = whole(*asked)  # type: ignore[arg-type]  # handed on as they came
+        parts = whole(*asked)
         yield next(iter(parts))
         raise KeyboardInterrupt
 

@@ -106,7 +106,7 @@ def test_a_cell_that_was_taken_from_the_queue_as_the_database_went_is_not_lost(
     bench: Bench, study: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
-    ask = Ledger.ask.__wrapped__.__wrapped__  # type: ignore[attr-defined]
+    ask = Ledger.ask.__wrapped__.__wrapped__
 
     def cut(self: Ledger) -> Any:
         real = self.study.ask
@@ -124,7 +124,7 @@ def test_a_cell_that_was_taken_from_the_queue_as_the_database_went_is_not_lost(
         finally:
             monkeypatch.setattr(self.study, "ask", real)
 
-    monkeypatch.setattr(Ledger, "ask", outages._patient(cut))  # type: ignore[arg-type]
+    monkeypatch.setattr(Ledger, "ask", outages._patient(cut))
     bench.run(study())
     everything_once(bench, study())
     assert bench.trial_states(study()).count("FAIL") == 1
