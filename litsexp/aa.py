@@ -1,6 +1,6 @@
 """The whole way of an A/A test: the baseline's runs, dealt to pretended arms; table, JSON, picture and log."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
 
-from litsexp.display import console
+from litsexp.display import console, progress_bar
 from litsexp.evidence.aa import AATest, aa_study, aa_test
 from litsexp.evidence.aa_figure import aa_figure
 from litsexp.files import whole_file
@@ -17,11 +17,13 @@ from litsexp.spec.errors import LitsexpError
 from litsexp.spec.study import StudyConfig
 from litsexp.study.cohorts import cohort_name, cohort_tags
 from litsexp.study.executors import executor_of, workers_of
+from litsexp.study.keeping import KeepWeights, check_choice
 from litsexp.study.names import run_name
 from litsexp.study.observer import Observer
 from litsexp.study.places import Places
 from litsexp.study.results import Results
 from litsexp.study.session import Session
+from litsexp.study.supply import check_sending, send_all
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,10 @@ def run_aa(
     executor: str | None = None,
     workers: int | str | None = None,
     threads: int | None = None,
+    executor_options: Sequence[str] = (),
+    retries: int = 0,
+    send_stores: bool = False,
+    keep_weights: KeepWeights = "all",
     observer: Observer | None = None,
 ) -> AAResult:
     """Train a study's baseline with seeds 0, 1, ... and see how often its own runs are told apart.
@@ -59,6 +65,10 @@ def run_aa(
         executor: where cells run, a name of the table; default: by ``workers``.
         workers: runs at a time; default: one a core (at most 8), one on a GPU; ``auto``: as many as fit on it.
         threads: of a run; default: 1. Another number changes the last bits.
+        executor_options: of a cluster's jobs, as are the next two; as ``run_study`` takes them.
+        retries: how often a run whose worker died is run again, when the others have ended.
+        send_stores: whether slice stores are sent to MLflow, for workers that do not see the stores' folder.
+        keep_weights: ``none``: no run keeps them in MLflow; scores are the same.
         observer: told of what happens; default: a live table in the terminal or notebook.
 
     Raises:
@@ -67,13 +77,18 @@ def run_aa(
     if seeds < 2:
         raise LitsexpError(f"seeds: found {seeds}; expected 2 or more: two pretended arms need a run each")
     asked, name = study_and_name(study, name)
-    places = places or Places.below()
+    alone, places = aa_study(asked, seeds), places or Places.below()
+    check_choice(keep_weights, alone)
     number, measure = workers_of(executor, workers)
-    engine = executor_of(executor, number, threads, places=places)
-    with opened(aa_study(asked, seeds), name, places, asked.claims) as session:
+    engine = executor_of(executor, number, threads, executor_options, places)
+    if send_stores:
+        check_sending(executor, places.tracking_uri, native=False)
+    with opened(alone, name, places, asked.claims, keep_weights=keep_weights) as session:
         if measure:
-            engine = executor_of(executor, as_many_as_fit(session, threads), threads, places=places)
-        train_missing(session, engine, observer)
+            engine = executor_of(executor, as_many_as_fit(session, threads), threads, executor_options, places)
+        if send_stores:
+            send_all(session.tracking.client, (session.store, session.external), progress_bar)
+        train_missing(session, engine, observer, retries=retries)
         with console.status("dealing the runs") if observer is None else nullcontext():
             return conclude_aa(session, asked)
 

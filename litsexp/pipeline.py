@@ -40,7 +40,7 @@ from litsexp.study.places import Places
 from litsexp.study.reading import finished_of
 from litsexp.study.results import Results
 from litsexp.study.session import Session, open_study
-from litsexp.study.supply import check_sending, send
+from litsexp.study.supply import check_sending, send_all
 from litsexp.study.versions import versions
 from litsexp.study.views import LOCAL, address, prepare
 
@@ -125,8 +125,7 @@ def run_study(
         if before is not None:
             before(session, number)
         if send_stores:
-            for store in filter(None, (session.store, session.external)):
-                send(session.tracking.client, store, progress_bar)
+            send_all(session.tracking.client, (session.store, session.external), progress_bar)
         if engine is not None:
             train_missing(session, engine, observer, train, retries)
         with console.status("writing the report") if observer is None else nullcontext():

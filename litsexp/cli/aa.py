@@ -10,8 +10,23 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from litsexp.cli.options import Data, External, File, Plugins, Runs, Settings, Storage, Stores, Uri, going_on
-from litsexp.cli.studies import experiment_name, tell_failures
+from litsexp.cli.options import (
+    Address,
+    Data,
+    External,
+    File,
+    Keep,
+    Plugins,
+    Runs,
+    SendStores,
+    Settings,
+    Storage,
+    Stores,
+    Uri,
+    engine_options,
+    going_on,
+)
+from litsexp.cli.studies import Executor, Options, Retries, Threads, Workers, experiment_name, tell_failures
 from litsexp.display import console, say
 from litsexp.spec.reading import load_study
 from litsexp.spec.tables import load_plugins
@@ -32,19 +47,14 @@ def aa(
     ] = None,
     data: Data = None,
     external: External = None,
-    workers: Annotated[
-        str | None,
-        typer.Option(
-            metavar="N|auto",
-            help="Runs at a time; auto: as many as fit on the GPU. Default: one a core (at most 8), one on a GPU.",
-        ),
-    ] = None,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads a run; another number changes the last bits. Default: 1.")
-    ] = None,
-    executor: Annotated[
-        str | None, typer.Option(help="Where runs run; `litsexp list` shows the choices. Default: by --workers.")
-    ] = None,
+    workers: Workers = None,
+    threads: Threads = None,
+    executor: Executor = None,
+    executor_options: Options = None,
+    address: Address = None,
+    retries: Retries = 0,
+    send_stores: SendStores = False,
+    keep_weights: Keep = "all",
     settings: Settings = None,
     plugins: Plugins = None,
     tracking_uri: Uri = None,
@@ -70,10 +80,22 @@ def aa(
     if json_file is not None:
         refuse_to_overwrite(json_file)
     load_plugins(plugins or ())
+    engine = engine_options(executor, executor_options, address)
     asked, name = load_study(file, settings or (), data, external), experiment_name(file, data)
     places = Places.below(mlruns, tracking_uri, storage, stores)
     with going_on("finished runs"):
-        result = run_aa(asked, places, seeds=seeds, name=name, executor=executor, workers=workers, threads=threads)
+        result = run_aa(
+            *(asked, places),
+            seeds=seeds,
+            name=name,
+            executor=executor,
+            workers=workers,
+            threads=threads,
+            executor_options=engine,
+            retries=retries,
+            send_stores=send_stores,
+            keep_weights=keep_weights,
+        )
     _show(result.test)
     if json_file is not None:
         write_new(json_file, result.test.as_json().encode())

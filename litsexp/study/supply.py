@@ -8,7 +8,7 @@ import hashlib
 import os
 import shutil
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from filelock import FileLock
@@ -43,6 +43,12 @@ def check_sending(executor: str | None, tracking_uri: str, native: bool) -> None
         found = "scores on whole volumes, which are not sent; score those here afterwards: litsexp score-runs --native"
     if found:
         raise LitsexpError(f"--send-stores: found {found}")
+
+
+def send_all(client: MlflowClient, stores: Iterable[Store | None], bar: Bar) -> None:
+    """``send`` each store that there is."""
+    for store in filter(None, stores):
+        send(client, store, bar)
 
 
 def send(client: MlflowClient, store: Store, bar: Bar) -> str:

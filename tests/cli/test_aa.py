@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from litsexp.spec.reading import load_study
+from litsexp.study.executors import executor_of
+from litsexp.study.keeping import keeps
 
 from .conftest import CLAIM, STUDY, study_file
 
@@ -31,7 +33,6 @@ def results() -> Path:
 def train_study(file: Path, places: list[object], *settings: str) -> tuple[int, dict[str, str]]:
     """The study itself: how many runs it trained, and the claims that were fixed before its first."""
     from litsexp.pipeline import opened, train_missing
-    from litsexp.study.executors import executor_of
     from litsexp.study.places import Places
 
     _, data, _, stores = map(str, places)
@@ -73,9 +74,11 @@ def test_it_takes_over_the_studys_baseline_and_is_logged_in_its_experiment(
 ) -> None:
     study = study_file(TEXT)
     assert train_study(study, places)[0] == 4
-    code, out, error = litsexp("aa", study, "--seeds", 2, "--workers", 1, *places)
+    code, out, error = litsexp("aa", study, "--seeds", 2, "--workers", 1, "--keep-weights", "none", *places)
     assert code == 0, error
     assert "2 runs done before, 2 to train" in out
+    kept = {run.data.params["seed"]: keeps(run) for run in tracked() if run.data.params.get("arm") == "baseline"}
+    assert kept == {"0": True, "1": False}
     (parent,) = [run for run in tracked() if "aa/false/dice_liver/k1" in run.data.metrics]
     shares = json.loads((results() / "aa.json").read_text())["false_verdicts"]
     logged = parent.data.metrics["aa/patients_only/dice_liver/k1"]
@@ -94,6 +97,35 @@ def test_runs_that_fail_leave_nothing_to_deal(litsexp: Run, refused: Callable[..
     assert "A/A test: found 0 finished runs on fold 0; expected 2 or more; baseline" in error
     assert "try a smaller run.lr" in error and error.endswith("mend that, and the same command goes on")
     assert not list(Path("mlruns").glob("reports/*"))
+
+
+def test_a_cluster_is_asked_as_by_a_study(refused: Callable[..., str], places: list[object]) -> None:
+    study = study_file(TEXT)
+    ray = ("--executor", "ray", "--executor-option", "num_gpus=0.5")
+    assert "--address" in refused("aa", study, *ray, *places)
+    alien = refused("aa", study, "--executor-option", "partition=gpu", *places)
+    assert "--executor-option partition=gpu: processes has none" in alien
+    assert "--send-stores: found --executor on this machine" in refused("aa", study, "--send-stores", *places)
+    assert not tracked()
+
+
+def test_what_a_cluster_is_asked_arrives(litsexp: Run, places: list[object], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Up to the executor and the training; what they make of it is the study's own tests'."""
+    asked: dict[str, Any] = {}
+
+    def engine(name: str, *words: Any) -> Any:
+        asked["engine"] = name, words[:3]
+        return executor_of(None, 1, None)
+
+    def train(*_: Any, **words: Any) -> None:
+        asked["training"] = words
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("litsexp.aa.executor_of", engine)
+    monkeypatch.setattr("litsexp.aa.train_missing", train)
+    words = ("--executor", "slurm", "--executor-option", "partition=gpu", "--workers", 3, "--retries", 2)
+    assert litsexp("aa", study_file(TEXT), *words, *places)[0] == 130
+    assert asked == {"engine": ("slurm", (3, None, ["partition=gpu"])), "training": {"retries": 2}}
 
 
 def test_ctrl_c_is_one_line(litsexp: Run, places: list[object], monkeypatch: pytest.MonkeyPatch) -> None:
