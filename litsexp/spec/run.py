@@ -67,6 +67,7 @@ class RunConfig(Strict):
     augment: Annotated[str, known(AUGMENTATIONS)] = "paper"
     loss: Annotated[str, known(LOSSES)] = added("ce_dice")
     dice_weight: float = Field(0.5, ge=0, le=1)  # ce_dice = (1 - w) * CE + w * Dice
+    dice_smooth: float = added(1.0, gt=0)  # pixels on both sides of Dice's fraction; near 0, what is absent counts not
     liver_weight: float = added(1.0, gt=0)  # of a liver pixel in the cross entropy; a background pixel's is 1
     tumor_weight: float = added(1.0, gt=0)  # of a tumor pixel
     focal_gamma: float = added(2.0, ge=0)  # how much less a pixel counts that is right already; 0: cross entropy

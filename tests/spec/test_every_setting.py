@@ -25,6 +25,7 @@ OTHER = {
     "loss": "another",
     "liver_weight": 2.0,
     "tumor_weight": 5.0,
+    "dice_smooth": 1e-5,
     "focal_gamma": 1.0,
     "tversky_beta": 0.9,
     "train_fraction": 0.25,

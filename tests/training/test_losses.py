@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy, one_hot
 from litsexp.spec.catalog import LOSSES
 from litsexp.spec.run import RunConfig
 from litsexp.spec.tables import resolve
-from litsexp.training.losses import SMOOTH_PIXELS, CrossEntropyDice, soft_dice, soft_tversky
+from litsexp.training.losses import CrossEntropyDice, soft_dice, soft_tversky
 
 
 @pytest.fixture
@@ -24,13 +24,13 @@ def labels() -> Tensor:
     return torch.randint(0, 3, (2, 8, 8), generator=torch.Generator().manual_seed(1))
 
 
-def dice_in_numpy(logits: Tensor, labels: Tensor) -> np.ndarray:
+def dice_in_numpy(logits: Tensor, labels: Tensor, smooth: float) -> np.ndarray:
     raw = logits.detach().double().numpy()
     probability = np.exp(raw) / np.exp(raw).sum(1, keepdims=True)
     scores = []
     for label in range(raw.shape[1]):
         p, t = probability[:, label], labels.numpy() == label
-        scores.append((2 * (p * t).sum() + SMOOTH_PIXELS) / (p.sum() + t.sum() + SMOOTH_PIXELS))
+        scores.append((2 * (p * t).sum() + smooth) / (p.sum() + t.sum() + smooth))
     return np.array(scores)
 
 
@@ -38,9 +38,12 @@ def test_weight_zero_is_torchs_cross_entropy(logits: Tensor, labels: Tensor) -> 
     torch.testing.assert_close(CrossEntropyDice(0.0)(logits, labels), cross_entropy(logits, labels))
 
 
-def test_weight_one_is_one_minus_the_mean_dice_of_liver_and_tumor(logits: Tensor, labels: Tensor) -> None:
-    expected = 1 - dice_in_numpy(logits, labels)[1:].mean()
-    assert CrossEntropyDice(1.0)(logits, labels).item() == pytest.approx(expected, abs=1e-6)
+@pytest.mark.parametrize("smooth", [1e-5, 1.0, 50.0])
+def test_weight_one_is_one_minus_the_mean_dice_of_liver_and_tumor(
+    logits: Tensor, labels: Tensor, smooth: float
+) -> None:
+    expected = 1 - dice_in_numpy(logits, labels, smooth)[1:].mean()
+    assert of_arm(dice_weight=1, dice_smooth=smooth)(logits, labels).item() == pytest.approx(expected, abs=1e-6)
 
 
 def test_between_them_it_is_the_weighted_sum(logits: Tensor, labels: Tensor) -> None:
@@ -54,6 +57,24 @@ def test_soft_dice_by_hand() -> None:
     truth = one_hot(torch.tensor([[[0, 1]]]), 3).movedim(-1, 1)
     expected = [(2 * 0.75 + 1) / (1.25 + 1 + 1), (2 * 0.5 + 1) / (0.75 + 1 + 1), 1 / 1]
     torch.testing.assert_close(soft_dice(probability, truth), torch.tensor(expected))
+
+
+@pytest.mark.parametrize("loss", ["ce_dice", "tversky"])
+def test_with_next_to_no_smoothing_an_absent_structure_has_no_part_in_dice(
+    logits: Tensor, labels: Tensor, loss: str
+) -> None:
+    without_tumor = labels.clamp(max=1)
+    truth = one_hot(without_tumor, 3).movedim(-1, 1)
+
+    def gradient(value: Tensor) -> Tensor:
+        (found,) = torch.autograd.grad(value, logits)
+        return found
+
+    liver_alone = gradient(-soft_dice(logits.softmax(1), truth, 1e-9)[1] / 2)
+    with_next_to_none = of_arm(loss=loss, dice_weight=1, dice_smooth=1e-9)(logits, without_tumor)
+    torch.testing.assert_close(gradient(with_next_to_none), liver_alone)
+    pixel = gradient(-soft_dice(logits.softmax(1), truth, 1.0)[2])
+    assert (pixel[:, 2] > 0).all()  # a pixel of smoothing pulls every tumor logit down
 
 
 def test_dice_pools_the_batch_and_not_each_image() -> None:

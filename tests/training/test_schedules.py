@@ -211,6 +211,7 @@ RUN = BASE.model_dump()  # two epochs of two steps: in the first of a phase all 
         ("encoder_frozen", True, {}),
         ("tumor_weight", 5.0, {}),
         ("liver_weight", 2.0, {}),
+        ("dice_smooth", 1e-5, {}),
         ("focal_gamma", 1.0, {"loss": "focal"}),
         ("tversky_beta", 0.9, {"loss": "tversky"}),
     ],
