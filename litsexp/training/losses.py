@@ -36,9 +36,9 @@ class CrossEntropyDice:
     CE is the mean over pixels, each weighted by its true label (the sum of weights is 1, as in torch), and by
     ``(1 - p) ** gamma`` where it is focal. Overlap is the mean over liver and tumor of soft Dice, each pooled over the
     batch (Milletari 2016, with the sum in the denominator); background, which any model gets right, has no part in it.
-    With ``beta`` the tumor's is Tversky's index. ``smooth`` pixels keep the Dice of a structure that a batch does not show
-    defined, and pull its probabilities down; near 0 they leave that to the cross entropy. All terms use the one-hot
-    truth, so that the backward pass has no scatter and repeats bit for bit on a GPU too.
+    With ``beta`` the tumor's is Tversky's index. ``smooth`` pixels keep the Dice of a structure that a batch does not
+    show defined, and pull its probabilities down; near 0 they leave that to the cross entropy. All terms use the
+    one-hot truth, so that the backward pass has no scatter and repeats bit for bit on a GPU too.
     """
 
     def __init__(
