@@ -9,6 +9,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import connection
+from multiprocessing.process import BaseProcess
 from typing import TypeVar
 
 from litsexp.interrupts import hear_interrupts, held_while_starting
@@ -50,9 +51,12 @@ def map_parallel(
             done(number, function(item))
         return list(results.values())
     pool = ProcessPoolExecutor(count - 1, multiprocessing.get_context("spawn"), _start_worker)
+    others = {process.pid for process in multiprocessing.active_children()}
+    workers: list[BaseProcess] = []
     try:
         with _one_thread_each(), held_while_starting():
             futures = {pool.submit(function, item): number for number, item in enumerate(items)}
+            workers += [process for process in multiprocessing.active_children() if process.pid not in others]
         for future, number in reversed(list(futures.items())):
             if not future.cancel():  # a worker has it: all before it are done, or being done
                 break
@@ -61,6 +65,11 @@ def map_parallel(
         for future in as_completed(futures):
             done(futures[future], future.result())
     except BrokenProcessPool:
+        interrupted = any(worker.exitcode == -signal.SIGINT for worker in workers)
+        for worker in workers:  # before Python 3.12 a pool that breaks with cancelled work leaves the others alive
+            worker.terminate()
+        if interrupted:  # and here it was lost: in a destructor an exception goes no further
+            raise KeyboardInterrupt from None
         raise LitsexpError(
             f"one of {count} processes that work on CT volumes died, perhaps for lack of memory; run with fewer"
         ) from None
