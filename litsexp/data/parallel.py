@@ -68,7 +68,7 @@ def map_parallel(
         interrupted = any(worker.exitcode == -signal.SIGINT for worker in workers)
         for worker in workers:  # before Python 3.12 a pool that breaks with cancelled work leaves the others alive
             worker.terminate()
-        if interrupted:  # and here it was lost: in a destructor an exception goes no further
+        if interrupted:  # and not heard here: what is raised in a destructor goes no further
             raise KeyboardInterrupt from None
         raise LitsexpError(
             f"one of {count} processes that work on CT volumes died, perhaps for lack of memory; run with fewer"
