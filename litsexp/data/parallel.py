@@ -66,7 +66,7 @@ def map_parallel(
             done(futures[future], future.result())
     except BrokenProcessPool:
         interrupted = any(worker.exitcode == -signal.SIGINT for worker in workers)
-        for worker in workers:  # before Python 3.12 a pool that breaks with cancelled work leaves the others alive
+        for worker in workers:  # Python 3.11 leaves them alive where a pool breaks with cancelled work
             worker.terminate()
         if interrupted:  # and not heard here: what is raised in a destructor goes no further
             raise KeyboardInterrupt from None

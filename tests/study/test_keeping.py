@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,12 +80,15 @@ def test_without_weights_a_scoring_that_fails_is_the_runs_failure(
 
 
 def test_the_choice_reaches_each_job_and_changes_neither_keys_nor_digest(bench: Any, study: Any) -> None:
-    kept: dict[str, dict[str, bool]] = {}
+    kept: dict[str, dict[str, bool]] = {"all": {}, "baseline": {}, "none": {}}
+
+    def remember(choice: str, job: Job, _: object) -> None:
+        kept[choice][job.cell.arm.name] = job.keep_weights
+
     sessions = []
-    for choice in ("all", "baseline", "none"):
+    for choice in kept:
         bench.name, bench.keep_weights = choice, choice
-        kept[choice] = {}
-        bench.executor.behave = lambda job, _: kept[choice].update({job.cell.arm.name: job.keep_weights})  # noqa: B023
+        bench.executor.behave = partial(remember, choice)
         sessions.append(bench.run(study())[0])
     assert kept["all"] == {"baseline": True, "window=wide": True}
     assert kept["baseline"] == {"baseline": True, "window=wide": False}
